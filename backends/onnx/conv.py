@@ -1,0 +1,55 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...ir.graph import Node
+from .emitter import Emitter
+from .registry import emits
+
+AUTO_PAD = {"same_upper": "SAME_UPPER", "same_lower": "SAME_LOWER"}
+
+
+def window(e: Emitter, n: Node, *, dilations: bool = True) -> dict[str, Any]:
+    """strides, pads or auto_pad, and dilations, as ONNX spells them."""
+    if n.attrs.get("channels_last"):
+        raise e.refuse("ONNX has channels first only")
+    auto_pad = n.attrs.get("auto_pad", "explicit")
+    made: dict[str, Any] = {"strides": n.attr("strides") or None}
+    if auto_pad == "explicit":
+        made["pads"] = n.attr("pads") or None
+    else:
+        made["auto_pad"] = AUTO_PAD[auto_pad]
+    if dilations:
+        made["dilations"] = n.attr("dilations") or None
+    return made
+
+
+def kernel_shape(n: Node) -> tuple[int, ...] | None:
+    """The weight's spatial dims, stated for readers that want them; None where they are not known."""
+    shape = n.operands[1].shape  # type: ignore[union-attr]
+    return tuple(shape[2:]) if shape and all(type(d) is int for d in shape[2:]) else None  # type: ignore[misc]
+
+
+@emits("conv")
+def conv(e: Emitter, n: Node) -> None:
+    e.node("Conv", n.operands, group=n.attr("groups"), kernel_shape=kernel_shape(n), **window(e, n))
+
+
+@emits("conv_transpose")
+def conv_transpose(e: Emitter, n: Node) -> None:
+    e.node(
+        "ConvTranspose",
+        n.operands,
+        group=n.attr("groups"),
+        kernel_shape=kernel_shape(n),
+        output_padding=n.attr("output_padding") or None,
+        output_shape=n.attr("output_shape") or None,
+        **window(e, n),
+    )
+
+
+@emits("conv_integer")
+def conv_integer(e: Emitter, n: Node) -> None:
+    e.node("ConvInteger", n.operands, group=n.attr("groups"), kernel_shape=kernel_shape(n), **window(e, n))

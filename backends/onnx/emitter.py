@@ -1,0 +1,189 @@
+"""What emission rows talk to: it records ONNX nodes, knows what the opset allows, and makes helper values.
+
+Records only; protobufs are made in `protos`. The same rows answer `legal`: a row that refuses, or whose nodes the schemas
+of the chosen opset do not accept, makes the op illegal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...formats.onnx import dtypes, schemas
+from ...ir.graph import Graph, Node, Value
+from ...ir.types import I64, DType, OptionalType, SequenceType, TensorType, Type
+from . import registry
+
+
+class Refusal(Exception):
+    """Why a node cannot be written at this opset; `opset` is the lowest one that could work, None when none does."""
+
+    def __init__(self, reason: str, opset: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.opset = opset
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A small constant that emission itself needs."""
+
+    array: Any
+    dtype: DType
+
+
+@dataclass(eq=False, slots=True)
+class Temp:
+    """A value between two nodes of one row."""
+
+    dtype: DType | None
+    hint: str
+
+
+Ref = Value | Literal | Temp | None
+
+
+@dataclass(slots=True)
+class Draft:
+    """One ONNX node to be. `graphs` are attributes whose value is a region."""
+
+    op_type: str
+    inputs: list[Ref]
+    outputs: list[Value | Temp | None]
+    attrs: dict[str, Any]
+    domain: str = ""
+    graphs: dict[str, Any] = field(default_factory=dict)
+    source: Node | None = None
+
+
+class Emitter:
+    """Collects the drafts of one node at a time, for one opset."""
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.drafts: list[Draft] = []
+        self._source: Node | None = None
+
+    def emit(self, node: Node) -> list[Draft]:
+        """The drafts of one IR node, checked against the schemas. Raises Refusal."""
+        self.drafts, self._source = [], node
+        row = registry.row_for(node.op.name, self.opset)
+        if row is None:
+            first = registry.first_opset(node.op.name)
+            raise Refusal(f"ONNX has no operator for {node.op.name}" + (f" before opset {first}" if first else ""), first)
+        row(self, node)
+        for draft in self.drafts:
+            check(draft, self.opset)
+        return self.drafts
+
+    # What rows use.
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Iterable[Ref],
+        *,
+        outputs: Sequence[Value | Temp | None] | None = None,
+        domain: str = "",
+        graphs: dict[str, Any] | None = None,
+        **attrs: Any,
+    ) -> None:
+        """An ONNX node that yields the IR node's results (or `outputs`). Attributes that are None are left out."""
+        source = self._source
+        made = list(source.results if outputs is None else outputs)  # type: ignore[union-attr]
+        given = {name: value for name, value in attrs.items() if value is not None}
+        self.drafts.append(Draft(op_type, list(inputs), made, given, domain, graphs or {}, source))
+
+    def temp(self, op_type: str, inputs: Iterable[Ref], dtype: DType | None, **attrs: Any) -> Temp:
+        """An ONNX node with one result for the row's own use."""
+        made = Temp(dtype, op_type.lower())
+        self.node(op_type, inputs, outputs=[made], **attrs)
+        return made
+
+    def ints(self, values: Iterable[int]) -> Literal:
+        """A vector of i64."""
+        return Literal(np.asarray(tuple(values), np.int64), I64)
+
+    def literal(self, array: Any, dtype: DType) -> Literal:
+        return Literal(np.asarray(array, dtype.numpy), dtype)
+
+    def refuse(self, reason: str) -> Refusal:
+        return Refusal(reason)
+
+    def needs(self, opset: int, reason: str) -> None:
+        """Refuse below `opset`."""
+        if self.opset < opset:
+            raise Refusal(f"{reason} needs opset {opset}", opset)
+
+    def known(self, value: Value | None, what: str, since: int) -> tuple[int, ...] | None:
+        """An operand that is an attribute before opset `since`: its elements, which must be known then."""
+        if value is None:
+            return None
+        elements = value.ints()
+        if elements is None:
+            raise Refusal(f"{what} must be constant before opset {since}", since)
+        return elements
+
+
+def check(draft: Draft, opset: int) -> None:
+    """The operator exists at `opset` and takes these element types. Raises Refusal with the lowest opset that does."""
+    if draft.domain not in schemas.KNOWN_DOMAINS:
+        return
+    found = schemas.schema(draft.op_type, draft.domain, opset)
+    if found is None or found.deprecated:
+        first = schemas.first_version(draft.op_type, draft.domain)
+        raise Refusal(f"{draft.op_type} is not in opset {opset}", first if first and first > opset else None)
+    problem = _misfit(draft, found)
+    if problem is None:
+        return
+    for newer in range(opset + 1, schemas.newest(draft.domain) + 1):
+        candidate = schemas.schema(draft.op_type, draft.domain, newer)
+        if candidate is not None and candidate.since == newer and _misfit(draft, candidate) is None:
+            raise Refusal(f"{problem} in opset {opset}", newer)
+    raise Refusal(problem)
+
+
+def _misfit(draft: Draft, schema: schemas.Schema) -> str | None:
+    """What the schema does not accept; None when it does."""
+    bound: dict[str, str] = {}
+    for refs, formals, kind in ((draft.inputs, schema.inputs, "input"), (draft.outputs, schema.outputs, "output")):
+        if len(refs) > len(formals) and not (formals and formals[-1].variadic):
+            return f"{draft.op_type} has no {kind} number {len(refs)}"
+        for index, ref in enumerate(refs):
+            spelled = spell(ref)
+            formal = formals[min(index, len(formals) - 1)]
+            if spelled is not None and spelled not in formal.types:
+                return f"{draft.op_type} does not take {spelled} as {kind} {formal.name}"
+            if spelled is None or (formal.variadic and not _homogeneous(formal, formals)):
+                continue
+            if bound.setdefault(formal.variable, spelled) != spelled:
+                return f"{draft.op_type} takes one type for {formal.variable}, not {bound[formal.variable]} and {spelled}"
+    for name in (*draft.attrs, *draft.graphs):
+        if name not in schema.attributes:
+            return f"{draft.op_type} has no attribute {name}"
+    return None
+
+
+def spell(ref: Ref) -> str | None:
+    """The type of a value as schemas write it, such as `tensor(float)`; None when it is not known."""
+    if ref is None:
+        return None
+    if isinstance(ref, Value):
+        return spell_type(ref.type)
+    return f"tensor({dtypes.SCHEMA_NAMES[ref.dtype]})" if ref.dtype is not None else None
+
+
+def spell_type(type_: Type) -> str | None:
+    if isinstance(type_, TensorType):
+        return f"tensor({dtypes.SCHEMA_NAMES[type_.dtype]})" if type_.dtype is not None else None
+    if isinstance(type_, SequenceType | OptionalType):
+        inner = spell_type(type_.elem)
+        word = "seq" if isinstance(type_, SequenceType) else "optional"
+        return f"{word}({inner})" if inner else None
+    return None
+
+
+__all__ = ["Draft", "Emitter", "Graph", "Literal", "Refusal", "Temp", "check", "spell"]

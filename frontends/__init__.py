@@ -1,0 +1,2 @@
+if not __name__.startswith("anyir."):
+    raise ImportError("import this package as `anyir.frontends`, not from inside the repository's folder")

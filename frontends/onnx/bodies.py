@@ -1,0 +1,38 @@
+"""The function bodies that some operators' schemas carry: the lowering of last resort."""
+
+from __future__ import annotations
+
+from ...formats.onnx import views
+from .importer import Call
+from .types import proto_of
+
+
+def body(n: Call) -> views.Function | None:
+    """The operator's body for the opset and operand types of this call; None when the schema has none."""
+    import onnx
+    from onnx import defs
+
+    schema = defs.get_schema(n.node.op_type, n.opset, n.node.domain)
+    function = None
+    if schema.has_function:
+        versions = [v for v in schema.function_opset_versions if v <= n.opset]
+        function = schema.get_function_with_opset_version(max(versions)) if versions else schema.function_body
+    elif schema.has_context_dependent_function:
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= n.opset]
+        types = [b"" if v is None else proto_of(v.type).SerializeToString() for v in n.inputs]
+        if versions:
+            function = schema.get_context_dependent_function_with_opset_version(
+                max(versions), n.node.proto.SerializeToString(), types
+            )
+    if not function:
+        return None
+    proto = function
+    if isinstance(function, bytes):
+        proto = onnx.FunctionProto()
+        proto.ParseFromString(function)
+    made = views.function_view(proto, {n.node.domain: n.opset, "": n.scope.opsets.get("", n.opset)})
+    for name, formal in n.node.schema.attributes.items():  # type: ignore[union-attr]
+        if formal.default is not None and made.attributes.get(name) is None:
+            made.attributes[name] = formal.default
+    views.resolve(made, {})
+    return made

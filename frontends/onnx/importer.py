@@ -1,0 +1,325 @@
+"""Walks the checked records of a model and lowers each node by its handler. No file access, no operator knowledge here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...formats.onnx import schemas, tensors, views
+from ...ir.builder import Builder
+from ...ir.errors import AnyIRError, InternalError, InvalidModel, TypeInferError, Unsupported, clean
+from ...ir.graph import Graph, Module, Value
+from ...ir.loc import Loc
+from ...ir.types import TensorType, Type
+from . import registry
+
+if TYPE_CHECKING:
+    from onnx import TensorProto
+
+    from ...ir.tensor import Tensor
+
+
+@dataclass(slots=True)
+class Scope:
+    """Names of one graph (or inlined function) and where they lead. `lazy` initializers become weights when first used."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    lazy: dict[str, object] = field(default_factory=dict)
+    outer: Scope | None = None
+    bindings: dict[str, object] = field(default_factory=dict)
+    opsets: dict[str, int] = field(default_factory=dict)
+    path: str = ""
+
+    def child(self) -> Scope:
+        """The scope of a subgraph: it sees this one."""
+        return Scope(outer=self, bindings=self.bindings, opsets=self.opsets, path=self.path)
+
+
+@dataclass(slots=True)
+class Call:
+    """One operator call as a handler sees it: operands as values, attributes with the schema's defaults filled in."""
+
+    node: views.Node
+    inputs: tuple[Value | None, ...]
+    opset: int
+    attrs: dict[str, Any]
+    scope: Scope
+
+    @property
+    def op_type(self) -> str:
+        return self.node.op_type
+
+    @property
+    def label(self) -> str:
+        return self.node.label
+
+    def take(self, count: int) -> tuple[Any, ...]:
+        """The first `count` operands, None for those that are absent."""
+        return (*self.inputs[:count], *([None] * (count - len(self.inputs))))
+
+    @property
+    def x(self) -> Value:
+        """The first operand."""
+        return self.inputs[0]  # type: ignore[return-value]
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """The attribute, else the schema's default, else `default`."""
+        return self.attrs.get(name, default)
+
+    def wants(self, index: int) -> bool:
+        """Output `index` is used by name."""
+        return index < len(self.node.outputs) and bool(self.node.outputs[index])
+
+    def refuse(self, reason: str, hint: str = "") -> Unsupported:
+        return Unsupported(reason, where=self.label, hint=hint)
+
+    def invalid(self, reason: str, hint: str = "") -> InvalidModel:
+        return InvalidModel(reason, where=self.label, hint=hint)
+
+
+class Importer:
+    """Lowers one model into one module. `b` is the builder at the place where nodes go now."""
+
+    def __init__(self, model: views.Model, path: Path | None, module: Module) -> None:
+        self.model = model
+        self.path = path
+        self.module = module
+        self.b: Builder = None  # type: ignore[assignment]
+        self.refused: dict[str, None] = {}
+        self.depth = 0
+
+    # What handlers use.
+
+    def tensor(self, proto: TensorProto, where: str) -> Tensor:
+        """The tensor of a proto, its external data mapped."""
+        made, mapped = tensors.read(proto, self.path, where)
+        if mapped is not None and mapped not in self.module.files:
+            self.module.files.append(mapped)
+        return made
+
+    def const(self, value: Any, like: Value | None = None) -> Value:
+        """A literal, in the dtype of `like` where given."""
+        return self.b.const(value, None if like is None else like.dtype)
+
+    def note(self, n: Call, message: str) -> None:
+        """A remark for the user that changes nothing."""
+        self.module.diagnostics.append(f"{n.label}: {message}")
+
+    def region(
+        self, graph: views.Graph, scope: Scope, types: Sequence[Type], captured: Sequence[str]
+    ) -> tuple[Graph, list[Value]]:
+        """A closed region made from a subgraph: its inputs get `types`, then one input for each captured name."""
+        inner = scope.child()
+        region = self.module.new_region(clean(graph.name))
+        for name, type_ in zip(graph.inputs, types, strict=True):
+            inner.values[name] = region.add_input(type_, clean(name))
+        for name in captured:
+            outer = self.lookup(name, scope)
+            inner.values[name] = outer if outer.is_const else region.add_input(outer.type, clean(name))
+        inner.lazy = {**graph.initializers, **graph.sparse}
+        saved, self.b = self.b, Builder(region)
+        try:
+            self._nodes(graph, inner)
+            outputs = [self.lookup(name, inner) for name in graph.outputs]
+        finally:
+            self.b = saved
+        return region, outputs
+
+    def captures(self, graphs: Sequence[views.Graph], scope: Scope) -> list[str]:
+        """Names that the subgraphs take from outside and that are computed there (constants need no capture)."""
+        names = dict.fromkeys(name for graph in graphs for name in graph.captures)
+        return [name for name in names if not self.lookup(name, scope).is_const]
+
+    def lookup(self, name: str, scope: Scope) -> Value:
+        """The value called `name`, in this scope or an outer one."""
+        at: Scope | None = scope
+        while at is not None:
+            found = at.values.get(name)
+            if found is not None:
+                return found
+            if name in at.lazy:
+                found = at.values[name] = self._initializer(name, at.lazy[name])
+                return found
+            at = at.outer
+        raise InternalError(f"ONNX value '{clean(name)}' was not lowered")
+
+    # The walk.
+
+    def run(self, inputs: dict[str, Value], scope: Scope) -> list[Value]:
+        """Lower the main graph; returns its outputs. All operators that cannot be lowered are named in one error."""
+        graph = self.model.graph
+        scope.values.update(inputs)
+        scope.lazy = {**graph.initializers, **graph.sparse}
+        self._precheck()
+        self._nodes(graph, scope)
+        return [self.lookup(name, scope) for name in graph.outputs]
+
+    def _precheck(self) -> None:
+        """Refuse before any work is done when an operator has neither a handler nor a body."""
+        refused: dict[str, None] = {}
+        pending = [(self.model.graph, self.model.opsets)]
+        pending += [(f.body, f.opsets) for f in self.model.functions.values()]
+        for graph, opsets in pending:
+            for node in graph.nodes:
+                pending.extend((inner, opsets) for inner in node.graphs())
+                if node.schema is None or node.schema.has_body:
+                    continue
+                if registry.handler(node.domain, node.op_type, opsets[node.domain]) is None:
+                    refused.setdefault(f"{node.schema.label} (first at {node.label})")
+        if refused:
+            raise Unsupported(
+                f"ONNX operators that cannot be read: {', '.join(list(refused)[:20])}",
+                hint="`irc ops` lists what can",
+            )
+
+    def _nodes(self, graph: views.Graph, scope: Scope) -> None:
+        for node in graph.nodes:
+            self._node(node, scope)
+
+    def _node(self, node: views.Node, scope: Scope) -> None:
+        operands = tuple(self.lookup(name, scope) if name else None for name in node.inputs)
+        self.b.at(Loc("onnx", f"{scope.path}{node.name}" if node.name else scope.path.rstrip("/")))
+        try:
+            made = self._lower(node, operands, scope)
+        except AnyIRError as error:
+            if not error.where.startswith(node.label):
+                error.at(node.label)
+            raise
+        results = list(made) if isinstance(made, tuple | list) else [made]
+        for name, value in zip(node.outputs, results, strict=False):
+            if not name:
+                continue
+            if value is None:
+                raise Unsupported(f"output '{clean(name)}' of {node.op_type} is not computed", where=node.label)
+            scope.values[name] = value
+            if not value.is_const and value.node is not None and not value.hint:
+                value.hint = name
+        missing = [name for name in node.outputs[len(results) :] if name]
+        if missing:
+            raise Unsupported(f"output '{clean(missing[0])}' of {node.op_type} is not computed", where=node.label)
+
+    def _lower(self, node: views.Node, operands: tuple[Value | None, ...], scope: Scope) -> Any:
+        function = self.model.functions.get((node.domain, node.op_type, node.overload))
+        if function is not None:
+            return self._inline(function, node, operands, scope)
+        opset = scope.opsets.get(node.domain, 1)
+        call = Call(node, operands, opset, self._attributes(node, scope), scope)
+        found = registry.handler(node.domain, node.op_type, opset)
+        if found is not None:
+            return found(self, call)
+        if node.schema is None:
+            return self._opaque(call)
+        return self._expand(call)
+
+    def _attributes(self, node: views.Node, scope: Scope) -> dict[str, Any]:
+        declared = node.schema.attributes if node.schema else {}
+        attrs = {name: a.default for name, a in declared.items() if a.default is not None}
+        for name, value in node.attrs.items():
+            if isinstance(value, views.Ref):
+                value = scope.bindings.get(value.name)
+            if value is not None:
+                attrs[name] = value
+        for name, a in declared.items():
+            if a.required and name not in attrs:
+                raise InvalidModel(f"required attribute '{name}' has no value in this call", where=node.label)
+        return attrs
+
+    def _inline(self, function: views.Function, node: views.Node, operands: tuple, scope: Scope) -> list[Value | None]:
+        """A function's body in place of the call: formal names lead to the caller's values."""
+        if len(operands) > len(function.body.inputs) or len(node.outputs) > len(function.body.outputs):
+            raise InvalidModel("more inputs or outputs than the function has", where=node.label)
+        given = self._attributes(node, scope)
+        bindings = {name: given.get(name, default) for name, default in function.attributes.items()}
+        path = f"{scope.path}{node.name or node.op_type}/"
+        inner = Scope(bindings=bindings, opsets=function.opsets, path=path)
+        for name, value in zip(function.body.inputs, operands, strict=False):
+            if value is not None:
+                inner.values[name] = value
+        absent = set(function.body.inputs) - set(inner.values)
+        return self._body(function.body, inner, absent)
+
+    def _body(self, body: views.Graph, scope: Scope, absent: set[str]) -> list[Value | None]:
+        """Lower a function body; formal inputs that the call leaves out stay out in the body's calls."""
+        loc = self.b.loc
+        for node in body.nodes:
+            if absent & set(node.inputs):
+                node = views.without_inputs(node, absent)
+            self._node(node, scope)
+        self.b.at(loc)
+        return [None if name in absent else self.lookup(name, scope) for name in body.outputs]
+
+    def _expand(self, call: Call) -> list[Value | None]:
+        """An operator without a handler by the function body that its schema carries."""
+        from . import bodies
+
+        function = bodies.body(call)
+        if function is None:
+            raise Unsupported(f"{call.node.schema.label} cannot be read in this form", where=call.label)  # type: ignore[union-attr]
+        self.depth += 1
+        try:
+            if self.depth > 8:
+                raise InternalError(f"the schema bodies of {call.op_type} do not come to an end")
+            return self._inline(function, call.node, call.inputs, Scope(bindings={}, opsets={}, path=call.scope.path))
+        finally:
+            self.depth -= 1
+
+    def _opaque(self, call: Call) -> Any:
+        """An operator of a domain that we don't know, carried through untouched."""
+        from . import opaque
+
+        return opaque.lower(self, call)
+
+    def _initializer(self, name: str, proto: object) -> Value:
+        where = f"initializer '{clean(name)}'"
+        if hasattr(proto, "indices"):
+            tensor: Any = tensors.densify(proto, self.path, where)
+        else:
+            tensor = self.tensor(proto, where)  # type: ignore[arg-type]
+        dtype = tensor.dtype
+        role = "param" if dtype.is_float and tuple(tensor.shape) else "const"
+        return self.module.add_weight(name, tensor, role)
+
+
+def static_int(value: Value | None, n: Call, what: str) -> int:
+    """The single known integer of a value, for what the IR has as an attribute."""
+    known = None if value is None else value.ints()
+    if known is None or len(known) != 1:
+        raise n.refuse(f"{what} must be a known constant")
+    return known[0]
+
+
+def rank_of(value: Value, n: Call) -> int:
+    """The rank, where a lowering depends on it."""
+    if value.rank is None:
+        raise n.refuse(f"the rank of '{clean(value.hint)}' is not known")
+    return value.rank
+
+
+def check_declared(value: Value, proto: object, module: Module) -> None:
+    """Compare what the file declares of a value with what inference found; a contradiction is a note, never acted on."""
+    declared = declared_type(proto)
+    found = value.type
+    if not isinstance(declared, TensorType) or not isinstance(found, TensorType):
+        return
+    clash = declared.dtype is not None and found.dtype is not None and declared.dtype is not found.dtype
+    if declared.shape is not None and found.shape is not None:
+        clash = clash or len(declared.shape) != len(found.shape)
+        pairs = zip(declared.shape, found.shape, strict=False)
+        clash = clash or any(type(d) is int and type(f) is int and d != f for d, f in pairs)
+    if clash:
+        name = clean(getattr(proto, "name", ""))
+        module.diagnostics.append(f"'{name}' is declared as {declared}, but it is {found}; the declaration is ignored")
+
+
+def declared_type(info: Any, dims: Any = None) -> Type | None:
+    """The type that a ValueInfoProto declares; `dims` turns a dim proto into a Dim (default: unknown symbols)."""
+    from .types import type_of
+
+    return type_of(info.type, dims, clean(info.name))
+
+
+__all__ = ["Call", "Importer", "Scope", "check_declared", "declared_type", "np", "rank_of", "schemas", "static_int"]

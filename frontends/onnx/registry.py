@@ -1,0 +1,67 @@
+"""The handler table: (domain, op_type) -> lowering functions by the opset they start at. Knows neither onnx nor the IR.
+
+    @handles("Softmax", since=13)
+    def softmax(c, n): ...
+
+A handler covers all later opsets until the next one of the same operator: bumps that only widen types need none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .importer import Call, Importer
+
+Handler = Callable[["Importer", "Call"], Any]
+
+FAMILIES = (
+    "activation",
+    "attention",
+    "control",
+    "conv",
+    "elementwise",
+    "index",
+    "matmul",
+    "norm",
+    "pool",
+    "quant",
+    "recurrent",
+    "reduce",
+    "resize",
+    "shape",
+)
+
+_TABLE: dict[tuple[str, str], list[tuple[int, Handler]]] = {}
+
+
+def handles(*op_types: str, since: int = 1, domain: str = "") -> Callable[[Handler], Handler]:
+    """Register a handler for operators from opset `since` on. Registering the same version twice is an error."""
+
+    def register(handler: Handler) -> Handler:
+        for op_type in op_types:
+            entries = _TABLE.setdefault((domain, op_type), [])
+            if any(version == since for version, _ in entries):
+                raise TypeError(f"two handlers for {domain}::{op_type} since {since}")
+            entries.append((since, handler))
+            entries.sort(key=lambda entry: entry[0])
+        return handler
+
+    return register
+
+
+def handler(domain: str, op_type: str, opset: int) -> Handler | None:
+    """The newest handler that starts at or below `opset`."""
+    for since, found in reversed(table().get((domain, op_type), [])):
+        if since <= opset:
+            return found
+    return None
+
+
+def table() -> dict[tuple[str, str], list[tuple[int, Handler]]]:
+    """All handlers, the family files loaded."""
+    for family in FAMILIES:
+        importlib.import_module(f".{family}", __package__)
+    return _TABLE

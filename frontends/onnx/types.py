@@ -1,0 +1,106 @@
+"""Types as a file declares them: TypeProto to IR types, dim names to symbols."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ...formats.onnx import dtypes
+from ...ir.dims import Dim, parse_dim, sym, symbols
+from ...ir.errors import InvalidModel, Unsupported, clean
+from ...ir.expr import Expr
+from ...ir.storage import check_limit
+from ...ir.types import OptionalType, SequenceType, TensorType, Type
+
+_FORMULA = re.compile(r"[A-Za-z_0-9.\s+*/%(),-]+")
+
+
+class Dims:
+    """Dim protos to dims. The same name is the same symbol throughout; a formula such as `N*2 + 1` is read as one only
+    where each of its names also stands alone somewhere in the interface, else the whole text is a name."""
+
+    def __init__(self, infos: Iterable[Any]) -> None:
+        self.alone = set()
+        for info in infos:
+            for dim in _shape_of(info.type):
+                if re.fullmatch(r"[A-Za-z_][A-Za-z_0-9.]*", dim.dim_param):
+                    self.alone.add(dim.dim_param)
+
+    def __call__(self, dim: Any) -> Dim:
+        if dim.HasField("dim_value"):
+            value = dim.dim_value
+            return value if value >= 0 else Expr.fresh()  # exporters write -1 for "any"
+        name = dim.dim_param
+        if not name or name == "?":
+            return Expr.fresh()
+        check_limit("name_bytes", len(name), "length of a dim's name")
+        return self._formula(name) or sym(name)
+
+    def _formula(self, text: str) -> Dim | None:
+        if text in self.alone or len(text) > 200 or not _FORMULA.fullmatch(text):
+            return None
+        try:
+            parsed = parse_dim(text)
+        except InvalidModel:
+            return None
+        names = symbols(parsed)
+        return parsed if names and all(name in self.alone for name in names) else None
+
+
+def _shape_of(type_proto: Any) -> Iterable[Any]:
+    kind = type_proto.WhichOneof("value")
+    return type_proto.tensor_type.shape.dim if kind == "tensor_type" else ()
+
+
+def _unknown(dim: Any) -> Dim:
+    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else Expr.fresh()
+
+
+def type_of(proto: Any, dims: Callable[[Any], Dim] | None, where: str) -> Type | None:
+    """The IR type of a TypeProto; None when nothing is declared. Raises InvalidModel and Unsupported (maps, sparse)."""
+    wrappers: list[type] = []
+    while True:
+        kind = proto.WhichOneof("value")
+        if kind not in ("sequence_type", "optional_type"):
+            break
+        check_limit("nesting", len(wrappers) + 1, "nesting of types", where)
+        wrappers.append(SequenceType if kind == "sequence_type" else OptionalType)
+        proto = getattr(proto, kind).elem_type
+    if kind is None:
+        return None
+    if kind != "tensor_type":
+        raise Unsupported(f"values of {kind.removesuffix('_type')} type cannot be read", where=clean(where))
+    tensor = proto.tensor_type
+    dtype = dtypes.from_code(tensor.elem_type, where) if tensor.elem_type else None
+    shape = None
+    if tensor.HasField("shape"):
+        check_limit("rank", len(tensor.shape.dim), "rank", where)
+        shape = tuple(map(dims or _unknown, tensor.shape.dim))
+    made: Type = TensorType(dtype, shape)
+    for wrapper in reversed(wrappers):
+        made = wrapper(made)
+    return made
+
+
+def proto_of(type_: Type) -> Any:
+    """A TypeProto for an IR type (symbols by name): what context-dependent function bodies ask for."""
+    import onnx
+
+    proto = onnx.TypeProto()
+    at = proto
+    while isinstance(type_, SequenceType | OptionalType):
+        at = at.sequence_type.elem_type if isinstance(type_, SequenceType) else at.optional_type.elem_type
+        type_ = type_.elem
+    if not isinstance(type_, TensorType):
+        return proto
+    at.tensor_type.elem_type = dtypes.TO_CODE.get(type_.dtype, 0)  # type: ignore[arg-type]
+    if type_.shape is not None:
+        at.tensor_type.shape.SetInParent()
+        for dim in type_.shape:
+            made = at.tensor_type.shape.dim.add()
+            if type(dim) is int:
+                made.dim_value = dim
+            elif not str(dim).startswith("_"):
+                made.dim_param = str(dim)
+    return proto

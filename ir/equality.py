@@ -1,0 +1,82 @@
+"""Structural equality of modules: what `==` means and, when it is false, where the first difference is."""
+
+from __future__ import annotations
+
+from .graph import Graph, Module, Node, Value
+
+
+def first_difference(a: Module, b: Module) -> str | None:
+    """Where two modules differ first, in words; None when they are equal.
+
+    Compared: graphs by name, ops, attributes, operands, result types, weights (key for params and buffers, type, digest),
+    signatures, facts. Not compared: hints, locations, metadata, diagnostics, unused weights.
+    """
+    if list(a.graphs) != list(b.graphs):
+        return f"graphs: {list(a.graphs)} and {list(b.graphs)}"
+    same: dict[Value, Value] = {}
+    for name in a.graphs:
+        found = _graphs(a.graphs[name], b.graphs[name], same, f"@{name}")
+        if found:
+            return found
+    return _signatures(a, b) or (None if a.facts == b.facts else "facts differ")
+
+
+def _graphs(a: Graph, b: Graph, same: dict[Value, Value], where: str) -> str | None:
+    pending = [(a, b, where)]
+    while pending:
+        left, right, place = pending.pop()
+        if [v.type for v in left.inputs] != [v.type for v in right.inputs]:
+            return f"{place}: inputs {left.inputs} and {right.inputs}"
+        same.update(zip(left.inputs, right.inputs, strict=True))
+        mine, other = left.first, right.first
+        while True:
+            found = _nodes(mine, other, same, place)
+            if found:
+                return found
+            pending.extend((x, y, f"{place}/{mine.name}") for x, y in zip(mine.regions, other.regions, strict=True))
+            if mine is left.return_node:
+                break
+            mine, other = mine.next, other.next  # type: ignore[assignment]
+    return None
+
+
+def _nodes(a: Node, b: Node, same: dict[Value, Value], where: str) -> str | None:
+    if a.op is not b.op or a.attrs != b.attrs:
+        return f"{where}: {a} and {b}"
+    if len(a.operands) != len(b.operands) or len(a.regions) != len(b.regions):
+        return f"{where}: operands of {a} and {b}"
+    for x, y in zip(a.operands, b.operands, strict=True):
+        if not _values(x, y, same):
+            return f"{where}: operand {x} of {a} and {y} of {b}"
+    if [v.type for v in a.results] != [v.type for v in b.results]:
+        return f"{where}: result types of {a} and {b}"
+    same.update(zip(a.results, b.results, strict=True))
+    return None
+
+
+def _values(a: Value | None, b: Value | None, same: dict[Value, Value]) -> bool:
+    if a is None or b is None:
+        return a is b
+    if a.weight is None or b.weight is None:
+        return same.get(a) is b
+    known = same.get(a)
+    if known is not None:
+        return known is b
+    x, y = a.weight, b.weight
+    keys_agree = x.key == y.key or x.role == "const"
+    if x.role != y.role or not keys_agree or x.type is not y.type or x.tensor.digest() != y.tensor.digest():
+        return False
+    same[a] = b
+    return True
+
+
+def _signatures(a: Module, b: Module) -> str | None:
+    if list(a.signatures) != list(b.signatures):
+        return f"signatures: {list(a.signatures)} and {list(b.signatures)}"
+    for key, left in a.signatures.items():
+        right = b.signatures[key]
+        if left.graph.name != right.graph.name:
+            return f"signature {key!r} is of @{left.graph.name} and @{right.graph.name}"
+        if (left.inputs, left.outputs, left.state) != (right.inputs, right.outputs, right.state):
+            return f"signature {key!r}: slots differ"
+    return None

@@ -1,0 +1,47 @@
+"""Types travel forward: when a value becomes better known, only the nodes that it reaches are inferred again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import TypeInferError
+from .graph import Graph, Module, Node
+from .types import refines
+
+
+def infer_node(node: Node) -> bool:
+    """Infer one node again and refine its results; True if any became better known. Contradictions are kept out:
+    what inference says about a result is taken only where it refines what is known. Raises TypeInferError."""
+    try:
+        known = node.op.infer_results(node.operands, node.attrs, node.regions)
+    except TypeInferError as error:
+        raise error.at(f"{node.name} at {node.loc}") from None
+    changed = False
+    for value, found in zip(node.results, known, strict=True):
+        if refines(found.type, value.type):
+            changed |= value.refine(found.type, found.elems)
+        elif found.elems is not None and refines(value.type, found.type):
+            changed |= value.refine(value.type, found.elems)
+    return changed
+
+
+def propagate(seeds: Iterable[Node]) -> None:
+    """Infer the seeds again and whatever their refinements reach; linear in the nodes whose types change."""
+    pending = dict.fromkeys(seeds)
+    while pending:
+        node = next(iter(pending))
+        del pending[node]
+        if node.graph is not None and node.op.name != "return" and infer_node(node):
+            pending.update(dict.fromkeys(user for value in node.results for user in value.users))
+
+
+def infer_graph(graph: Graph) -> None:
+    """Infer every node once, in order, regions included."""
+    for node in graph.nodes():
+        infer_node(node)
+
+
+def infer_module(module: Module) -> None:
+    """Infer all graphs and regions; inner regions before the nodes that hold them see refined bodies."""
+    for graph in reversed(list(module.all_graphs())):
+        infer_graph(graph)

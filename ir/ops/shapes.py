@@ -1,0 +1,192 @@
+"""Arithmetic on shapes and on known elements: broadcasting, axes, and what integer operands say element by element.
+
+Elements are ints, symbolic dims or None (unknown); shape arithmetic in a model is integer arithmetic on them. No op is
+defined here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..dims import Dim, Expr
+from ..errors import TypeInferError
+from ..opdef import Known
+from ..types import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64, DType, TensorType
+from ..value import ELEMS_LIMIT, Value
+from .rules import show
+
+#: The dtypes that ONNX computes in.
+FLOATS = frozenset({F16, BF16, F32, F64})
+SIGNED_INTS = frozenset({I8, I16, I32, I64})
+INTS = SIGNED_INTS | {U8, U16, U32, U64}
+NUMBERS = FLOATS | INTS
+SIGNED = FLOATS | SIGNED_INTS
+COMPARABLE = NUMBERS | {BOOL, STRING}
+
+
+def norm_axis(axis: int, rank: int, what: str = "axis") -> int:
+    """`axis` as a non-negative number. Raises TypeInferError when it is out of range."""
+    if not -rank <= axis < rank:
+        raise TypeInferError(f"{what} {axis} is out of range for rank {rank}")
+    return axis % rank
+
+
+def norm_axes(axes: Sequence[int], rank: int, what: str = "axes") -> tuple[int, ...]:
+    """Non-negative, distinct axes in the order given. Raises TypeInferError."""
+    made = tuple(norm_axis(a, rank, what) for a in axes)
+    if len(set(made)) != len(made):
+        raise TypeInferError(f"{what} {tuple(axes)} name an axis twice")
+    return made
+
+
+# ------------------------------------------------------------------------------------------------ broadcasting
+
+
+@functools.cache
+def _either(a: Expr, b: Expr) -> Expr:
+    """The one symbol that stands for `a` broadcast with `b`: which of the two it is depends on which is 1."""
+    return Expr.fresh()
+
+
+def broadcast_dim(a: Dim, b: Dim) -> Dim:
+    """One axis of numpy broadcasting. Two symbols that may differ give a symbol of their own: either may be 1."""
+    if a == 1 or a == b:
+        return b
+    if b == 1:
+        return a
+    if isinstance(a, Expr) and isinstance(b, Expr):
+        return _either(*sorted((a, b), key=str))
+    if isinstance(a, Expr):
+        return b
+    if isinstance(b, Expr):
+        return a
+    raise TypeInferError(f"dims {a} and {b} do not broadcast")
+
+
+def broadcast_shapes(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
+    """numpy broadcasting of any number of shapes. Raises TypeInferError naming the shapes."""
+    rank = max(map(len, shapes), default=0)
+    result: list[Dim] = [1] * rank
+    for shape in shapes:
+        for i, dim in enumerate(shape, rank - len(shape)):
+            try:
+                result[i] = broadcast_dim(result[i], dim)
+            except TypeInferError:
+                shown = " and ".join(map(show, shapes))
+                raise TypeInferError(f"shapes {shown} do not broadcast (axis {i} of the result)") from None
+    return tuple(result)
+
+
+def broadcast_values(values: Sequence[Value | None]) -> tuple[Dim, ...] | None:
+    """The broadcast shape of the operands that are present; None when a rank is unknown."""
+    shapes = [v.shape for v in values if v is not None]
+    return None if any(s is None for s in shapes) else broadcast_shapes(*shapes)  # type: ignore[arg-type]
+
+
+def fresh_shape(rank: Dim | None) -> tuple[Dim, ...] | None:
+    """A shape of new symbols; None when the rank is no number. For results that depend on more than operand types:
+    an op that uses it must say `reads_elems`, or equal types would share symbols that need not be equal."""
+    return tuple(Expr.fresh() for _ in range(rank)) if type(rank) is int else None
+
+
+# -------------------------------------------------------------------------------------------- known elements
+
+
+def vector_length(value: Value | None) -> int | None:
+    """How many entries a shape-like operand has, if that is a number. Raises TypeInferError unless it is 0-D or 1-D."""
+    if value is None or value.rank is None:
+        return None
+    if value.rank > 1:
+        raise TypeInferError(f"a shape-like operand has shape {show(value.shape or ())}, expected a vector")
+    count = value.type.numel  # type: ignore[attr-defined]
+    return count if type(count) is int else None
+
+
+def entries(value: Value | None) -> tuple[Dim | None, ...] | None:
+    """The elements of a shape-like operand, all None where only their number is known; None when not even that is."""
+    count = vector_length(value)
+    if count is None:
+        return None
+    return value.elems if value is not None and value.elems is not None else (None,) * count
+
+
+def operand_ints(value: Value | None) -> tuple[int, ...] | None:
+    """All elements of a shape-like operand as plain ints, or None. Raises TypeInferError unless it is 0-D or 1-D."""
+    vector_length(value)
+    return None if value is None else value.ints()
+
+
+def elem_count(type_: TensorType) -> int | None:
+    """Number of elements if it is a number and small enough for elements to be tracked."""
+    count = type_.numel
+    return count if type(count) is int and count <= ELEMS_LIMIT else None
+
+
+def known(type_: TensorType, elems: Sequence[Dim | bool | None] | None) -> Known:
+    """A result with its known elements fitted to its dtype; where none is known there is no tuple at all."""
+    fitted = [fit(e, type_.dtype) for e in elems or ()]
+    if elems is None or (fitted and all(e is None for e in fitted)):
+        return Known(type_)
+    return Known(type_, tuple(fitted))
+
+
+def elem_array(value: Value) -> np.ndarray | None:
+    """The elements of a small static integer or bool operand as an object array of its shape, None where unknown."""
+    type_, elems = value.type, value.elems
+    if not isinstance(type_, TensorType) or not type_.is_static or type_.dtype is None:
+        return None
+    count = elem_count(type_)
+    if count is None or not (type_.dtype.is_int or type_.dtype is BOOL):
+        return None
+    return object_array((None,) * count if elems is None else elems, type_.shape)  # type: ignore[arg-type]
+
+
+def object_array(elems: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
+    """An object array (numpy must not look into symbolic dims for sequences)."""
+    flat = np.empty(len(elems), dtype=object)
+    for i, elem in enumerate(elems):
+        flat[i] = elem
+    return flat.reshape(tuple(shape))
+
+
+def moved_elems(type_: TensorType, values: Sequence[Value], move: Callable[..., np.ndarray]) -> Known:
+    """`type_` with the elements that `move` makes of the operands' elements by copying or combining them."""
+    if elem_count(type_) is None or all(v.elems is None for v in values):
+        return Known(type_)
+    arrays = [elem_array(v) for v in values]
+    if any(a is None for a in arrays):
+        return Known(type_)
+    return known(type_, list(move(*arrays).reshape(-1)))
+
+
+def mapped_elems(type_: TensorType, values: Sequence[Value | None], function: Callable[..., Dim | bool | None]) -> Known:
+    """`type_` with `function` applied element by element to the broadcast elements of the operands (None: unknown)."""
+    count = elem_count(type_)
+    if count is None or all(v is None or v.elems is None for v in values):
+        return Known(type_)
+    columns: list[list[Any]] = []
+    for value in values:
+        array = None if value is None else elem_array(value)
+        if array is None:
+            columns.append([None] * count)
+        else:
+            columns.append(list(np.broadcast_to(array, tuple(type_.shape or ())).reshape(-1)))
+    return known(type_, [function(*row) for row in zip(*columns, strict=True)])
+
+
+def fit(elem: Dim | bool | None, dtype: DType | None) -> Dim | None:
+    """`elem` as an element of `dtype`: numbers wrap; symbols are taken to fit 32 and 64 bits and are unknown below."""
+    if elem is None or dtype is None:
+        return None
+    if isinstance(elem, Expr):
+        return elem if dtype in (I32, I64, U32, U64) else None
+    if dtype is BOOL:
+        return int(bool(elem))
+    if not dtype.is_int:
+        return None
+    low = int(elem) & ((1 << dtype.bits) - 1)
+    return low - (1 << dtype.bits) if dtype.kind == "int" and low >> (dtype.bits - 1) else low

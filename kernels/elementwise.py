@@ -1,0 +1,337 @@
+"""Kernels of the elementwise family: numpy broadcasting, one result element from one element of each operand.
+
++ - * / and sqrt run in the stored type where numpy rounds once there; everything else runs in float64 and is rounded
+once (kernels/numeric.py). Integers wrap; integer division by zero is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+
+from ..ir.errors import InvalidModel, Unsupported
+from ..ir.types import DType
+from . import precision
+from .jit import jit
+from .numeric import E8M0, exact, is_float, is_integer, narrow, to_e8m0, truncate, wide
+from .registry import kernel
+
+Array = np.ndarray
+
+_SATURATING = tuple(
+    np.dtype(t)
+    for t in (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz)
+)
+
+
+@jit
+def erf_loop(x: Array, y: Array) -> None:
+    """y[i] = erf(x[i]) over flat float64 arrays."""
+    for i in range(x.size):
+        y[i] = math.erf(x[i])
+
+
+def erf_wide(x: Array) -> Array:
+    """erf of a float64 array of any shape."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    y = np.empty_like(flat)
+    erf_loop(flat, y)
+    return y.reshape(x.shape)
+
+
+def _unary(function: Callable[[Array], Array], widen: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    def run(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return narrow(function(widen(x)), x.dtype)
+
+    return run
+
+
+def _predicate(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda x: np.asarray(function(wide(x)), dtype=np.bool_)
+
+
+_EXACT_UNARY: dict[str, Callable[[Array], Array]] = {
+    "abs": np.abs,
+    "neg": np.negative,
+    "sqrt": np.sqrt,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "trunc": np.trunc,
+    "sign": np.sign,
+    "square": np.square,
+    "reciprocal": np.reciprocal,
+    "bitwise_not": np.invert,
+}
+
+_WIDE_UNARY: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "rsqrt": lambda x: 1.0 / np.sqrt(x),
+    "erf": erf_wide,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+}
+
+for _name, _function in _EXACT_UNARY.items():
+    kernel(_name)(_unary(_function, exact))
+for _name, _function in _WIDE_UNARY.items():
+    kernel(_name)(_unary(_function, wide))
+
+kernel("is_nan")(_predicate(np.isnan))
+
+
+@kernel("is_inf")
+def is_inf(x: Array, *, detect_negative: bool, detect_positive: bool) -> Array:
+    """bool[...]: x is -inf (if `detect_negative`) or +inf (if `detect_positive`)."""
+    value = wide(x)
+    return ((value == -np.inf) & bool(detect_negative)) | ((value == np.inf) & bool(detect_positive))
+
+
+@kernel("not")
+def not_(x: Array) -> Array:
+    return np.logical_not(x)
+
+
+@kernel("identity")
+def identity(x: Array) -> Array:
+    return x
+
+
+def _binary(function: Callable[[Array, Array], Array], widen: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
+    def run(a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return narrow(function(widen(a), widen(b)), a.dtype)
+
+    return run
+
+
+def _compare(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    return lambda a, b: np.asarray(function(exact(a), exact(b)), dtype=np.bool_)
+
+
+_EXACT_BINARY: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_xor": np.bitwise_xor,
+}
+
+_COMPARE: dict[str, Callable[[Array, Array], Array]] = {
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+}
+
+for _name, _pair in _EXACT_BINARY.items():
+    kernel(_name)(_binary(_pair, exact))
+for _name, _pair in _COMPARE.items():
+    kernel(_name)(_compare(_pair))
+kernel("atan2")(_binary(np.arctan2, wide))
+
+
+def _no_zero(b: Array, op: str) -> None:
+    if not np.all(b):
+        raise InvalidModel(
+            f"{op}: integer division by zero", code="F021", hint="replace zero divisors by a where before dividing"
+        )
+
+
+@kernel("div")
+def div(a: Array, b: Array) -> Array:
+    """a / b; integers truncate toward zero (ONNX Div). Raises InvalidModel for an integer zero divisor."""
+    x, y = exact(a), exact(b)
+    with np.errstate(all="ignore"):
+        if not is_integer(a.dtype):
+            return narrow(np.divide(x, y), a.dtype)
+        _no_zero(y, "div")
+        return narrow((x - np.fmod(x, y)) // y, a.dtype)
+
+
+@kernel("floor_div")
+def floor_div(a: Array, b: Array) -> Array:
+    """floor(a / b) of the exact quotient. Raises InvalidModel for an integer zero divisor."""
+    x, y = wide(a), wide(b)
+    with np.errstate(all="ignore"):
+        if is_integer(a.dtype):
+            _no_zero(y, "floor_div")
+        return narrow(np.floor_divide(x, y), a.dtype)
+
+
+@kernel("mod")
+def mod(a: Array, b: Array, *, fmod: bool) -> Array:
+    """The remainder, with the sign of `b` (ONNX Mod, also for floats as of opset 28) or, if `fmod`, of `a`."""
+    x, y = wide(a), wide(b)
+    with np.errstate(all="ignore"):
+        if is_integer(a.dtype):
+            _no_zero(y, "mod")
+        return narrow((np.fmod if fmod else np.remainder)(x, y), a.dtype)
+
+
+@kernel("pow")
+def pow_(a: Array, b: Array) -> Array:
+    """a ** b in the dtype of `a`. Integers: exact modulo 2**bits; a negative exponent truncates 1 / a**-b toward zero."""
+    with np.errstate(all="ignore"):
+        if is_integer(a.dtype) and is_integer(b.dtype):
+            return _integer_power(a, b)
+        power = np.power(wide(a).astype(np.float64), wide(b).astype(np.float64))
+        return truncate(power, a.dtype) if is_integer(a.dtype) else narrow(power, a.dtype)
+
+
+def _integer_power(a: Array, b: Array) -> Array:
+    """Two's complement power: the low 64 bits of a product depend on the low 64 bits of its factors only."""
+    base, exponent = np.broadcast_arrays(a.astype(np.int64), b.astype(np.int64))
+    negative = exponent < 0 if np.issubdtype(wide(b).dtype, np.signedinteger) else np.zeros(base.shape, bool)
+    if np.any(negative & (base == 0)):
+        raise InvalidModel("pow: integer zero to a negative power", code="F021")
+    power = np.power(base, np.where(negative, 0, exponent))
+    minus_one = (base == -1) & (np.issubdtype(wide(a).dtype, np.signedinteger))
+    reciprocal = np.where(base == 1, 1, np.where(minus_one, 1 - 2 * (exponent & 1), 0))
+    return narrow(np.where(negative, reciprocal, power), a.dtype)
+
+
+@kernel("bit_shift")
+def bit_shift(a: Array, b: Array, *, direction: str) -> Array:
+    """ONNX BitShift-28: right shifts of signed types keep the sign; a shift outside [0, bits) leaves only sign bits."""
+    x, y = wide(a), wide(b)
+    bits = a.dtype.itemsize * 8 if a.dtype == x.dtype else DType.of(a.dtype).bits
+    inside = (y >= 0) & (y < bits)
+    amount = np.where(inside, y, 0).astype(x.dtype)
+    if direction == "LEFT":
+        return narrow(np.where(inside, np.left_shift(x, amount), 0).astype(x.dtype), a.dtype)
+    sign_only = np.where(x < 0, -1, 0).astype(x.dtype) if a.dtype.kind != "u" else np.zeros_like(x)
+    return narrow(np.where(inside, np.right_shift(x, amount), sign_only), a.dtype)
+
+
+@kernel("where")
+def where(cond: Array, x: Array, y: Array) -> Array:
+    return np.where(cond, x, y)
+
+
+@kernel("clip")
+def clip(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    """min(high, max(low, x)): where low > high the result is high; NaN stays NaN."""
+    y = exact(x)
+    if low is not None:
+        y = np.maximum(y, exact(low))
+    if high is not None:
+        y = np.minimum(y, exact(high))
+    return narrow(y, x.dtype)
+
+
+@kernel("cast")
+def cast(x: Array, *, to: DType, saturate: bool, round_mode: str) -> Array:
+    """ONNX Cast-25: see `_to_float` for float targets, `numeric.truncate` for float to integer; integers wrap."""
+    target = to.numpy
+    if x.dtype == target:
+        return x
+    if x.dtype == np.object_ or x.dtype.kind in "US":
+        return _parse(x, to, saturate, round_mode)
+    if target == np.object_:
+        return _spell(x)
+    if x.dtype.kind == "c" and target.kind != "c":
+        raise Unsupported(f"cast from {DType.of(x.dtype)} to {to}", hint="take the real part first")
+    if target == np.bool_:
+        return wide(x) != 0
+    if is_integer(target):
+        return truncate(wide(x), target) if is_float(x.dtype) else narrow(wide(x), target)
+    return _to_float(wide(x), target, saturate, round_mode)
+
+
+def _to_float(value: Array, target: np.dtype, saturate: bool, round_mode: str) -> Array:
+    """To nearest even. fp8 targets clamp what is out of range if `saturate`; fp4 and fp6, without inf or NaN, always do."""
+    if target == E8M0:
+        return to_e8m0(value.astype(np.float64), saturate=saturate, round_mode=round_mode)
+    if target.kind == "c" or value.dtype.kind == "c":
+        return narrow(value.astype(np.complex128), target)
+    if value.dtype.kind in "iu" and target.kind == "f":
+        with np.errstate(over="ignore"):
+            return value.astype(target)
+    odd = _odd_float64(value)
+    return precision.saturate(odd, target) if saturate and target in _SATURATING else narrow(odd, target)
+
+
+def _odd_float64(value: Array) -> Array:
+    """float64 of `value`; integers above 2**53 are reduced so that the rounding to come is still the only one."""
+    if value.dtype.kind not in "iu":
+        return value.astype(np.float64)
+    near = value.astype(np.float64)
+    big = np.abs(near) > 2.0**53
+    if not big.any():
+        return near
+    sticky = (value >> 11) << 11
+    lost = sticky != value
+    return np.where(big, (sticky | (lost.astype(value.dtype) << 11)).astype(np.float64), near)
+
+
+def _parse(x: Array, to: DType, saturate: bool, round_mode: str) -> Array:
+    """Strings to numbers: plain and scientific spellings, INF and NaN in any case (ONNX Cast)."""
+    if to.numpy == np.object_:
+        return x.astype(np.object_)
+    try:
+        if to.is_int:
+            values = np.array([int(text) if _is_whole(text) else int(float(text)) for text in map(str, x.ravel())], object)
+            return narrow(np.array([int(v) & (2**64 - 1) for v in values], np.uint64), to.numpy).reshape(x.shape)
+        made = np.array([float(str(text)) for text in x.ravel()], np.float64).reshape(x.shape)
+    except (ValueError, OverflowError) as error:
+        raise InvalidModel(f"cast: {error}", hint="the strings must spell numbers") from None
+    return cast(made, to=to, saturate=saturate, round_mode=round_mode)
+
+
+def _is_whole(text: str) -> bool:
+    return text.strip().lstrip("+-").isdigit()
+
+
+def _spell(x: Array) -> Array:
+    """Numbers to strings: integers in decimal, floats by their shortest spelling that reads back as the same value."""
+    value = x if x.dtype.kind in "fiub" else wide(x).astype(np.float32 if is_float(x.dtype) else np.int64)
+    made = np.empty(x.shape, np.object_)
+    made.ravel()[:] = [_spell_one(item) for item in value.ravel()]
+    return made
+
+
+def _spell_one(item: np.generic) -> str:
+    if item.dtype.kind != "f":
+        return str(int(item))
+    if np.isnan(item):
+        return "NaN"
+    if np.isinf(item):
+        return "INF" if item > 0 else "-INF"
+    return np.format_float_positional(item, trim="-")
+
+
+@kernel("bitcast")
+def bitcast(x: Array, *, to: DType) -> Array:
+    """The same bits read as another dtype of the same width; sub-byte elements keep their low bits."""
+    target = to.numpy
+    if target == x.dtype:
+        return x
+    source = np.ascontiguousarray(x)
+    if to.bits >= 8:
+        return source.view(target).reshape(x.shape)
+    return (source.view(np.uint8) & np.uint8(2**to.bits - 1)).view(target).reshape(x.shape)

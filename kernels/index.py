@@ -1,0 +1,126 @@
+"""Kernels of the index family: gather, scatter, one-hot, non-zero, compress.
+
+Negative indices count from the end; an index out of range is refused, never clamped or wrapped. Scatter reductions
+accumulate in float64 (integers: exactly, wrapping) in row-major order of the updates and round once at the end; with
+reduction "none" the last of several updates of one element wins.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir.errors import InvalidModel
+from .numeric import narrow, wide
+from .registry import kernel
+
+Array = np.ndarray
+
+_REDUCE: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def checked(indices: Array, size: int, op: str) -> Array:
+    """int64 indices in [0, size). Raises InvalidModel when one lies outside [-size, size)."""
+    at = np.asarray(indices).astype(np.int64)
+    if at.size and (at.min() < -size or at.max() >= size):
+        worst = at.max() if at.max() >= size else at.min()
+        raise InvalidModel(f"{op}: index {int(worst)} out of range for an axis of {size}", code="F022")
+    return np.where(at < 0, at + size, at)
+
+
+@kernel("gather")
+def gather(x: Array, indices: Array, *, axis: int) -> Array:
+    """Whole slices: result shape x.shape[:axis] + indices.shape + x.shape[axis + 1:]."""
+    return np.take(x, checked(indices, x.shape[axis], "gather"), axis=axis)
+
+
+@kernel("gather_elements")
+def gather_elements(x: Array, indices: Array, *, axis: int) -> Array:
+    """One element per index: y[i, j] = x[indices[i, j], j] for axis 0; the other dims may be shorter than those of x."""
+    return x[_element_index(x, indices, axis, "gather_elements")]
+
+
+def _element_index(x: Array, indices: Array, axis: int, op: str) -> tuple[Array, ...]:
+    along = axis % x.ndim
+    for i, (have, want) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        if i != along and want > have:
+            raise InvalidModel(f"{op}: indices have {want} on axis {i}, data has {have}", code="F020")
+    grid = list(np.ogrid[tuple(slice(0, d) for d in indices.shape)])
+    grid[along] = checked(indices, x.shape[along], op)
+    return tuple(grid)
+
+
+@kernel("gather_nd")
+def gather_nd(x: Array, indices: Array, *, batch_dims: int) -> Array:
+    """The last axis of `indices` holds coordinates into x after `batch_dims` shared leading axes."""
+    depth = indices.shape[-1]
+    batch = x.shape[:batch_dims]
+    grid = [g.reshape(g.shape + (1,) * (indices.ndim - 1 - batch_dims)) for g in _ogrid(batch)]
+    at = [checked(indices[..., i], x.shape[batch_dims + i], "gather_nd") for i in range(depth)]
+    index = (*grid, *at)
+    return x[index] if index else np.broadcast_to(x, indices.shape[:-1] + x.shape).copy()
+
+
+def _ogrid(shape: tuple[int, ...]) -> list[Array]:
+    return list(np.ogrid[tuple(slice(0, d) for d in shape)]) if shape else []
+
+
+def _scatter(x: Array, index: tuple[Array, ...], updates: Array, reduction: str) -> Array:
+    if reduction == "none":
+        out = x.copy()
+        out[index] = updates
+        return out
+    out = np.array(wide(x), copy=True)
+    with np.errstate(all="ignore"):
+        if x.dtype == np.bool_ and reduction in ("add", "mul"):
+            (np.logical_or if reduction == "add" else np.logical_and).at(out, index, updates)
+        else:
+            _REDUCE[reduction].at(out, index, wide(updates))
+    return narrow(out, x.dtype)
+
+
+@kernel("scatter_elements")
+def scatter_elements(x: Array, indices: Array, updates: Array, *, axis: int, reduction: str) -> Array:
+    """The inverse of gather_elements: x with updates[i, j] put, or reduced, at [indices[i, j], j] for axis 0."""
+    return _scatter(x, _element_index(x, indices, axis, "scatter_elements"), updates, reduction)
+
+
+@kernel("scatter_nd")
+def scatter_nd(x: Array, indices: Array, updates: Array, *, reduction: str) -> Array:
+    """x with slices put, or reduced, at the coordinates in the last axis of `indices`."""
+    index = tuple(checked(indices[..., i], x.shape[i], "scatter_nd") for i in range(indices.shape[-1]))
+    if index:
+        return _scatter(x, index, updates, reduction)
+    flat = _scatter(x[None], (np.zeros(indices.shape[:-1], np.int64),), updates, reduction)
+    return flat[0]
+
+
+@kernel("one_hot")
+def one_hot(indices: Array, depth: Array, values: Array, *, axis: int) -> Array:
+    """values[1] where the index is, values[0] elsewhere; an index outside [-depth, depth) gives values[0] throughout."""
+    count = int(np.asarray(depth).reshape(-1)[0])
+    if count < 0:
+        raise InvalidModel(f"one_hot: depth {count}", code="F020")
+    at = np.trunc(indices) if indices.dtype.kind == "f" else indices
+    at = np.where(at < 0, at + np.asarray(count, at.dtype), at) if at.dtype.kind != "u" else at
+    place = axis % (indices.ndim + 1)
+    ladder = np.arange(count).reshape((count,) + (1,) * (indices.ndim - place))
+    return np.where(np.expand_dims(at, place) == ladder, values[1], values[0])
+
+
+@kernel("non_zero")
+def non_zero(x: Array) -> Array:
+    """i64[rank, count]: coordinates of the elements that are not zero, in row-major order."""
+    found = wide(x) != 0 if x.dtype != np.object_ else x.astype(bool)
+    return np.array(np.nonzero(np.atleast_1d(found)), dtype=np.int64)[: x.ndim]
+
+
+@kernel("compress")
+def compress(x: Array, cond: Array, *, axis: int | None) -> Array:
+    """Slices along `axis` (of x flattened if None) where `cond` is true; a shorter `cond` drops what lies beyond it."""
+    data = x.reshape(-1) if axis is None else x
+    along = 0 if axis is None else axis
+    if cond.size > data.shape[along]:
+        if np.any(cond[data.shape[along] :]):
+            raise InvalidModel(f"compress: condition of {cond.size} for an axis of {data.shape[along]}", code="F020")
+        cond = cond[: data.shape[along]]
+    return np.compress(cond, data, axis=along)

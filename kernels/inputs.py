@@ -1,0 +1,104 @@
+"""Sample inputs for a module: seeded, in range, so that a check exercises the model instead of its error paths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir.dims import evaluate, symbols
+from ..ir.errors import Unsupported
+from ..ir.graph import Graph, Module, Value
+from ..ir.opdef import MOVEMENT
+from ..ir.types import BOOL, STRING, DType, TensorType
+
+#: Sizes tried for dims that the model leaves open. They differ, so that mixed-up dims show.
+OPEN_SIZES = (2, 3, 5, 7)
+
+
+def sample_inputs(
+    module: Module, *, seed: int = 0, sizes: dict[str, int] | None = None, signature: str | None = None
+) -> dict[str, np.ndarray]:
+    """One random input per name. Floats are standard normal; integers that index a table stay inside it.
+
+    `sizes` binds symbols; the others get small different sizes within what is known of them. Raises Unsupported for an input
+    whose type is not known well enough.
+    """
+    sig = module.signatures[signature] if signature else module.signature
+    rng = np.random.default_rng(seed)
+    bindings = symbol_sizes(module, sig.graph, sizes or {})
+    return {
+        slot.name: _sample(value, slot.name, bindings, rng) for slot, value in zip(sig.inputs, sig.graph.inputs, strict=True)
+    }
+
+
+def symbol_sizes(module: Module, graph: Graph, given: dict[str, int]) -> dict[str, int]:
+    """A size for every symbol of the inputs: the given one, else the first open size that the facts allow."""
+    names = dict.fromkeys(s for v in graph.inputs for d in v.shape or () for s in symbols(d))
+    sizes: dict[str, int] = {}
+    for position, name in enumerate(names):
+        wanted = given.get(name)
+        if wanted is None:
+            low, high = module.facts.range_of(name)
+            divisor = module.facts.divisor_of(name)
+            wanted = OPEN_SIZES[position % len(OPEN_SIZES)] * divisor
+            wanted = max(wanted, -(-int(low) // divisor) * divisor)
+            if high != float("inf") and high is not None:
+                wanted = min(wanted, int(high) // divisor * divisor)
+        sizes[name] = wanted
+    return sizes
+
+
+def _sample(value: Value, name: str, bindings: dict[str, int], rng: np.random.Generator) -> np.ndarray:
+    type_ = value.type
+    if not isinstance(type_, TensorType) or type_.dtype is None or type_.shape is None:
+        raise Unsupported(f"no sample can be made for input {name!r} of type {type_}", hint="give inputs with --inputs")
+    shape = tuple(d if isinstance(d, int) else evaluate(d, bindings) for d in type_.shape)
+    return random_array(type_.dtype, shape, rng, high=index_limit(value))
+
+
+def random_array(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator, high: int | None = None) -> np.ndarray:
+    """Random elements of any dtype; integers below `high` (default: a range that fits the dtype and stays small)."""
+    if dtype is BOOL:
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype is STRING:
+        made = np.empty(shape, object)
+        made[...] = b"text"
+        return made
+    if dtype.is_int:
+        top = min(high or 8, 1 << (dtype.bits - (1 if dtype.is_signed else 0)) - 1)
+        return rng.integers(0, max(top, 1), shape).astype(dtype.numpy)
+    if dtype.kind == "complex":
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype.numpy)
+    return rng.standard_normal(shape).astype(np.float32).astype(dtype.numpy)
+
+
+def index_limit(value: Value) -> int | None:
+    """The number of rows of the smallest table that `value` indexes, looking through moves and casts; None if none."""
+    limits: list[int] = []
+    pending, seen = [value], {value}
+    while pending:
+        current = pending.pop()
+        for use in current.uses:
+            node = use.node
+            if node.name in ("gather", "gather_nd", "gather_elements") and use.index == 1:
+                data, axis = node.operands[0], node.attrs.get("axis", 0)
+                if data is not None and data.shape is not None and isinstance(data.shape[axis], int):
+                    limits.append(data.shape[axis])
+            elif node.name == "cast" or node.has(MOVEMENT):
+                fresh = [v for v in node.results if v not in seen]
+                seen.update(fresh)
+                pending.extend(fresh)
+    return min(limits, default=None)
+
+
+def resized(module: Module, factor: int = 1) -> dict[str, int]:
+    """A second set of sizes for the open dims: each one larger by `factor`, within its facts."""
+    base = symbol_sizes(module, module.signature.graph, {})
+    wanted = {}
+    for name, size in base.items():
+        step = module.facts.divisor_of(name) * factor
+        high = module.facts.range_of(name)[1]
+        wanted[name] = size + step if high in (None, float("inf")) or size + step <= high else size
+    return wanted
+
+
+__all__ = ["index_limit", "random_array", "resized", "sample_inputs", "symbol_sizes"]

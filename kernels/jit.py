@@ -1,0 +1,84 @@
+"""Lazy numba: a loop is written once, runs uncompiled for small work and compiled (cached on disk) for large.
+
+    @jit
+    def _rows(x, out): ...
+
+numba is imported at the first compiled call only. Inside `interpreted()` (constant folding) nothing is ever compiled.
+Functions decorated with `jit` may call each other by their global names.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import update_wrapper
+from typing import Any
+
+_interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Run jit functions as plain Python inside this block."""
+    token = _interpreted.set(True)
+    try:
+        yield
+    finally:
+        _interpreted.reset(token)
+
+
+def is_interpreted() -> bool:
+    return _interpreted.get()
+
+
+class JitFunction:
+    """A function with two bodies: `py_func` as written, and its compiled twin, made at the first call that needs it."""
+
+    def __init__(self, function: Callable) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+        self._compiled: Callable | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        if _interpreted.get():
+            return self.py_func(*args)
+        return self.compiled()(*args)
+
+    def compiled(self) -> Callable:
+        """The numba dispatcher (one specialisation per argument types, cached on disk)."""
+        if self._compiled is None:
+            self._compiled = _compile(self.py_func)
+        return self._compiled
+
+
+def jit(function: Callable) -> JitFunction:
+    """Decorate a numba-compatible function; arguments are arrays and scalars, positional only."""
+    return JitFunction(function)
+
+
+def _compile(function: Callable) -> Callable:
+    """njit with a copy of the globals in which other jit functions are their dispatchers."""
+    import numba
+
+    if not os.environ.get("NUMBA_CACHE_DIR"):
+        numba.config.CACHE_DIR = cache_folder()
+    names = function.__code__.co_names
+    scope = dict(function.__globals__)
+    for name in names:
+        if isinstance(scope.get(name), JitFunction):
+            scope[name] = scope[name].compiled()
+    twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    twin.__module__ = function.__module__
+    twin.__qualname__ = function.__qualname__
+    return numba.njit(twin, cache=True, nogil=True, error_model="numpy")
+
+
+def cache_folder() -> str:
+    """The user's cache folder for compiled kernels, made with mode 0700; never next to a model."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(root, "anyir", "numba")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder

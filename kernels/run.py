@@ -1,0 +1,131 @@
+"""Evaluates graphs on the reference kernels: the truth against which files and runtimes are judged.
+
+    outputs = run(module, {"image": x})                      # by name, or a sequence in order
+    outputs = run(module, inputs, taps={value: observer})    # observer(array) sees a value without editing the graph
+
+Values are freed after their last use. Symbolic dims are bound from the inputs, and contradictions are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.dims import bind_shape
+from ..ir.errors import AnyIRError, InvalidModel, UsageError
+from ..ir.graph import Graph, Module, Node, Value
+from ..ir.types import STRING, TensorType
+from .registry import get_kernel
+
+Observer = Callable[[np.ndarray], None]
+Inputs = Mapping[str, Any] | Sequence[Any]
+
+
+def run(
+    module: Module, inputs: Inputs, *, signature: str | None = None, taps: Mapping[Value, Observer] | None = None
+) -> dict[str, np.ndarray]:
+    """Outputs by name. Raises UsageError for missing, unknown or misshapen inputs, InvalidModel where a kernel refuses."""
+    sig = module.signatures.get(signature) if signature else module.signature
+    if sig is None:
+        raise UsageError(f"no signature {signature!r}", hint=f"there are: {', '.join(module.signatures)}")
+    arrays = bind_inputs(sig.graph, sig.input_names(), inputs)
+    results = run_graph(sig.graph, arrays, taps=taps)
+    return dict(zip(sig.output_names(), results, strict=True))
+
+
+def bind_inputs(graph: Graph, names: list[str], inputs: Inputs) -> list[np.ndarray]:
+    """The inputs in order as arrays of the declared dtypes; shapes must fit and agree on symbols."""
+    if isinstance(inputs, Mapping):
+        unknown = [name for name in inputs if name not in names]
+        missing = [name for name in names if name not in inputs]
+        if unknown or missing:
+            what = f"unknown inputs {unknown}" if unknown else f"missing inputs {missing}"
+            raise UsageError(what, hint=f"the inputs are: {', '.join(names)}")
+        given = [inputs[name] for name in names]
+    else:
+        given = list(inputs)
+        if len(given) != len(names):
+            raise UsageError(f"{len(given)} inputs were given, there are {len(names)}: {', '.join(names)}")
+    arrays, bindings = [], {}
+    for value, name, item in zip(graph.inputs, names, given, strict=True):
+        arrays.append(_checked(value, name, item, bindings))
+    return arrays
+
+
+def _checked(value: Value, name: str, item: Any, bindings: dict[str, int]) -> Any:
+    type_ = value.type
+    if not isinstance(type_, TensorType):
+        return item
+    array = np.asarray(item) if not isinstance(item, np.ndarray) else item
+    if type_.dtype is not None and type_.dtype is not STRING and array.dtype != type_.dtype.numpy:
+        if not np.can_cast(array.dtype, type_.dtype.numpy, "same_kind"):
+            raise UsageError(f"input {name!r} is {array.dtype}, the model wants {type_.dtype}")
+        array = array.astype(type_.dtype.numpy)
+    if type_.shape is not None:
+        try:
+            bindings.update(bind_shape(type_.shape, array.shape, bindings))
+        except AnyIRError as error:
+            raise UsageError(f"input {name!r} has shape {list(array.shape)}, the model wants {type_}: {error.message}") from None
+    return array
+
+
+def run_graph(graph: Graph, arrays: Sequence[Any], *, taps: Mapping[Value, Observer] | None = None) -> list[Any]:
+    """The outputs of a graph or region for these inputs, in order."""
+    environment: dict[Value, Any] = dict(zip(graph.inputs, arrays, strict=True))
+    observers = taps or {}
+    for value, array in list(environment.items()):
+        if value in observers:
+            observers[value](array)
+    remaining = {value: value.n_uses for value in environment}
+    for node in graph.nodes():
+        operands = [_fetch(v, environment) for v in node.operands]
+        results = run_node(node, operands)
+        for value in node.operands:
+            if value is not None and value in remaining:
+                remaining[value] -= 1
+                if not remaining[value]:
+                    del environment[value], remaining[value]
+        for value, array in zip(node.results, results, strict=True):
+            if value in observers:
+                observers[value](array)
+            if value.n_uses:
+                environment[value] = array
+                remaining[value] = value.n_uses
+    return [_fetch(v, environment) for v in graph.outputs]
+
+
+def _fetch(value: Value | None, environment: dict[Value, Any]) -> Any:
+    if value is None:
+        return None
+    return value.array() if value.is_const else environment[value]
+
+
+def run_node(node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The results of one node for these operand arrays; each has the declared dtype."""
+    kernel = get_kernel(node.op.name)
+    extra = {"regions": [_callable(region) for region in node.regions]} if node.regions else {}
+    try:
+        made = kernel(*operands, **node.attrs, **extra)
+    except AnyIRError as error:
+        raise error.at(f"{node.name} at {node.loc}") from None
+    except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
+        raise InvalidModel(f"the reference kernel of {node.name} fails: {error}", where=f"{node} at {node.loc}") from error
+    results = made if isinstance(made, (tuple, list)) else (made,)
+    return tuple(_as_declared(array, value) for array, value in zip(results, node.results, strict=True))
+
+
+def _as_declared(array: Any, value: Value) -> Any:
+    """Kernels may return numpy scalars; a wrong dtype is a bug and is said."""
+    dtype = value.dtype
+    if dtype is None or dtype is STRING or not isinstance(value.type, TensorType):
+        return array
+    made = np.asarray(array)
+    if made.dtype != dtype.numpy:
+        raise InvalidModel(f"the reference kernel returned {made.dtype} for %{value.hint or value.index}, declared {dtype}")
+    return made
+
+
+def _callable(region: Graph) -> Callable[..., list[Any]]:
+    return lambda *arrays: run_graph(region, arrays)

@@ -1,0 +1,117 @@
+"""quantize, dequantize, requantize and dynamic_quantize as arithmetic, rounding as ONNX prescribes. Knows no target."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+from ...ir.builder import Builder
+from ...ir.types import F32, F64, I32, U8, DType
+from ...ir.value import Node, Value
+from .rules import Declined, decomposes, scalar, static
+
+
+def spread_blocks(b: Builder, parameter: Value, x: Value) -> Value | Declined:
+    """A scale or zero point whose blocks are repeated until it broadcasts against `x`."""
+    if parameter.rank == 0:
+        return parameter
+    if not static(*parameter.shape):
+        return Declined("the shape of the scale is not known")
+    for axis, have in enumerate(parameter.shape):
+        want = x.shape[axis]
+        if have == 1 or have == want:
+            continue
+        if type(want) is not int or have == 0 or want % have:
+            return Declined("blocks of a size that is not known")
+        shape = parameter.shape
+        apart = b.unsqueeze(parameter, (axis + 1,))
+        wide = b.expand(apart, (*shape[: axis + 1], want // have, *shape[axis + 1 :]))
+        parameter = b.reshape(wide, (*shape[:axis], want, *shape[axis + 1 :]))
+    return parameter
+
+
+def _limits(to: DType) -> tuple[int, int]:
+    info = ml_dtypes.iinfo(to.numpy)
+    return int(info.min), int(info.max)
+
+
+def _saturated(b: Builder, y: Value, to: DType) -> Value:
+    """Integral floats clipped to the range of `to` and cast."""
+    low, high = _limits(to)
+    return b.cast(b.clip(y, scalar(b, low, y), scalar(b, high, y)), to=to)
+
+
+@decomposes("quantize")
+def quantize(b: Builder, node: Node) -> Value | Declined:
+    """round(x / scale) + zero_point, saturated; the quotient in the wider float type of both."""
+    x, scale, zero = (*node.operands, None)[:3]
+    to = node.attr("to")
+    if not to.is_int or to.bits > 16:
+        return Declined(f"quantising to {to} is not decomposed")
+    scale = spread_blocks(b, scale, x)
+    if isinstance(scale, Declined):
+        return scale
+    wide = x.dtype if x.dtype.is_float and x.dtype.bits >= scale.dtype.bits else scale.dtype
+    quotient = b.div(_cast(b, x, wide), _cast(b, scale, wide))
+    compute = wide if wide in (F32, F64) else F32
+    y = b.round(_cast(b, quotient, compute))
+    if zero is not None:
+        zero = spread_blocks(b, zero, x)
+        y = b.add(y, _cast(b, zero, compute))
+    return _saturated(b, y, to)
+
+
+def _cast(b: Builder, x: Value, to: DType) -> Value:
+    return x if x.dtype is to else b.cast(x, to=to)
+
+
+@decomposes("dequantize")
+def dequantize(b: Builder, node: Node) -> Value | Declined:
+    """(x - zero_point) * scale; the difference in i32 where x has integers that f32 has not."""
+    x, scale, zero = (*node.operands, None)[:3]
+    to = node.attr("to")
+    scale = spread_blocks(b, scale, x)
+    if isinstance(scale, Declined):
+        return scale
+    compute = F64 if F64 in (to, scale.dtype) else F32
+    if x.dtype.is_int and x.dtype.bits >= 32 and zero is not None:
+        y = _cast(b, b.sub(x, spread_blocks(b, zero, x)), compute)
+    else:
+        y = _cast(b, x, compute)
+        if zero is not None:
+            y = b.sub(y, _cast(b, spread_blocks(b, zero, x), compute))
+    return _cast(b, b.mul(y, _cast(b, scale, compute)), to)
+
+
+@decomposes("requantize")
+def requantize(b: Builder, node: Node) -> Value | Declined:
+    """round(x * multiplier) + zero_point in f32, saturated. Fixed-point rounding is another arithmetic."""
+    x, scale, zero = (*node.operands, None)[:3]
+    if node.attr("rounding") != "half_even":
+        return Declined("fixed-point rounding is not decomposed")
+    scale = spread_blocks(b, scale, x)
+    if isinstance(scale, Declined):
+        return scale
+    y = b.round(b.mul(b.cast(x, to=F32), _cast(b, scale, F32)))
+    if zero is not None:
+        y = b.add(y, _cast(b, spread_blocks(b, zero, x), F32))
+    return _saturated(b, y, node.attr("to"))
+
+
+@decomposes("dynamic_quantize")
+def dynamic_quantize(b: Builder, node: Node) -> tuple[Value, ...]:
+    """ONNX's function body: the range widened to hold 0, in 255 steps."""
+    (x,) = node.operands
+    x = _cast(b, x, F32)
+    axes = tuple(range(x.rank))
+    zero, steps = scalar(b, 0, x), scalar(b, 255, x)
+    high = b.max(b.reduce_max(x, axes, keepdims=False), zero)
+    low = b.min(b.reduce_min(x, axes, keepdims=False), zero)
+    scale = b.div(b.sub(high, low), steps)
+    safe = b.where(b.equal(scale, zero), scalar(b, 1, x), scale)
+    offset = b.round(b.clip(b.sub(zero, b.div(low, safe)), zero, steps))
+    y = b.clip(b.add(b.round(b.div(x, safe)), offset), zero, steps)
+    return b.cast(y, to=U8), safe, b.cast(offset, to=U8)
+
+
+__all__ = ["I32", "np", "spread_blocks"]

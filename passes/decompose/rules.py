@@ -1,0 +1,190 @@
+"""The table of decompositions, and the few things that all families build with. Knows no target.
+
+    @decomposes("silu")
+    def silu(b, node):
+        (x,) = node.operands
+        return b.mul(x, b.sigmoid(x))
+
+A rule builds in front of `node` and returns one value per result (None for a result that nothing uses), or `Declined` with
+the reason why it cannot. It never edits `node`; what it built is dropped when it declines. Rules are exact but for rounding:
+each step rounds once to its dtype, and half floats compute in f32 where the rich op accumulates.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ...ir.builder import Builder
+from ...ir.dims import Dim
+from ...ir.types import BF16, F16, F32, DType
+from ...ir.value import Node, Value
+
+FAMILIES = (
+    "activation",
+    "attention",
+    "elementwise",
+    "index",
+    "matmul",
+    "norm",
+    "pool",
+    "quant",
+    "recurrent",
+    "reduce",
+    "resize",
+    "shape",
+)
+
+
+class Declined(NamedTuple):
+    """Why a rule does not apply to a node."""
+
+    reason: str
+
+
+Outcome = Value | tuple[Value | None, ...] | Declined
+Rule = Callable[[Builder, Node], Outcome]
+
+#: Op name -> its rule. Filled by the family files; `load` imports them all.
+DECOMPOSITIONS: dict[str, Rule] = {}
+
+
+def decomposes(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for ops by name."""
+
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            DECOMPOSITIONS[name] = rule
+        return rule
+
+    return register
+
+
+def load() -> dict[str, Rule]:
+    """The whole table."""
+    for family in FAMILIES:
+        importlib.import_module(f".{family}", __package__)
+    return DECOMPOSITIONS
+
+
+# ---------------------------------------------------------------------------------------- shared building blocks
+
+
+def scalar(b: Builder, number: float, like: Value) -> Value:
+    """A rank-0 constant in the dtype of `like`."""
+    return b.const(np.asarray(number, like.dtype.numpy))
+
+
+def widened(b: Builder, *values: Value | None) -> tuple[list[Value | None], DType | None]:
+    """Half floats as f32, with the dtype to return to (None when nothing had to change)."""
+    narrow = next((v.dtype for v in values if v is not None and v.dtype in (F16, BF16)), None)
+    if narrow is None:
+        return list(values), None
+    return [b.cast(v, to=F32) if v is not None and v.dtype is narrow else v for v in values], narrow
+
+
+def narrowed(b: Builder, value: Value, narrow: DType | None) -> Value:
+    """Back to the dtype that `widened` left."""
+    return value if narrow is None else b.cast(value, to=narrow)
+
+
+def axes_from(axis: int, rank: int) -> tuple[int, ...]:
+    return tuple(range(axis % rank if rank else 0, rank))
+
+
+def spatial_axes(rank: int, channels_last: bool) -> tuple[int, ...]:
+    return tuple(range(1, rank - 1)) if channels_last else tuple(range(2, rank))
+
+
+def per_channel(b: Builder, vector: Value, rank: int, channels_last: bool = False) -> Value:
+    """A [C] vector that broadcasts along the channel axis of a tensor of this rank."""
+    return vector if channels_last or rank < 2 else b.reshape(vector, (-1, *[1] * (rank - 2)))
+
+
+def static(*dims: Dim | None) -> bool:
+    """Every dim is a known number."""
+    return all(type(d) is int for d in dims)
+
+
+class Size(NamedTuple):
+    """Dim `axis` of `value`, known or not."""
+
+    value: Value
+    axis: int
+
+
+def shape_of(b: Builder, parts: Sequence[int | Size | Value]) -> tuple[int, ...] | Value:
+    """A shape operand from numbers, dims of values, and i64 [n] values: plain ints where everything is known."""
+    known = [p.value.shape[p.axis] if isinstance(p, Size) else p for p in parts]
+    if static(*known):
+        return tuple(known)
+    pieces: list[Value] = []
+    run: list[int] = []
+    for part, number in zip(parts, known, strict=True):
+        if type(number) is int:
+            run.append(number)
+            continue
+        if run:
+            pieces.append(b.const(np.asarray(run, np.int64)))
+            run = []
+        pieces.append(b.shape(part.value, start=part.axis, end=part.axis + 1) if isinstance(part, Size) else part)
+    if run:
+        pieces.append(b.const(np.asarray(run, np.int64)))
+    return b.concat(*pieces, axis=0) if len(pieces) > 1 else pieces[0]
+
+
+def sizes(value: Value, axes: Sequence[int] | None = None) -> list[Size]:
+    """Every dim of a value (or those of `axes`) as parts of a shape."""
+    return [Size(value, axis) for axis in (range(value.rank) if axes is None else axes)]
+
+
+def flat_size(b: Builder, parts: Sequence[int | Size]) -> Value:
+    """The product of dims as an i64 [1] value."""
+    made = shape_of(b, parts)
+    if isinstance(made, tuple):
+        return b.const(np.asarray([int(np.prod(np.asarray(made, object)))] if made else [1], np.int64))
+    return b.reduce_prod(made, (0,), keepdims=True)
+
+
+def reshape_to(b: Builder, x: Value, parts: Sequence[int | Size]) -> Value:
+    """`x` with the dims of `parts`; one unknown dim needs no shape arithmetic."""
+    known = [p.value.shape[p.axis] if isinstance(p, Size) else p for p in parts]
+    unknown = [i for i, d in enumerate(known) if type(d) is not int]
+    if len(unknown) == 1 and 0 not in known:
+        return b.reshape(x, tuple(-1 if i in unknown else d for i, d in enumerate(known)))
+    return b.reshape(x, shape_of(b, parts))
+
+
+def slice_axis(b: Builder, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+    return b.slice(x, (start,), (stop,), (axis,), (step,))
+
+
+def moved_last(rank: int, axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The permutation that puts `axis` last, and the one that undoes it."""
+    perm = (*(i for i in range(rank) if i != axis), axis)
+    return perm, tuple(int(i) for i in np.argsort(perm))
+
+
+def transposed(b: Builder, x: Value, perm: Sequence[int]) -> Value:
+    perm = tuple(perm)
+    return x if perm == tuple(range(len(perm))) else b.transpose(x, perm=perm)
+
+
+def channels_first(b: Builder, x: Value) -> Value:
+    """[N, ..., C] as [N, C, ...]."""
+    return transposed(b, x, (0, x.rank - 1, *range(1, x.rank - 1)))
+
+
+def back_to_last(b: Builder, x: Value) -> Value:
+    """[N, C, ...] as [N, ..., C]."""
+    return transposed(b, x, (0, *range(2, x.rank), 1))
+
+
+def along_axis(b: Builder, x: Value, axis: int, matrix: np.ndarray) -> Value:
+    """A constant linear map on one axis: `y[..., o, ...] = sum_i matrix[o, i] * x[..., i, ...]`."""
+    perm, back = moved_last(x.rank, axis)
+    weight = b.const(np.ascontiguousarray(matrix.T).astype(x.dtype.numpy))
+    return transposed(b, b.matmul(transposed(b, x, perm), weight), back)

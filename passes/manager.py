@@ -1,0 +1,264 @@
+"""Passes: how one is written, found by name and run, and what it may ask of its context.
+
+    @graph_pass("drop-identity")
+    def drop_identity(graph, ctx, *, keep_named: bool = False):
+        \"\"\"Given ... Result ...\"\"\"
+
+Keyword-only parameters are the pass's options: on the command line `drop-identity{keep_named=true}`. A graph pass is called
+for every graph and region, a module pass once. Whether it changed anything is read off the graphs' versions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..ir.errors import AnyIRError, PassError, UsageError
+from ..ir.graph import Graph, Module
+from .pipeline import Fix, Step, parse_pipeline
+from .rewrite import NUMERICS, Rule, RuleSet, as_rules, rewrite_graph
+
+#: The highest numerics class that each level admits.
+LEVEL_NUMERICS = {0: "exact", 1: "exact", 2: "ulp", 3: "approx"}
+
+#: Passes that come with anyir: name -> module below anyir.passes that registers it.
+CORE = {
+    "canonicalize": "optimize.canonicalize",
+    "cse": "optimize.cse",
+    "dce": "optimize.dce",
+    "fold": "optimize.fold",
+    "fold-batch-norm": "optimize.batch_norm",
+    "fuse-activations": "optimize.fuse",
+    "dead-weights": "optimize.dead_weights",
+    "assign-layout": "layout.assign",
+}
+
+ENTRY_POINTS = "anyir.passes"
+
+
+@dataclass
+class Context:
+    """What a pass may use: options of the run, counters, and notes for the user."""
+
+    level: int = 2
+    stats: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    fold_bytes: int = 64 << 20
+
+    def admits(self, numerics: str) -> bool:
+        """Whether rules of this class may run at this level."""
+        return NUMERICS.index(numerics) <= NUMERICS.index(LEVEL_NUMERICS[self.level])
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A registered pass. `run(module, ctx, **options)` edits the module in place."""
+
+    name: str
+    run: Callable[..., None]
+    options: dict[str, inspect.Parameter]
+    numerics: str
+    doc: str
+    package: str
+    rules: tuple[Rule, ...] = ()
+
+    def check_options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """`given` converted to the declared types. Raises UsageError naming unknown or ill-typed options."""
+        made = {}
+        for name, value in given.items():
+            declared = self.options.get(name)
+            if declared is None:
+                near = difflib.get_close_matches(name, self.options, 1)
+                raise UsageError(
+                    f"pass {self.name!r} has no option {name!r}",
+                    hint=f"did you mean {near[0]}?" if near else f"it has: {', '.join(self.options) or 'none'}",
+                )
+            made[name] = _converted(self.name, name, value, declared)
+        return made
+
+
+def _converted(pass_name: str, name: str, value: Any, declared: inspect.Parameter) -> Any:
+    kind = type(declared.default) if declared.default is not None else None
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is not None and declared.default is not inspect.Parameter.empty and type(value) is not kind:
+        raise UsageError(f"option {name} of pass {pass_name!r} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+_PASSES: dict[str, Pass] = {}
+
+
+def _register(made: Pass) -> Pass:
+    old = _PASSES.get(made.name)
+    if old is not None and old.package != made.package:
+        raise UsageError(f"two passes are called {made.name!r}: {old.package} and {made.package}")
+    _PASSES[made.name] = made
+    return made
+
+
+def _describe(function: Callable[..., None]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def module_pass(name: str, *, numerics: str = "exact") -> Callable[[Callable[..., None]], Pass]:
+    """Register `function(module, ctx, *, options)`."""
+    return lambda f: _register(Pass(name, f, _describe(f), numerics, inspect.getdoc(f) or "", f.__module__))
+
+
+def graph_pass(name: str, *, numerics: str = "exact") -> Callable[[Callable[..., None]], Pass]:
+    """Register `function(graph, ctx, *, options)`, called for every graph and region, inner regions first."""
+
+    def decorate(function: Callable[..., None]) -> Pass:
+        def run(module: Module, ctx: Context, **options: Any) -> None:
+            for graph in reversed(list(module.all_graphs())):
+                function(graph, ctx, **options)
+
+        doc = inspect.getdoc(function) or ""
+        return _register(Pass(name, run, _describe(function), numerics, doc, function.__module__))
+
+    return decorate
+
+
+def pattern_pass(name: str, rules: Iterable[Rule | str], *, doc: str = "") -> Pass:
+    """Register a pass that applies rules to a fixpoint; at each level only those whose numerics it admits."""
+    made = tuple(as_rules(rules))
+    package = inspect.currentframe().f_back.f_globals["__name__"]  # type: ignore[union-attr]
+
+    def run(module: Module, ctx: Context) -> None:
+        admitted = RuleSet(r for r in made if ctx.admits(r.numerics))
+        for graph in reversed(list(module.all_graphs())):
+            rewrite_graph(graph, admitted, ctx)
+
+    return _register(Pass(name, run, {}, "exact", doc or "\n".join(r.doc for r in made), package, made))
+
+
+def find_pass(name: str) -> Pass:
+    """The pass called `name`: loaded, built in, or from an installed package. Raises UsageError with near matches."""
+    if name not in _PASSES and name in CORE:
+        importlib.import_module(f"anyir.passes.{CORE[name]}")
+    if name not in _PASSES:
+        for point in _entry_points():
+            if point.name == name:
+                point.load()
+    if name not in _PASSES:
+        near = difflib.get_close_matches(name, all_pass_names(), 1)
+        raise UsageError(
+            f"there is no pass {name!r}", code="R010", hint=f"did you mean {near[0]}?" if near else "irc passes lists them"
+        )
+    return _PASSES[name]
+
+
+def all_pass_names() -> list[str]:
+    """Every pass that can be named, sorted; nothing is loaded for it."""
+    return sorted({*CORE, *_PASSES, *(p.name for p in _entry_points())})
+
+
+def _entry_points() -> Sequence[Any]:
+    from importlib.metadata import entry_points
+
+    return tuple(entry_points(group=ENTRY_POINTS))
+
+
+class Instrument:
+    """Hooks around passes; each does nothing unless overridden. `should_run` may skip a pass."""
+
+    def should_run(self, step: Step, module: Module) -> bool:
+        return True
+
+    def before(self, step: Step, module: Module, ctx: Context) -> None: ...
+
+    def after(self, step: Step, module: Module, ctx: Context, changed: bool) -> None: ...
+
+    def failed(self, step: Step, module: Module, ctx: Context, error: AnyIRError) -> None: ...
+
+
+class StopPipeline(Exception):
+    """Raised by an instrument after a pass to end the run there, in good order."""
+
+
+def run_pipeline(
+    module: Module,
+    pipeline: str | Sequence[Step | Fix],
+    ctx: Context | None = None,
+    instruments: Sequence[Instrument] = (),
+) -> Context:
+    """Run passes in order on `module`, in place. Raises what a pass raises, with the pass named; UsageError for unknown
+    passes and options before anything is run."""
+    steps = parse_pipeline(pipeline) if isinstance(pipeline, str) else list(pipeline)
+    context = ctx or Context()
+    for step in _flat(steps):
+        find_pass(step.name).check_options(step.options)
+    try:
+        _run_steps(module, steps, context, instruments)
+    except StopPipeline:
+        pass
+    return context
+
+
+def _flat(steps: Iterable[Step | Fix]) -> Iterable[Step]:
+    for step in steps:
+        if isinstance(step, Fix):
+            yield from _flat(step.steps)
+        else:
+            yield step
+
+
+def _run_steps(module: Module, steps: Iterable[Step | Fix], ctx: Context, instruments: Sequence[Instrument]) -> None:
+    for step in steps:
+        if isinstance(step, Fix):
+            _run_fix(module, step, ctx, instruments)
+        else:
+            run_step(module, step, ctx, instruments)
+
+
+def _run_fix(module: Module, fix: Fix, ctx: Context, instruments: Sequence[Instrument]) -> None:
+    """Repeat until a round changes nothing, at most `limit` times; a round too many is a bug of its passes."""
+    for _ in range(fix.limit):
+        before = module.version
+        _run_steps(module, fix.steps, ctx, instruments)
+        if module.version == before:
+            return
+    ctx.notes.append(f"{fix} still changed something after {fix.limit} rounds")
+
+
+def run_step(module: Module, step: Step, ctx: Context, instruments: Sequence[Instrument] = ()) -> bool:
+    """Run one pass with its instruments; True when it changed the module."""
+    found = find_pass(step.name)
+    options = found.check_options(step.options)
+    if not all(i.should_run(step, module) for i in instruments):
+        return False
+    for instrument in instruments:
+        instrument.before(step, module, ctx)
+    version = module.version
+    try:
+        found.run(module, ctx, **options)
+        changed = module.version != version
+        for instrument in instruments:
+            instrument.after(step, module, ctx, changed)
+    except StopPipeline:
+        raise
+    except AnyIRError as error:
+        _tell_failed(instruments, step, module, ctx, error)
+        raise error.at(f"pass {step.name!r} ({found.package})") from None
+    except Exception as error:
+        wrapped = PassError(f"raised {type(error).__name__}: {error}", where=f"pass {step.name!r} ({found.package})")
+        _tell_failed(instruments, step, module, ctx, wrapped)
+        raise wrapped from error
+    return changed
+
+
+def _tell_failed(
+    instruments: Sequence[Instrument], step: Step, module: Module, ctx: Context, error: AnyIRError
+) -> None:
+    for instrument in instruments:
+        instrument.failed(step, module, ctx, error)
+
+
+__all__ = ["Context", "Graph", "Instrument", "Pass", "graph_pass", "module_pass", "pattern_pass", "run_pipeline"]
