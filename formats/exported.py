@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.storage import MappedFile
 from ..ir.types import BF16, BOOL, C64, C128, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F16, F32, F64, I8, I16
 from ..ir.types import I32, I64, U8, U16, U32, U64, DType
 from .pt2_symbols import Sym
@@ -125,10 +126,14 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A weight's values (a view where possible) and the identity of its storage: equal `storage`, equal tensor."""
+    """A weight's values (a view where possible) and the identity of its storage: equal `storage`, equal tensor.
+
+    `span`: the file and offset that hold exactly these bytes in row-major order, where there is one.
+    """
 
     array: np.ndarray
     storage: Hashable
+    span: tuple[MappedFile, int] | None = None
 
 
 @dataclass(slots=True)

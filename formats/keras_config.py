@@ -168,6 +168,11 @@ def _layer(entry: Any, where: str) -> Layer:
     return made
 
 
+def parse_layer(entry: Any, where: str = "config") -> Layer:
+    """A serialized layer inside another one's config (a wrapper's, an RNN cell). Raises as `parse_model` does."""
+    return _layer(entry, where)
+
+
 def _functional(name: str, kind: str, config: dict, where: str) -> Model:
     layers = [_layer(entry, where) for entry in config["layers"]]
     names = [layer.name for layer in layers]

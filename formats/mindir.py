@@ -256,7 +256,8 @@ def inline_tensor(record: Any, where: str = "") -> Tensor:
         raise Unsupported("compressed tensors are not read", where=where)
     if raw.nbytes != nbytes:
         raise InvalidModel(
-            f"tensor {clean(record.name)!r} holds {raw.nbytes} bytes, its type {kind}{list(shape)} needs {nbytes}", where=where
+            f"tensor {clean(record.name)!r} holds {raw.nbytes} bytes, its type {kind}{list(shape)} needs {nbytes}",
+            where=where,
         )
     return ArrayTensor(np.frombuffer(raw, kind.numpy).reshape(shape))
 
@@ -282,7 +283,7 @@ class MindirModel:
             raise InvalidModel(f"external data has {outside.length} bytes, the shape needs {nbytes}", where=where)
         file = self._file(outside.location)
         checked_range(outside.offset, nbytes, file.size, "external data", where)
-        return MappedTensor(file, outside.offset, kind, shape)
+        return MappedTensor(file, outside.offset, nbytes, kind, shape)
 
     def _file(self, location: str) -> MappedFile:
         if location not in self._beside:

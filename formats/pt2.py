@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.archive import parse_json, read_zip_members
+from ..ir.archive import Archive, parse_json
 from ..ir.errors import AnyIRError, InvalidModel, LimitExceeded, Unsupported, clean
-from ..ir.storage import limit
+from ..ir.storage import MappedFile, limit
 from .exported import LEAF, SCALAR_TYPES, Exported, ExportedGraph, ExportedNode, InputSpec, OutputSpec, Payload, Ref
 from .exported import TensorMeta, Tree, refs
 from .pt2_symbols import Sym, parse_symbolic
@@ -231,7 +231,7 @@ def place_of(module_stack: str, stack_trace: str) -> tuple[str, tuple[str, int] 
     the same model do not depend on where it lay.
     """
     last = module_stack.rsplit(";", 1)[-1].split(",")
-    scope = last[1] if len(last) >= 3 else ""
+    scope = last[1] if len(last) >= 3 and not last[1].startswith("_empty_nn_module") else ""
     frames = _FRAME.findall(stack_trace[-65536:])
     own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith("torch/")] or frames
     if not own:
@@ -335,7 +335,7 @@ def _context_keys(context: Any) -> tuple[str, ...] | None:
 # ---------------------------------------------------------------------------------------------------- weights
 
 
-def _payload(obj: Any, member: Callable[[str], memoryview]) -> Payload:
+def _payload(obj: Any, archive: _Archive, folder: str) -> Payload:
     """One weight as a view of the archive's bytes. Offset, sizes and strides are checked against them in Python ints."""
     if _field(obj, "use_pickle", bool):
         raise Unsupported("is stored as a pickle, which is never opened", hint="keep only plain tensors in the module")
@@ -348,7 +348,7 @@ def _payload(obj: Any, member: Callable[[str], memoryview]) -> Payload:
     offset = _static(_field(meta, "storage_offset", dict), "storage offset")
     if len(sizes) != len(strides) or len(sizes) > min(limit("rank"), 64):
         raise InvalidModel(f"{len(sizes)} sizes and {len(strides)} strides")
-    raw = member(path)
+    raw = archive.payload(folder, path)
     item = dtype.numpy.itemsize
     count = math.prod(sizes)
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
@@ -356,12 +356,14 @@ def _payload(obj: Any, member: Callable[[str], memoryview]) -> Payload:
         raise InvalidModel(f"needs {(last + 1) * item} bytes of {clean(path)!r}, which has {len(raw)}")
     if count * item > max(len(raw), limit("zip_free_bytes")):
         raise LimitExceeded(f"{count * item} bytes out of {len(raw)} stored ones")
+    key = (folder, path, dtype, tuple(sizes), tuple(strides), offset)
     if not count:
-        return Payload(np.zeros(_bounded(sizes), dtype.numpy), (path, dtype, tuple(sizes), tuple(strides), offset))
+        return Payload(np.zeros(_bounded(sizes), dtype.numpy), key)
     flat = np.frombuffer(raw, np.uint8, count=(last + 1 - offset) * item, offset=offset * item)
     flat = flat.view(dtype.numpy) if flat.ctypes.data % item == 0 else flat.copy().view(dtype.numpy)
     view = np.lib.stride_tricks.as_strided(flat, sizes, [stride * item for stride in strides], writeable=False)
-    return Payload(view, (path, dtype, tuple(sizes), tuple(strides), offset))
+    span = archive.span(folder, path, offset * item) if view.flags.c_contiguous else None
+    return Payload(view, key, span)
 
 
 def _bounded(sizes: list[int]) -> list[int]:
@@ -384,9 +386,8 @@ class _Archive:
     """The members of one archive below its top folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self.members = read_zip_members(path)
-        graphs = [name for name in self.members if re.fullmatch(r"([^/]+/)?models/[^/]+\.json", name)]
+        self.zip = Archive(path)
+        graphs = [name for name in self.zip.names if re.fullmatch(r"([^/]+/)?models/[^/]+\.json", name)]
         if not graphs:
             raise Unsupported("no models/*.json in the archive: not a .pt2 that torch.export.save wrote", hint=SAVE_AGAIN)
         if len(graphs) > 1:
@@ -394,30 +395,36 @@ class _Archive:
         self.root, _, name = graphs[0].rpartition("models/")
         self.model = name.removesuffix(".json")
 
-    def member(self, name: str) -> memoryview:
-        found = self.members.get(self.root + name)
-        if found is None:
-            raise InvalidModel(f"the archive has no member {clean(name)!r}")
-        return found
-
     def text(self, name: str) -> str:
-        return bytes(self.member(name)[:64]).decode("ascii", "replace").strip()
+        return bytes(self.zip.read(self.root + name)[:64]).decode("ascii", "replace").strip()
 
     def json(self, name: str) -> dict:
-        return _typed(parse_json(self.member(name), where=name), dict, name)
+        data = self.zip.read(self.root + name, "json_bytes")
+        return _typed(parse_json(data, where=name), dict, name)
 
     def weights(self, folder: str, kind: str) -> dict[str, Payload]:
         """The tensors of `data/weights` or `data/constants`, by name."""
         name = f"data/{folder}/{self.model}_{kind}_config.json"
-        found = {}
-        for key, entry in _field(self.json(name), "config", dict).items():
-            found[key] = _located(lambda obj: _payload(obj, lambda path: self._plain(folder, path)), entry, f"{name}: {key!r}")
-        return found
+        entries = _field(self.json(name), "config", dict).items()
+        return {
+            key: _located(lambda obj: _payload(obj, self, folder), entry, f"{name}: {key!r}") for key, entry in entries
+        }
 
-    def _plain(self, folder: str, path: str) -> memoryview:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", path) or path in (".", ".."):
+    def _plain(self, folder: str, path: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", path, re.ASCII) or path in (".", ".."):
             raise InvalidModel(f"path_name {clean(path)!r} is not a plain member name")
-        return self.member(f"data/{folder}/{path}")
+        return f"{self.root}data/{folder}/{path}"
+
+    def payload(self, folder: str, path: str) -> memoryview:
+        return self.zip.read(self._plain(folder, path))
+
+    def span(self, folder: str, path: str, offset: int) -> tuple[MappedFile, int] | None:
+        """Where a stored member's bytes from `offset` on lie in the file; None when they are compressed."""
+        name = self._plain(folder, path)
+        if self.zip.member(name).deflated:
+            return None
+        file, start, _ = self.zip.span(name)
+        return file, start + offset
 
 
 def read_pt2(path: str | os.PathLike[str]) -> Exported:

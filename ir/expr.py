@@ -90,7 +90,8 @@ class Expr:
         """A new symbol, `_0`, `_1` ...: one that no expression of this process has used."""
         while ("sym", f"_{Expr._fresh}") in Atom._interned:
             Expr._fresh += 1
-        return sym(f"_{Expr._fresh}")
+        Expr._fresh += 1
+        return sym(f"_{Expr._fresh - 1}")
 
     @property
     def symbol(self) -> str | None:

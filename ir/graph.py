@@ -288,7 +288,7 @@ class Module:
         """Own a tensor (or array) under `key` and return its constant."""
         from .tensor import as_tensor
 
-        return self.constant(Weight(self.weights.unique(key), as_tensor(tensor), role, origin=origin))
+        return self.constant(Weight(key, as_tensor(tensor), role, origin=origin))
 
     def literal(self, array: Any, dtype: Any = None) -> Value:
         """An unnamed small constant. Equal literals share one weight, which is never a parameter."""
@@ -298,7 +298,7 @@ class Module:
         key = (tensor.dtype, tuple(tensor.shape), tensor.digest())
         value = self._literals.get(key)
         if value is None:
-            value = self._literals[key] = self.constant(Weight(self.weights.unique("const"), tensor))
+            value = self._literals[key] = self.constant(Weight("const", tensor))
         return value
 
     def constants(self) -> Iterator[Value]:
@@ -313,6 +313,7 @@ class Module:
             self._constants.pop(weight, None)
         if unused:
             self._literals = {key: value for key, value in self._literals.items() if value.weight in self._constants}
+            self.weights.reclaim_keys()
         return len(unused)
 
     def set_weight(self, weight: Weight, tensor: Tensor | Any) -> None:

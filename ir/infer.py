@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 
 from .errors import TypeInferError
@@ -45,3 +46,27 @@ def infer_module(module: Module) -> None:
     """Infer all graphs and regions; inner regions before the nodes that hold them see refined bodies."""
     for graph in reversed(list(module.all_graphs())):
         infer_graph(graph)
+
+
+def retype(nodes: Iterable[Node]) -> None:
+    """Infer these nodes again and take what inference says, whether or not it refines the old type; then go on with the
+    users of what changed. For passes that change shapes on purpose (dead weights, pruning). Raises TypeInferError."""
+    heap = [(node.order, n, node) for n, node in enumerate(dict.fromkeys(nodes))]
+    queued = {node for _, _, node in heap}
+    heapq.heapify(heap)
+    count = len(heap)
+    while heap:
+        node = heapq.heappop(heap)[2]
+        queued.discard(node)
+        if node.graph is None or node.op.name == "return":
+            continue
+        known = node.op.infer_results(node.operands, node.attrs, node.regions)
+        for value, found in zip(node.results, known, strict=True):
+            if found.type is value.type:
+                continue
+            value.type, value._elems = found.type, found.elems
+            for user in value.users:
+                if user not in queued:
+                    queued.add(user)
+                    heapq.heappush(heap, (user.order, count, user))
+                    count += 1

@@ -35,6 +35,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, overload
 
+from .dims import Expr
 from .errors import TypeInferError
 from .types import DType, TensorType, Type
 
@@ -309,6 +310,10 @@ class OpDef:
     def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
         return iter(())
 
+    def memoisable(self, operands: tuple[Value | None, ...]) -> bool:
+        """Whether infer depends on nothing but types and attributes for these operands."""
+        return not self.reads_elems
+
     # What the IR calls.
 
     def make_attrs(self, given: Mapping[str, Any]) -> Attrs:
@@ -389,7 +394,8 @@ class OpDef:
     def infer_results(self, operands: tuple[Value | None, ...], attrs: Attrs, regions: tuple = ()) -> tuple[Known, ...]:
         """Types and known elements of all results; checks operands first. Raises TypeInferError."""
         memo_key = None
-        if not self.reads_elems and not regions:
+        fresh = Expr._fresh
+        if not regions and self.memoisable(operands):
             memo_key = (attrs, *[None if v is None else v.type for v in operands])
             found = self._memo.get(memo_key)
             if found is not None:
@@ -397,7 +403,8 @@ class OpDef:
         self.check_operands(operands)
         extra = {"regions": regions} if self.regions else {}
         made = self._normalise(self.infer(*self.group(operands), **attrs, **extra))
-        if memo_key is not None:
+        # A type with a fresh symbol belongs to one node: two nodes that share it would be held to have equal dims.
+        if memo_key is not None and Expr._fresh == fresh:
             self._memo[memo_key] = made
         return made
 

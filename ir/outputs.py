@@ -1,7 +1,7 @@
 """Whole-or-nothing file writing, the writing half of `storage` (import it from there).
 
 An output is written to a hidden temporary file in its own folder, flushed, synced and renamed over the target; an error
-or a signal leaves the old file as it was and removes what was begun. Imports nothing but the standard library and `errors`.
+or a signal leaves the old file as it was and removes what was begun. Imports the standard library and `errors` only.
 """
 
 from __future__ import annotations
@@ -165,8 +165,7 @@ class OutputSet:
             for at in ordered:
                 at.file.settle(at.fd)
             for at in ordered:
-                if at is not ordered[-1]:
-                    at.keep_old()
+                at.keep_old()
                 at.rename()
             for at in {pending.folder: pending for pending in ordered}.values():
                 _sync_folder(at.folder)

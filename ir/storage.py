@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -118,10 +118,10 @@ def _fail(exc: OSError, path: str | os.PathLike[str], doing: str = "read") -> No
     raise SystemFailure(f"cannot {doing}: {exc.strerror or exc}", where=clean(os.fspath(path))) from exc
 
 
-def _open(path: str, flags: int, dir_fd: int | None = None) -> int:
-    """`os.open` that raises the soft limit of open files once when it is met (models with a file per tensor)."""
+def _descriptors(action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`action(...)`, once more with the soft limit of open files raised where it met that (a model of many files)."""
     try:
-        return os.open(path, flags, dir_fd=dir_fd)
+        return action(*args, **kwargs)
     except OSError as exc:
         if exc.errno != errno.EMFILE:
             raise
@@ -132,7 +132,7 @@ def _open(path: str, flags: int, dir_fd: int | None = None) -> int:
     if soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return os.open(path, flags, dir_fd=dir_fd)
+    return action(*args, **kwargs)
 
 
 def _regular(fd: int, where: str, *, single_link: bool = False) -> os.stat_result:
@@ -150,7 +150,7 @@ def _descriptor(path: str | os.PathLike[str]) -> Iterator[tuple[int, os.stat_res
     """An open descriptor of the regular file `path`, closed at the end, with its status."""
     where = clean(os.fspath(path))
     try:
-        fd = _open(os.fspath(path), _READ)
+        fd = _descriptors(os.open, os.fspath(path), _READ)
     except OSError as exc:
         _fail(exc, path)
     except ValueError as exc:  # an embedded NUL, or characters that no file name can have
@@ -212,10 +212,11 @@ def _open_beside(model_path: str, relative: str) -> int:
     parts = _components(relative, where)
     fd = -1
     try:
-        fd = _open(os.path.dirname(model_path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.path.dirname(model_path) or "."
+        fd = _descriptors(os.open, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for i, part in enumerate(parts):
             deeper = os.O_DIRECTORY if i + 1 < len(parts) else 0
-            below = _open(part, _READ | os.O_NOFOLLOW | deeper, dir_fd=fd)
+            below = _descriptors(os.open, part, _READ | os.O_NOFOLLOW | deeper, dir_fd=fd)
             os.close(fd)
             fd = below
         _regular(fd, where, single_link=True)
@@ -261,7 +262,9 @@ class MappedFile:
         self.path = location[0] if len(location) == 1 else os.path.join(os.path.dirname(location[0]), location[1])
         self.size = info.st_size
         self.stamp = _stamp(info)
-        self._map: mmap.mmap | bytes = mmap.mmap(fd, self.size, access=mmap.ACCESS_READ) if self.size else b""
+        self._map: mmap.mmap | bytes = (
+            _descriptors(mmap.mmap, fd, self.size, access=mmap.ACCESS_READ) if self.size else b""
+        )
         self._close = weakref.finalize(self, os.close, fd)
 
     def view(self, offset: int = 0, length: int | None = None) -> memoryview:
@@ -323,7 +326,7 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
     """Map the regular file `path` read-only. SystemFailure when it cannot be read, InvalidModel when not regular."""
     full = os.path.abspath(os.fspath(path))
     with _descriptor(full) as (fd, _):
-        return _share(os.dup(fd), (full,))
+        return _share(_descriptors(os.dup, fd), (full,))
 
 
 def open_beside(model_path: str | os.PathLike[str], relative: str) -> MappedFile:

@@ -15,12 +15,13 @@ class Weight:
     """One stored tensor. `key` is the source's name (unique in its module), `role` is param (trained), buffer (running
     statistics) or const (everything else), `origin` says how it was derived from the source's weights ("" = as it was)."""
 
-    __slots__ = ("aliases", "key", "origin", "role", "tensor")
+    __slots__ = ("aliases", "key", "origin", "role", "tensor", "wanted")
 
     def __init__(self, key: str, tensor: Tensor, role: str = "const", aliases: tuple[str, ...] = (), origin: str = "") -> None:
         if role not in ROLES:
             raise InvalidModel(f"weight {key!r} has role {role!r}, expected one of {', '.join(ROLES)}")
         self.key = key
+        self.wanted = key
         self.tensor = tensor
         self.role = role
         self.aliases = aliases
@@ -62,6 +63,16 @@ class Weights:
             key = f"{wanted}_{count}"
         self._counters[wanted] = count
         return key
+
+    def reclaim_keys(self) -> None:
+        """Give weights the keys that they asked for, where those have become free; order is kept."""
+        if any(w.key != w.wanted for w in self._by_key.values()):
+            taken = {w.key for w in self._by_key.values()}
+            for weight in self._by_key.values():
+                if weight.key != weight.wanted and weight.wanted not in taken:
+                    taken.add(weight.wanted)
+                    weight.key = weight.wanted
+            self._by_key = {w.key: w for w in self._by_key.values()}
 
     def remove(self, weight: Weight) -> None:
         if self._by_key.get(weight.key) is weight:

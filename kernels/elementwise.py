@@ -26,6 +26,9 @@ _SATURATING = tuple(
     for t in (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz)
 )
 
+#: Up to this many elements a plain Python loop is done before compiled code would be loaded.
+SMALL = 2048
+
 
 @jit
 def erf_loop(x: Array, y: Array) -> None:
@@ -38,20 +41,16 @@ def erf_wide(x: Array) -> Array:
     """erf of a float64 array of any shape."""
     flat = np.ascontiguousarray(x).reshape(-1)
     y = np.empty_like(flat)
-    erf_loop(flat, y)
+    (erf_loop if flat.size > SMALL else erf_loop.py_func)(flat, y)
     return y.reshape(x.shape)
 
 
-def _unary(function: Callable[[Array], Array], widen: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def unary(function: Callable[[Array], Array], widen: Callable[[Array], Array]) -> Callable[[Array], Array]:
     def run(x: Array) -> Array:
         with np.errstate(all="ignore"):
             return narrow(function(widen(x)), x.dtype)
 
     return run
-
-
-def _predicate(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    return lambda x: np.asarray(function(wide(x)), dtype=np.bool_)
 
 
 _EXACT_UNARY: dict[str, Callable[[Array], Array]] = {
@@ -65,7 +64,6 @@ _EXACT_UNARY: dict[str, Callable[[Array], Array]] = {
     "sign": np.sign,
     "square": np.square,
     "reciprocal": np.reciprocal,
-    "bitwise_not": np.invert,
 }
 
 _WIDE_UNARY: dict[str, Callable[[Array], Array]] = {
@@ -89,23 +87,9 @@ _WIDE_UNARY: dict[str, Callable[[Array], Array]] = {
 }
 
 for _name, _function in _EXACT_UNARY.items():
-    kernel(_name)(_unary(_function, exact))
+    kernel(_name)(unary(_function, exact))
 for _name, _function in _WIDE_UNARY.items():
-    kernel(_name)(_unary(_function, wide))
-
-kernel("is_nan")(_predicate(np.isnan))
-
-
-@kernel("is_inf")
-def is_inf(x: Array, *, detect_negative: bool, detect_positive: bool) -> Array:
-    """bool[...]: x is -inf (if `detect_negative`) or +inf (if `detect_positive`)."""
-    value = wide(x)
-    return ((value == -np.inf) & bool(detect_negative)) | ((value == np.inf) & bool(detect_positive))
-
-
-@kernel("not")
-def not_(x: Array) -> Array:
-    return np.logical_not(x)
+    kernel(_name)(unary(_function, wide))
 
 
 @kernel("identity")
@@ -113,16 +97,14 @@ def identity(x: Array) -> Array:
     return x
 
 
-def _binary(function: Callable[[Array, Array], Array], widen: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
+def binary(
+    function: Callable[[Array, Array], Array], widen: Callable[[Array], Array]
+) -> Callable[[Array, Array], Array]:
     def run(a: Array, b: Array) -> Array:
         with np.errstate(all="ignore"):
             return narrow(function(widen(a), widen(b)), a.dtype)
 
     return run
-
-
-def _compare(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    return lambda a, b: np.asarray(function(exact(a), exact(b)), dtype=np.bool_)
 
 
 _EXACT_BINARY: dict[str, Callable[[Array, Array], Array]] = {
@@ -131,28 +113,11 @@ _EXACT_BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "mul": np.multiply,
     "min": np.minimum,
     "max": np.maximum,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-    "bitwise_and": np.bitwise_and,
-    "bitwise_or": np.bitwise_or,
-    "bitwise_xor": np.bitwise_xor,
-}
-
-_COMPARE: dict[str, Callable[[Array, Array], Array]] = {
-    "equal": np.equal,
-    "not_equal": np.not_equal,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "greater": np.greater,
-    "greater_equal": np.greater_equal,
 }
 
 for _name, _pair in _EXACT_BINARY.items():
-    kernel(_name)(_binary(_pair, exact))
-for _name, _pair in _COMPARE.items():
-    kernel(_name)(_compare(_pair))
-kernel("atan2")(_binary(np.arctan2, wide))
+    kernel(_name)(binary(_pair, exact))
+kernel("atan2")(binary(np.arctan2, wide))
 
 
 def _no_zero(b: Array, op: str) -> None:
@@ -195,7 +160,7 @@ def mod(a: Array, b: Array, *, fmod: bool) -> Array:
 
 @kernel("pow")
 def pow_(a: Array, b: Array) -> Array:
-    """a ** b in the dtype of `a`. Integers: exact modulo 2**bits; a negative exponent truncates 1 / a**-b toward zero."""
+    """a ** b in the dtype of `a`. Integers: exact modulo 2**bits; a negative exponent truncates the true value."""
     with np.errstate(all="ignore"):
         if is_integer(a.dtype) and is_integer(b.dtype):
             return _integer_power(a, b)
@@ -213,24 +178,6 @@ def _integer_power(a: Array, b: Array) -> Array:
     minus_one = (base == -1) & (np.issubdtype(wide(a).dtype, np.signedinteger))
     reciprocal = np.where(base == 1, 1, np.where(minus_one, 1 - 2 * (exponent & 1), 0))
     return narrow(np.where(negative, reciprocal, power), a.dtype)
-
-
-@kernel("bit_shift")
-def bit_shift(a: Array, b: Array, *, direction: str) -> Array:
-    """ONNX BitShift-28: right shifts of signed types keep the sign; a shift outside [0, bits) leaves only sign bits."""
-    x, y = wide(a), wide(b)
-    bits = a.dtype.itemsize * 8 if a.dtype == x.dtype else DType.of(a.dtype).bits
-    inside = (y >= 0) & (y < bits)
-    amount = np.where(inside, y, 0).astype(x.dtype)
-    if direction == "LEFT":
-        return narrow(np.where(inside, np.left_shift(x, amount), 0).astype(x.dtype), a.dtype)
-    sign_only = np.where(x < 0, -1, 0).astype(x.dtype) if a.dtype.kind != "u" else np.zeros_like(x)
-    return narrow(np.where(inside, np.right_shift(x, amount), sign_only), a.dtype)
-
-
-@kernel("where")
-def where(cond: Array, x: Array, y: Array) -> Array:
-    return np.where(cond, x, y)
 
 
 @kernel("clip")
@@ -264,7 +211,7 @@ def cast(x: Array, *, to: DType, saturate: bool, round_mode: str) -> Array:
 
 
 def _to_float(value: Array, target: np.dtype, saturate: bool, round_mode: str) -> Array:
-    """To nearest even. fp8 targets clamp what is out of range if `saturate`; fp4 and fp6, without inf or NaN, always do."""
+    """To nearest even. fp8 clamps what is out of range if `saturate`; fp4 and fp6, without inf and NaN, always do."""
     if target == E8M0:
         return to_e8m0(value.astype(np.float64), saturate=saturate, round_mode=round_mode)
     if target.kind == "c" or value.dtype.kind == "c":
@@ -293,11 +240,12 @@ def _parse(x: Array, to: DType, saturate: bool, round_mode: str) -> Array:
     """Strings to numbers: plain and scientific spellings, INF and NaN in any case (ONNX Cast)."""
     if to.numpy == np.object_:
         return x.astype(np.object_)
+    texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in x.ravel()]
     try:
         if to.is_int:
-            values = np.array([int(text) if _is_whole(text) else int(float(text)) for text in map(str, x.ravel())], object)
-            return narrow(np.array([int(v) & (2**64 - 1) for v in values], np.uint64), to.numpy).reshape(x.shape)
-        made = np.array([float(str(text)) for text in x.ravel()], np.float64).reshape(x.shape)
+            numbers = [int(text) if _is_whole(text) else int(float(text)) for text in texts]
+            return narrow(np.array([n & (2**64 - 1) for n in numbers], np.uint64), to.numpy).reshape(x.shape)
+        made = np.array([float(text) for text in texts], np.float64).reshape(x.shape)
     except (ValueError, OverflowError) as error:
         raise InvalidModel(f"cast: {error}", hint="the strings must spell numbers") from None
     return cast(made, to=to, saturate=saturate, round_mode=round_mode)

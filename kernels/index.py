@@ -35,7 +35,7 @@ def gather(x: Array, indices: Array, *, axis: int) -> Array:
 
 @kernel("gather_elements")
 def gather_elements(x: Array, indices: Array, *, axis: int) -> Array:
-    """One element per index: y[i, j] = x[indices[i, j], j] for axis 0; the other dims may be shorter than those of x."""
+    """One element per index: y[i, j] = x[indices[i, j], j] for axis 0; other dims may be shorter than those of x."""
     return x[_element_index(x, indices, axis, "gather_elements")]
 
 
@@ -96,7 +96,7 @@ def scatter_nd(x: Array, indices: Array, updates: Array, *, reduction: str) -> A
 
 @kernel("one_hot")
 def one_hot(indices: Array, depth: Array, values: Array, *, axis: int) -> Array:
-    """values[1] where the index is, values[0] elsewhere; an index outside [-depth, depth) gives values[0] throughout."""
+    """values[1] where the index is, values[0] elsewhere; an index outside [-depth, depth) gives values[0] only."""
     count = int(np.asarray(depth).reshape(-1)[0])
     if count < 0:
         raise InvalidModel(f"one_hot: depth {count}", code="F020")

@@ -31,7 +31,7 @@ def is_float(dtype: np.dtype) -> bool:
 
 
 def wide(x: np.ndarray) -> np.ndarray:
-    """`x` in the type that kernels compute in: float64, complex128, or for integers their own type (2 and 4 bit: int64)."""
+    """`x` in the type to compute in: float64, complex128, or for integers their own type (2 and 4 bit: int64)."""
     if x.dtype.kind == "c":
         return x.astype(np.complex128, copy=False)
     if is_float(x.dtype):
@@ -47,7 +47,7 @@ def exact(x: np.ndarray) -> np.ndarray:
 def narrow(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`y` rounded once, to nearest even, to a float or complex `dtype`; wrapped modulo 2**bits to an integer `dtype`.
 
-    A float never meets an integer `dtype` here: see `truncate`. Overflow gives infinity, or NaN where the type has none.
+    A float never meets an integer `dtype` here: see `truncate`. Overflow gives infinity, or NaN where there is none.
     """
     y = np.asarray(y)
     if y.dtype == dtype:
@@ -126,4 +126,8 @@ def _extreme(dtype: np.dtype, sign: int) -> object:
         info = ml_dtypes.iinfo(dtype)
         return info.max if sign > 0 else info.min
     infinite = narrow(np.array(sign * np.inf), dtype)
-    return infinite if np.isinf(infinite.astype(np.float64)) else np.array(sign * float(ml_dtypes.finfo(dtype).max)).astype(dtype)
+    return (
+        infinite
+        if np.isinf(infinite.astype(np.float64))
+        else np.array(sign * float(ml_dtypes.finfo(dtype).max)).astype(dtype)
+    )

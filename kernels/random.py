@@ -1,7 +1,7 @@
 """Kernels of the random family: draws that are functions of (seed, salt) and of nothing else.
 
-The stream is Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) keyed by the pair; only its
-raw words are used, which numpy keeps stable across versions, and the distributions are computed here.
+The stream is Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) keyed by the pair. Only
+its raw words are used, which numpy keeps stable across versions; the distributions are computed here.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def bernoulli(x: Array, *, dtype: DType | None, seed: int, salt: int) -> Array:
 
 @kernel("multinomial")
 def multinomial(x: Array, *, sample_size: int, dtype: DType, seed: int, salt: int) -> Array:
-    """[batch, sample_size] class numbers drawn with replacement; x [batch, classes] holds unnormalised log-probabilities."""
+    """[batch, sample_size] class numbers drawn with replacement; x [batch, classes] holds log-probabilities."""
     if not is_float(x.dtype) or x.ndim != 2 or x.shape[1] == 0:
         raise InvalidModel(f"multinomial: log-probabilities {list(x.shape)} of {x.dtype}", code="F020")
     logits = x.astype(np.float64)

@@ -19,7 +19,7 @@ Axes = tuple[int, ...]
 
 
 def reduced_axes(rank: int, axes: Array | None, noop_with_empty_axes: bool) -> Axes:
-    """The axes to reduce: all when none are given, unless `noop_with_empty_axes`. Raises InvalidModel when out of range."""
+    """The axes to reduce: all when none are given, unless `noop_with_empty_axes`. Raises InvalidModel."""
     given = () if axes is None else tuple(int(a) for a in np.asarray(axes).reshape(-1))
     if not given:
         return () if noop_with_empty_axes else tuple(range(rank))

@@ -105,7 +105,7 @@ def _fetch(value: Value | None, environment: dict[Value, Any]) -> Any:
 def run_node(node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
     """The results of one node for these operand arrays; each has the declared dtype."""
     kernel = get_kernel(node.op.name)
-    extra = {"regions": [_callable(region) for region in node.regions]} if node.regions else {}
+    extra = {"regions": [_Region(region) for region in node.regions]} if node.regions else {}
     try:
         made = kernel(*operands, **node.attrs, **extra)
     except AnyIRError as error:
@@ -127,5 +127,12 @@ def _as_declared(array: Any, value: Value) -> Any:
     return made
 
 
-def _callable(region: Graph) -> Callable[..., list[Any]]:
-    return lambda *arrays: run_graph(region, arrays)
+class _Region:
+    """A region as kernels see it: a function from arrays to a list of arrays, and the types of what it returns."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.types = [value.type for value in graph.outputs]
+
+    def __call__(self, *arrays: Any) -> list[Any]:
+        return run_graph(self.graph, arrays)

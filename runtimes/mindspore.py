@@ -103,7 +103,9 @@ def _outcome(path: str, number: int, found: Arrays, names: list[str]) -> Arrays 
         return SystemFailure(str(refusal[()]), code="F130", where=path)
     values = [found[f"{number}/{i}"] for i in range(len(names)) if f"{number}/{i}" in found]
     if len(values) != len(names):
-        return SystemFailure(f"{len(values)} results came back, the file has {len(names)} outputs", code="F130", where=path)
+        return SystemFailure(
+            f"{len(values)} results came back, the file has {len(names)} outputs", code="F130", where=path
+        )
     return dict(zip(names, values, strict=True))
 
 

@@ -47,6 +47,15 @@ Ref = Value | Literal | Temp | None
 
 
 @dataclass(slots=True)
+class Subgraph:
+    """A region as an attribute: `aliases` leads its captured inputs to outer values, `inputs` stay inputs."""
+
+    region: Graph
+    aliases: dict[Value, Value | None]
+    inputs: list[Value]
+
+
+@dataclass(slots=True)
 class Draft:
     """One ONNX node to be. `graphs` are attributes whose value is a region."""
 
@@ -55,8 +64,8 @@ class Draft:
     outputs: list[Value | Temp | None]
     attrs: dict[str, Any]
     domain: str = ""
-    graphs: dict[str, Any] = field(default_factory=dict)
-    source: Node | None = None
+    version: int = 0
+    graphs: dict[str, Subgraph] = field(default_factory=dict)
 
 
 class Emitter:
@@ -73,7 +82,9 @@ class Emitter:
         row = registry.row_for(node.op.name, self.opset)
         if row is None:
             first = registry.first_opset(node.op.name)
-            raise Refusal(f"ONNX has no operator for {node.op.name}" + (f" before opset {first}" if first else ""), first)
+            raise Refusal(
+                f"ONNX has no operator for {node.op.name}" + (f" before opset {first}" if first else ""), first
+            )
         row(self, node)
         for draft in self.drafts:
             check(draft, self.opset)
@@ -87,15 +98,18 @@ class Emitter:
         inputs: Iterable[Ref],
         *,
         outputs: Sequence[Value | Temp | None] | None = None,
-        domain: str = "",
-        graphs: dict[str, Any] | None = None,
+        graphs: dict[str, Subgraph] | None = None,
         **attrs: Any,
     ) -> None:
         """An ONNX node that yields the IR node's results (or `outputs`). Attributes that are None are left out."""
-        source = self._source
-        made = list(source.results if outputs is None else outputs)  # type: ignore[union-attr]
+        made = list(self._source.results if outputs is None else outputs)  # type: ignore[union-attr]
         given = {name: value for name, value in attrs.items() if value is not None}
-        self.drafts.append(Draft(op_type, list(inputs), made, given, domain, graphs or {}, source))
+        self.drafts.append(Draft(op_type, list(inputs), made, given, graphs=graphs or {}))
+
+    def foreign(self, op_type: str, domain: str, version: int, inputs: Iterable[Ref], attrs: dict[str, Any]) -> None:
+        """A node of a domain that we don't know; its attributes are written as they are."""
+        made = list(self._source.results)  # type: ignore[union-attr]
+        self.drafts.append(Draft(op_type, list(inputs), made, attrs, domain, version))
 
     def temp(self, op_type: str, inputs: Iterable[Ref], dtype: DType | None, **attrs: Any) -> Temp:
         """An ONNX node with one result for the row's own use."""
@@ -157,10 +171,12 @@ def _misfit(draft: Draft, schema: schemas.Schema) -> str | None:
             formal = formals[min(index, len(formals) - 1)]
             if spelled is not None and spelled not in formal.types:
                 return f"{draft.op_type} does not take {spelled} as {kind} {formal.name}"
-            if spelled is None or (formal.variadic and not _homogeneous(formal, formals)):
+            if spelled is None or not formal.homogeneous:
                 continue
             if bound.setdefault(formal.variable, spelled) != spelled:
-                return f"{draft.op_type} takes one type for {formal.variable}, not {bound[formal.variable]} and {spelled}"
+                return (
+                    f"{draft.op_type} takes one type for {formal.variable}, not {bound[formal.variable]} and {spelled}"
+                )
     for name in (*draft.attrs, *draft.graphs):
         if name not in schema.attributes:
             return f"{draft.op_type} has no attribute {name}"
@@ -186,4 +202,4 @@ def spell_type(type_: Type) -> str | None:
     return None
 
 
-__all__ = ["Draft", "Emitter", "Graph", "Literal", "Refusal", "Temp", "check", "spell"]
+__all__ = ["Draft", "Emitter", "Graph", "Literal", "Refusal", "Subgraph", "Temp", "check", "spell"]

@@ -103,5 +103,3 @@ def topk(e: Emitter, n: Node) -> None:
         count = wide if k.rank == 1 else e.temp("Reshape", [wide, e.ints((1,))], I64)  # type: ignore[assignment, union-attr]
     largest, in_order = (None if n.attr(name) else 0 for name in ("largest", "sorted"))
     e.node("TopK", [x, count], axis=n.attr("axis"), largest=largest, sorted=in_order)
-
-

@@ -85,7 +85,7 @@ TYPED_FIELD |= {
     13: ("uint64_data", "<u8"),
     8: ("string_data", "O"),
 }
-TYPED_FIELD |= {c: ("int32_data", "<i4") for c in (2, 3, 4, 5, 6, 9, 10, *range(16, 29))}
+TYPED_FIELD |= dict.fromkeys((2, 3, 4, 5, 6, 9, 10, *range(16, 29)), ("int32_data", "<i4"))
 
 FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 

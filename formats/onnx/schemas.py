@@ -17,6 +17,7 @@ class Formal:
     variable: str
     optional: bool
     variadic: bool
+    homogeneous: bool
     types: frozenset[str]
 
 
@@ -96,7 +97,9 @@ def _reduced(op_type: str, domain: str, since: int) -> Schema:
 
     def formal(f: object) -> Formal:
         option = f.option.name
-        return Formal(f.name, f.type_str, option == "Optional", option == "Variadic", frozenset(f.types))
+        return Formal(
+            f.name, f.type_str, option == "Optional", option == "Variadic", f.is_homogeneous, frozenset(f.types)
+        )
 
     def attribute(a: object) -> Attribute:
         has_default = a.default_value.type != 0

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...ir.errors import LimitExceeded
 from ...ir.tensor import Tensor
-from . import dtypes
-from .tensors import pack_six
+from .tensors import raw_bytes, write_raw
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -96,19 +95,6 @@ class Layout:
 def _tensor_head(proto: TensorProto, tensor: Tensor | None) -> bytes:
     head = proto.SerializeToString(deterministic=True)
     return head if tensor is None else head + _prefix(_TENSOR_RAW, raw_bytes(tensor))
-
-
-def raw_bytes(tensor: Tensor) -> int:
-    """Bytes of the tensor's `raw_data`."""
-    return dtypes.file_bytes(tensor.dtype, tensor.size)
-
-
-def write_raw(tensor: Tensor, file: Any) -> None:
-    """Stream the tensor's `raw_data`."""
-    if tensor.dtype in dtypes.SIX_BIT:
-        file.write(pack_six(tensor.numpy()).data)
-    else:
-        tensor.write(file)
 
 
 def place(tensors: Sequence[Tensor], start: int) -> list[int]:

@@ -6,6 +6,7 @@ stays mapped; nothing of it is read here.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,9 @@ def _only(proto: TensorProto, field: str | None, where: str) -> None:
     """No data field but `field` may hold anything."""
     for name in dtypes.FIELDS:
         if name != field and len(getattr(proto, name)):
-            raise InvalidModel(f"data lies in {name}" + (f", expected in {field}" if field else " and in raw_data"), where=where)
+            raise InvalidModel(
+                f"data lies in {name}" + (f", expected in {field}" if field else " and in raw_data"), where=where
+            )
 
 
 def _strings(proto: TensorProto, count: int, where: str) -> list[str | bytes]:
@@ -213,3 +216,44 @@ def _external(
     if dtype in dtypes.SIX_BIT:
         return ArrayTensor(from_raw(file.view(offset, length), dtype, count, where).reshape(shape), dtype), file
     return MappedTensor(file, offset, wanted, dtype, shape), file
+
+
+def fill_header(proto: TensorProto, name: str, tensor: Tensor) -> None:
+    """Name, type and dims, without data."""
+    proto.name = name
+    proto.data_type = dtypes.TO_CODE[tensor.dtype]
+    proto.dims.extend(tensor.shape)
+
+
+def fill_strings(proto: TensorProto, tensor: Tensor) -> None:
+    """The elements of a string tensor, which have no raw form."""
+    for item in tensor.numpy().reshape(-1):
+        proto.string_data.append(item.encode() if isinstance(item, str) else item)
+
+
+def raw_bytes(tensor: Tensor) -> int:
+    """Bytes of the tensor's `raw_data`."""
+    return dtypes.file_bytes(tensor.dtype, tensor.size)
+
+
+def write_raw(tensor: Tensor, file: Any) -> None:
+    """Stream the tensor's `raw_data`."""
+    if tensor.dtype in dtypes.SIX_BIT:
+        file.write(pack_six(tensor.numpy()).data)
+    else:
+        tensor.write(file)
+
+
+def tensor_proto(name: str, tensor: Tensor) -> TensorProto:
+    """A TensorProto with its data inside: for what is small."""
+    import onnx
+
+    proto = onnx.TensorProto()
+    fill_header(proto, name, tensor)
+    if tensor.dtype is t.STRING:
+        fill_strings(proto, tensor)
+    else:
+        data = io.BytesIO()
+        write_raw(tensor, data)
+        proto.raw_data = data.getvalue()
+    return proto

@@ -8,7 +8,7 @@ wrong arity, attributes of the wrong type. The rules: onnx/docs/IR.md and the op
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...ir.errors import InvalidModel, Unsupported, clean
@@ -18,6 +18,7 @@ from .schemas import Schema
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -118,6 +119,15 @@ def function_view(proto: FunctionProto, opsets: dict[str, int], budget: _Budget 
     for a in proto.attribute_proto:
         attributes[a.name] = _attribute(a, None, proto.name, [])
     return Function((schemas.domain_of(proto.domain), proto.name, proto.overload), body, attributes, own)
+
+
+def without_inputs(node: Node, absent: set[str]) -> Node:
+    """The node as it is when the formal inputs `absent` of its function are not given."""
+    made = replace(node, inputs=tuple("" if name in absent else name for name in node.inputs))
+    for formal, name in zip(made.schema.inputs if made.schema else (), made.inputs, strict=False):
+        if not name and not (formal.optional or formal.variadic):
+            raise InvalidModel(f"input {formal.name} is missing", where=node.label)
+    return made
 
 
 def resolve(function: Function, functions: dict) -> None:

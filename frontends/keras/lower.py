@@ -64,6 +64,17 @@ class Lowering:
         run.compute(wanted)
         return map_leaves(lambda ref: run.result(ref), model.outputs)
 
+    def run(self, layer: Layer, slots: Slots, args: list[Value], path: str) -> list[Value]:
+        """Lower a layer inside another one on plain values. Raises what its handler raises."""
+        tensors = [Tensor(value) for value in args]
+        if layer.model is not None:
+            made = _call_nested(self, layer, slots, tensors, path)
+            if isinstance(made, Lost):
+                raise Unsupported("a layer of the wrapped model cannot be converted", where=_where(layer))
+        else:
+            made = _call_handler(self, layer, slots, tensors, {}, path)
+        return [tensor.value for tensor in made]
+
     def refuse(self, error: AnyIRError) -> Lost:
         self.offenders.append(error)
         return LOST

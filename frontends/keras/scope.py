@@ -167,8 +167,14 @@ class Scope:
 
     def sub(self, name: str) -> Scope:
         """A scope on the slots of the child called `name`, for built-in parts such as an attention's projections."""
-        made = self.child(Layer(name, self.layer.class_name, self.layer.module, self.config, []), name)
-        return made
+        return self.child(Layer(name, self.layer.class_name, self.layer.module, self.config, []), name)
+
+    def run(self, layer: Layer, *args: Value) -> Value:
+        """Lower a wrapped layer (or model) on `args`; it must have one result."""
+        results = self.lowering.run(layer, self.child(layer).slots, list(args), f"{self.path}/{layer.name}")
+        if len(results) != 1:
+            raise self.unsupported(f"the wrapped layer {clean(layer.name)!r} has {len(results)} results")
+        return results[0]
 
     # -- values --------------------------------------------------------------------------------------------------------
 

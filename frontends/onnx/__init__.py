@@ -1,7 +1,7 @@
 """Reads ONNX files, bytes and ModelProtos of every opset into modules. `onnx` is imported when called.
 
-    module = read("net.onnx")
-    module = read(model_proto, shapes={"image": (1, 3, 224, 224)})
+module = read("net.onnx")
+module = read(model_proto, shapes={"image": (1, 3, 224, 224)})
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Modu
 
 def _inputs(module: Module, graph: Any, model: Any, shapes: dict[str, Any]) -> dict[str, Any]:
     """Graph inputs but for those that are initializers, which are constants."""
-    from .types import Dims, type_of
+    from ...formats.onnx.types import Dims, type_of
 
     dims = Dims((*model.proto.graph.input, *model.proto.graph.output))
     inputs: dict[str, Any] = {}
@@ -92,7 +92,9 @@ def _inputs(module: Module, graph: Any, model: Any, shapes: dict[str, Any]) -> d
             raise InvalidModel("the input has no type", where=where)
         inputs[name] = graph.add_input(_reshaped(type_, shapes.pop(name, None), where), name)
     if shapes:
-        raise UsageError(f"no input is called {clean(next(iter(shapes)))!r}", hint=f"inputs: {', '.join(map(clean, inputs))}")
+        raise UsageError(
+            f"no input is called {clean(next(iter(shapes)))!r}", hint=f"inputs: {', '.join(map(clean, inputs))}"
+        )
     return inputs
 
 

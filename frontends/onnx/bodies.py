@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...formats.onnx import views
+from ...formats.onnx.types import proto_of
 from .importer import Call
-from .types import proto_of
 
 
 def body(n: Call) -> views.Function | None:

@@ -70,9 +70,7 @@ def conv_transpose(c: Importer, n: Call) -> Any:
     shape = tuple(n.attr("output_shape") or ())
     shape = shape[2:] if len(shape) == spatial + 2 else shape  # opset 1 files state the whole shape
     attrs = window(n, spatial)
-    return c.b.conv_transpose(
-        x, w, b, groups=n.attr("group", 1), output_padding=extra, output_shape=shape, **attrs
-    )
+    return c.b.conv_transpose(x, w, b, groups=n.attr("group", 1), output_padding=extra, output_shape=shape, **attrs)
 
 
 @handles("ConvInteger")

@@ -140,7 +140,11 @@ def mean(c: Importer, n: Call) -> Any:
     total = n.x
     for value in n.inputs[1:]:
         total = c.b.add(total, value)
-    return c.b.div(total, c.const(np.asarray(len(n.inputs), total.dtype.numpy))) if len(n.inputs) > 1 else c.b.identity(total)  # type: ignore[union-attr]
+    return (
+        c.b.div(total, c.const(np.asarray(len(n.inputs), total.dtype.numpy)))
+        if len(n.inputs) > 1
+        else c.b.identity(total)
+    )  # type: ignore[union-attr]
 
 
 @handles("Clip")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...formats.onnx import schemas, tensors, views
 from ...ir.builder import Builder
-from ...ir.errors import AnyIRError, InternalError, InvalidModel, TypeInferError, Unsupported, clean
+from ...ir.errors import AnyIRError, InternalError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, Value
 from ...ir.loc import Loc
 from ...ir.types import TensorType, Type
@@ -89,8 +89,8 @@ class Importer:
         self.path = path
         self.module = module
         self.b: Builder = None  # type: ignore[assignment]
-        self.refused: dict[str, None] = {}
         self.depth = 0
+        self._regions = 0
 
     # What handlers use.
 
@@ -112,22 +112,33 @@ class Importer:
     def region(
         self, graph: views.Graph, scope: Scope, types: Sequence[Type], captured: Sequence[str]
     ) -> tuple[Graph, list[Value]]:
-        """A closed region made from a subgraph: its inputs get `types`, then one input for each captured name."""
-        inner = scope.child()
+        """A closed region made from a subgraph, and its outputs, which the caller sets: inputs get `types`, then comes
+        one input for each captured name."""
         region = self.module.new_region(clean(graph.name))
-        for name, type_ in zip(graph.inputs, types, strict=True):
-            inner.values[name] = region.add_input(type_, clean(name))
+        given = {name: region.add_input(t, clean(name)) for name, t in zip(graph.inputs, types, strict=True)}
+        return region, self.fill(region, graph, scope, given, captured)
+
+    def fill(
+        self, region: Graph, graph: views.Graph, scope: Scope, given: dict[str, Value], captured: Sequence[str]
+    ) -> list[Value]:
+        """Lower a subgraph into `region`, its inputs `given`; captured names become further inputs. Returns its outputs."""
+        inner = scope.child()
+        inner.values.update(given)
         for name in captured:
-            outer = self.lookup(name, scope)
-            inner.values[name] = outer if outer.is_const else region.add_input(outer.type, clean(name))
+            inner.values[name] = region.add_input(self.lookup(name, scope).type, clean(name))
         inner.lazy = {**graph.initializers, **graph.sparse}
         saved, self.b = self.b, Builder(region)
+        self._regions += 1
         try:
             self._nodes(graph, inner)
-            outputs = [self.lookup(name, inner) for name in graph.outputs]
+            return [self.lookup(name, inner) for name in graph.outputs]
         finally:
             self.b = saved
-        return region, outputs
+            self._regions -= 1
+
+    def depth_of_regions(self) -> int:
+        """How many subgraphs the walk is inside of now."""
+        return self._regions
 
     def captures(self, graphs: Sequence[views.Graph], scope: Scope) -> list[str]:
         """Names that the subgraphs take from outside and that are computed there (constants need no capture)."""
@@ -317,7 +328,7 @@ def check_declared(value: Value, proto: object, module: Module) -> None:
 
 def declared_type(info: Any, dims: Any = None) -> Type | None:
     """The type that a ValueInfoProto declares; `dims` turns a dim proto into a Dim (default: unknown symbols)."""
-    from .types import type_of
+    from ...formats.onnx.types import type_of
 
     return type_of(info.type, dims, clean(info.name))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Value
-from ...ir.types import F16, BF16, F32
+from ...ir.types import BF16, F16, F32
 from .importer import Call, Importer, rank_of
 from .registry import handles
 
@@ -39,7 +39,7 @@ def batch_norm(c: Importer, n: Call) -> Any:
         return c.b.add(c.b.mul(c.b.sub(x, mean), inverse), bias)
     if rank_of(x, n) < 2:
         raise n.refuse("an input of rank 1 has no channel axis")
-    return c.b.batch_norm(x, *(_in_dtype(c, v, x) for v in (scale, bias, mean, var)), epsilon=epsilon)
+    return c.b.batch_norm(x, scale, bias, mean, var, epsilon=epsilon)
 
 
 def _train(c: Importer, n: Call, epsilon: float) -> list[Value]:
@@ -50,7 +50,7 @@ def _train(c: Importer, n: Call, epsilon: float) -> list[Value]:
     batch_mean = b.reduce_mean(x, axes, keepdims=False)
     centred = b.sub(x, b.reduce_mean(x, axes, keepdims=True))
     batch_var = b.reduce_mean(b.mul(centred, centred), axes, keepdims=False)
-    y = b.batch_norm(x, _in_dtype(c, scale, x), _in_dtype(c, bias, x), batch_mean, batch_var, epsilon=epsilon)
+    y = b.batch_norm(x, scale, bias, batch_mean, batch_var, epsilon=epsilon)
 
     def moved(old: Value, new: Value) -> Value:
         keep, take = (c.const(np.asarray(f, old.dtype.numpy)) for f in (momentum, 1 - momentum))  # type: ignore[union-attr]

@@ -119,7 +119,5 @@ def qlinear_conv(c: Importer, n: Call) -> Any:
         unit = c.b.mul(aligned(c, n, x, x_scale, 0), w_scale)
         real_bias = c.b.mul(c.b.cast(bias, to=x_scale.dtype), unit)
     attrs = window(n, spatial_rank(n, w, x))
-    y = c.b.conv(
-        real(x, x_scale, x_zero), real(w, w_scale, w_zero), real_bias, groups=n.attr("group", 1), **attrs
-    )
+    y = c.b.conv(real(x, x_scale, x_zero), real(w, w_scale, w_zero), real_bias, groups=n.attr("group", 1), **attrs)
     return c.b.quantize(y, aligned(c, n, y, y_scale, 1), aligned(c, n, y, y_zero, 1), to=y_zero.dtype)

@@ -37,7 +37,9 @@ def _swapped(c: Importer, value: Value | None) -> Value | None:
     return None if value is None else c.b.transpose(value, perm=(1, 0, 2))
 
 
-def _lower(c: Importer, n: Call, name: str, operands: tuple, states: tuple[int, ...], attrs: dict[str, Any]) -> list[Value]:
+def _lower(
+    c: Importer, n: Call, name: str, operands: tuple, states: tuple[int, ...], attrs: dict[str, Any]
+) -> list[Value]:
     """`states` are the positions of x and the initial states: what layout 1 holds batch first."""
     batch_first = n.attr("layout", 0) == 1
     if batch_first:

@@ -181,6 +181,9 @@ class Context:
             target[unknown[0]] = -1
         return self.b.reshape(value, self.sizes(target))
 
+    def reshape_flat(self, value: Value) -> Value:
+        return self.b.reshape(value, (-1,))
+
     def count(self, value: Value, axes: Iterable[int]) -> Dim:
         """Number of elements along some axes."""
         total: Dim = 1

@@ -155,8 +155,11 @@ class Entry:
 
     handler: Handler
     parameters: dict[str, Parameter]
+    takes_all: bool = False
 
     def __call__(self, context: Context, args: dict[str, Any]) -> Any:
+        if self.takes_all:
+            return self.handler(context, **args)
         bound = {}
         for name, value in args.items():
             parameter = self.parameters.get(name)
@@ -190,7 +193,8 @@ def handles(*targets: str) -> Callable[[Handler], Handler]:
     """Register a handler for packets (`aten.add`) or single overloads (`aten.max.dim`). A second one is an error."""
 
     def register(handler: Handler) -> Handler:
-        entry = Entry(handler, _parameters(handler))
+        kinds = [parameter.kind for parameter in inspect.signature(handler).parameters.values()]
+        entry = Entry(handler, _parameters(handler), inspect.Parameter.VAR_KEYWORD in kinds)
         for target in targets:
             if target in HANDLERS:
                 raise TypeError(f"two handlers for {target}")
@@ -201,7 +205,7 @@ def handles(*targets: str) -> Callable[[Handler], Handler]:
 
 
 def _parameters(handler: Handler) -> dict[str, Parameter]:
-    hints = typing.get_type_hints(handler, include_extras=True, localns={"Context": object})
+    hints = typing.get_type_hints(handler, include_extras=True, localns={"Context": object, "Expr": Expr, "Operand": Operand})
     found = {}
     for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
         check, optional = _check_of(hints.get(name))

@@ -10,6 +10,7 @@ from ..opdef import OPS, OpDef
 
 FAMILIES = (
     "elementwise",
+    "logic",
     "activation",
     "conv",
     "pool",
@@ -17,6 +18,7 @@ FAMILIES = (
     "reduce",
     "norm",
     "shape",
+    "arrange",
     "index",
     "resize",
     "attention",
@@ -36,23 +38,24 @@ _loaded: set[str] = set()
 def load_families() -> dict[str, OpDef]:
     """Every core op by name."""
     for family in FAMILIES:
-        if family not in _loaded:
-            importlib.import_module(f".{family}", __name__)
-            _loaded.add(family)
+        _load(family)
     return OPS
+
+
+def _load(family: str) -> None:
+    if family not in _loaded:
+        importlib.import_module(f".{family}", __name__)
+        _loaded.add(family)
 
 
 def get_op(name: str) -> OpDef:
     """The op called `name`. Raises Unsupported with near matches when there is none."""
-    found = OPS.get(name)
-    if found is not None:
-        return found
-    load_families()
     prefix = name.partition(".")[0]
-    if name not in OPS and prefix in NAMESPACES:
-        importlib.import_module(NAMESPACES[prefix])
+    pending = [NAMESPACES[prefix]] if prefix in NAMESPACES else [f"{__name__}.{family}" for family in FAMILIES]
+    while name not in OPS and pending:
+        importlib.import_module(pending.pop(0))
     found = OPS.get(name)
     if found is None:
-        near = difflib.get_close_matches(name, OPS, 3)
+        near = difflib.get_close_matches(name, load_families(), 3)
         raise Unsupported(f"no op {name!r} in the IR", code="U010", hint=f"did you mean {', '.join(near)}" if near else "")
     return found

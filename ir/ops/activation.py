@@ -246,5 +246,3 @@ class LogSoftmax(AlongAxis):
 @op
 class Hardmax(AlongAxis):
     """1 at the first largest element along `axis`, 0 elsewhere."""
-
-

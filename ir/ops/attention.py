@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..dims import Dim, Expr, dim_eq
+from ..dims import Dim, dim_eq
 from ..errors import TypeInferError
 from ..opdef import Axis, AxisMap, DtypeVar, OpDef, Sample, attr, op, operand, optional
 from ..types import BF16, BOOL, F16, F32, F64, FLOAT, I32, I64, DType, TensorType
@@ -99,9 +99,10 @@ class Attention(OpDef):
         if query is None or key is None or value is None:
             return [TensorType(dtype, None)] * 4
         _check_fit(query, key, value)
-        total = key.length
-        if past_k is not None:
-            total = total + self._past(past_k, past_v, key, value)
+        past = 0 if past_k is None else self._past(past_k, past_v, key, value)
+        if past is None:
+            return [TensorType(dtype, None)] * 4
+        total = key.length + past
         self._check_mask(mask, query, total)
         y = (query.batch, query.heads, query.length, value.size)
         if q.rank == 3:
@@ -116,7 +117,7 @@ class Attention(OpDef):
         if mask is not None and None not in (mask.dtype, q.dtype) and mask.dtype not in (BOOL, q.dtype):
             raise TypeInferError(f"mask has dtype {mask.dtype}, expected bool or {q.dtype}")
 
-    def _past(self, past_k, past_v, key: Heads, value: Heads) -> Dim:
+    def _past(self, past_k, past_v, key: Heads, value: Heads) -> Dim | None:
         lengths = []
         for past, now, what in ((past_k, key, "past_k"), (past_v, value, "past_v")):
             shape = rules.ranked(past, what, 4)
@@ -126,7 +127,7 @@ class Attention(OpDef):
                 lengths.append(shape[2])
         if len(lengths) == 2:
             return rules.agree(*lengths, "length of past_k and past_v")
-        return lengths[0] if lengths else Expr.fresh()
+        return lengths[0] if lengths else None
 
     def _check_mask(self, mask, query: Heads, total: Dim) -> None:
         if mask is None or mask.shape is None:

@@ -1,7 +1,7 @@
 """Elementwise ops: numpy broadcasting, no promotion; integer arithmetic also runs on known elements, symbols included.
 
 ONNX's newest semantics throughout (kernels/elementwise.py has the numbers). Reads shapes of integer tensors through
-`ir/ops/rules.py`; knows no kernels.
+`ir/ops/shapes.py`; knows no kernels.
 """
 
 from __future__ import annotations
@@ -30,18 +30,14 @@ from ..opdef import (
     operand,
     optional,
 )
-from ..types import BOOL, F16, F32, F64, FLOAT, I8, I32, I64, U8, U32, DType, TensorType
+from ..types import BOOL, F16, F32, F64, I8, I32, I64, U8, U32, DType, TensorType
 from .sampling import PAIRS, SHAPES, draw
-from .shapes import COMPARABLE, FLOATS, INTS, NUMBERS, SIGNED, broadcast_values, mapped_elems
+from .shapes import FLOATS, NUMBERS, SIGNED, broadcast_values, mapped_elems
 
 T = DtypeVar("T")
 NUMBER = DtypeVar("T", NUMBERS)
 SIGN = DtypeVar("T", SIGNED)
 FLOATING = DtypeVar("T", FLOATS)
-INTEGER = DtypeVar("T", INTS)
-BOOLEAN = DtypeVar("T", frozenset({BOOL}))
-ANY_FLOAT = DtypeVar("T", FLOAT)
-COMPARED = DtypeVar("T", COMPARABLE)
 
 
 class Elementwise(OpDef):
@@ -93,7 +89,9 @@ class FloatUnary(Unary):
         return True
 
 
-def _float_unary(name: str, doc: str, domain: tuple[float, float] = (-4.0, 4.0), traits: Any = PURE | ELEMENTWISE) -> None:
+def _float_unary(
+    name: str, doc: str, domain: tuple[float, float] = (-4.0, 4.0), traits: Any = PURE | ELEMENTWISE
+) -> None:
     """Define and register one function of a float: it differs from its siblings by nothing but these four."""
     op(type(name, (FloatUnary,), {"__doc__": doc, "__module__": __name__, "domain": domain, "traits": traits}))
 
@@ -134,7 +132,7 @@ def _sign(a: Dim) -> int | None:
     return None
 
 
-def _not_negative(a: Dim) -> bool:
+def not_negative(a: Dim) -> bool:
     return dim_le(0, a) is True
 
 
@@ -146,7 +144,7 @@ class Abs(Unary):
     traits = PURE | ELEMENTWISE | IDEMPOTENT
 
     def elem(self, a):
-        return None if a is None else a if _not_negative(a) else -1 * a if dim_le(a, 0) else None
+        return None if a is None else a if not_negative(a) else -1 * a if dim_le(a, 0) else None
 
 
 @op
@@ -178,52 +176,6 @@ class Square(Unary):
 
     def elem(self, a):
         return None if a is None else a * a
-
-
-@op
-class IsNan(FloatUnary):
-    """bool: x is NaN."""
-
-    x = operand(ANY_FLOAT)
-    result = BOOL
-
-
-@op
-class IsInf(FloatUnary):
-    """bool: x is infinite, of a sign that is asked for."""
-
-    x = operand(ANY_FLOAT)
-    detect_negative = attr(bool, True)
-    detect_positive = attr(bool, True)
-    result = BOOL
-
-    def samples(self, rng):
-        x = np.array([np.inf, -np.inf, np.nan, 0.0, -1.5], np.float32)
-        for negative in (True, False):
-            for positive in (True, False):
-                yield Sample((x,), {"detect_negative": negative, "detect_positive": positive})
-
-
-@op
-class Not(Unary):
-    """Logical not."""
-
-    x = operand(BOOLEAN)
-    dtypes = (BOOL,)
-
-    def elem(self, a):
-        return None if a is None else not a
-
-
-@op
-class BitwiseNot(Unary):
-    """Every bit flipped."""
-
-    x = operand(INTEGER)
-    dtypes = (I32, U8)
-
-    def elem(self, a):
-        return None if a is None else -1 * a - 1
 
 
 @op
@@ -358,7 +310,7 @@ class Mul(Arithmetic):
 
 def _nonzero(b: Dim) -> bool:
     """Usable as a divisor: a positive number or a dim (a symbolic zero would fail when the model runs)."""
-    return dim_lt(0, b) is True or (isinstance(b, Expr) and _not_negative(b))
+    return dim_lt(0, b) is True or (isinstance(b, Expr) and not_negative(b))
 
 
 @op
@@ -370,7 +322,7 @@ class Div(Arithmetic):
     def of(self, a, b):
         if type(a) is int and type(b) is int:
             return None if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-        return a // b if _nonzero(b) and _not_negative(a) else None
+        return a // b if _nonzero(b) and not_negative(a) else None
 
 
 @op
@@ -395,7 +347,7 @@ class Mod(Arithmetic):
     def of(self, a, b, *, fmod):
         if type(a) is int and type(b) is int:
             return None if b == 0 else a % b if not fmod else abs(a) % abs(b) * (-1 if a < 0 else 1)
-        return a % b if _nonzero(b) and (not fmod or _not_negative(a)) else None
+        return a % b if _nonzero(b) and (not fmod or not_negative(a)) else None
 
     def variants(self):
         return [{}, {"fmod": True}]
@@ -444,179 +396,6 @@ class Atan2(Binary):
     a = operand(FLOATING)
     b = operand(FLOATING)
     dtypes = (F32, F64)
-
-
-class Compare(Binary):
-    """Base: a bool from two operands of one dtype."""
-
-    a = operand(NUMBER)
-    b = operand(NUMBER)
-    result = BOOL
-
-
-@op
-class Equal(Compare):
-    """a == b; NaN equals nothing."""
-
-    a = operand(COMPARED)
-    b = operand(COMPARED)
-    traits = PURE | ELEMENTWISE | COMMUTATIVE
-    dtypes = (I32, F32, BOOL)
-
-    def of(self, a, b):
-        return dim_eq(a, b)
-
-
-@op
-class NotEqual(Compare):
-    """a != b; NaN differs from everything."""
-
-    a = operand(COMPARED)
-    b = operand(COMPARED)
-    traits = PURE | ELEMENTWISE | COMMUTATIVE
-    dtypes = (I32, F32, BOOL)
-
-    def of(self, a, b):
-        same = dim_eq(a, b)
-        return None if same is None else not same
-
-
-@op
-class Less(Compare):
-    """a < b."""
-
-    def of(self, a, b):
-        return dim_lt(a, b)
-
-
-@op
-class LessEqual(Compare):
-    """a <= b."""
-
-    def of(self, a, b):
-        return dim_le(a, b)
-
-
-@op
-class Greater(Compare):
-    """a > b."""
-
-    def of(self, a, b):
-        return dim_lt(b, a)
-
-
-@op
-class GreaterEqual(Compare):
-    """a >= b."""
-
-    def of(self, a, b):
-        return dim_le(b, a)
-
-
-class Logical(Binary):
-    """Base of the ops on bools; one known operand may decide."""
-
-    a = operand(BOOLEAN)
-    b = operand(BOOLEAN)
-    dtypes = (BOOL,)
-    traits = PURE | ELEMENTWISE | COMMUTATIVE | ASSOCIATIVE
-
-
-@op
-class And(Logical):
-    """Logical and."""
-
-    def elem(self, a, b):
-        return False if a == 0 or b == 0 else None if a is None or b is None else True
-
-
-@op
-class Or(Logical):
-    """Logical or."""
-
-    def elem(self, a, b):
-        return True if a == 1 or b == 1 else None if a is None or b is None else False
-
-
-@op
-class Xor(Logical):
-    """Exactly one of them."""
-
-    def of(self, a, b):
-        return a != b
-
-
-class Bitwise(Binary):
-    """Base of the ops on the bits of integers."""
-
-    a = operand(INTEGER)
-    b = operand(INTEGER)
-    dtypes = (I32, U8)
-    traits = PURE | ELEMENTWISE | COMMUTATIVE | ASSOCIATIVE
-
-
-@op
-class BitwiseAnd(Bitwise):
-    """Bits set in both."""
-
-    def of(self, a, b):
-        return a & b if type(a) is int and type(b) is int else None
-
-
-@op
-class BitwiseOr(Bitwise):
-    """Bits set in one or both."""
-
-    def of(self, a, b):
-        return a | b if type(a) is int and type(b) is int else None
-
-
-@op
-class BitwiseXor(Bitwise):
-    """Bits set in exactly one."""
-
-    def of(self, a, b):
-        return a ^ b if type(a) is int and type(b) is int else None
-
-
-@op
-class BitShift(Binary):
-    """`a` shifted by `b` bits; right shifts of signed integers keep the sign, shifts past the width leave sign bits only."""
-
-    a = operand(INTEGER)
-    b = operand(INTEGER)
-    direction = attr(str, choices=("LEFT", "RIGHT"))
-    dtypes = (U32, I32, U8)
-    domain = (0.0, 9.0)
-
-    def variants(self):
-        return [{"direction": "LEFT"}, {"direction": "RIGHT"}]
-
-
-@op
-class Where(Elementwise):
-    """`x` where `cond`, else `y`; all three broadcast."""
-
-    cond = operand(frozenset({BOOL}))
-    x = operand(T)
-    y = operand(T)
-
-    def infer(self, cond, x, y):
-        type_ = TensorType(x.dtype if x.dtype is not None else y.dtype, broadcast_values([cond, x, y]))
-        if type_.dtype is None or not (type_.dtype.is_int or type_.dtype is BOOL):
-            return Known(type_)
-        return mapped_elems(type_, [cond, x, y], self.elem)
-
-    def elem(self, cond, x, y):
-        if cond is not None:
-            return x if cond else y
-        return x if x is not None and y is not None and dim_eq(x, y) is True else None
-
-    def samples(self, rng):
-        for dtype in (F32, I64, BOOL):
-            yield Sample((draw(rng, (3, 1), BOOL), draw(rng, (2, 1, 4), dtype), draw(rng, (4,), dtype)))
-        yield Sample((draw(rng, (), BOOL), draw(rng, (), F32), draw(rng, (), F32)))
-        yield Sample((draw(rng, (2, 0), BOOL), draw(rng, (), F32), draw(rng, (2, 1), F32)))
 
 
 @op

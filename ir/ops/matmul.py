@@ -8,36 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..dims import Dim, Expr, dim_eq
+from ..dims import Dim, dim_eq
 from ..errors import TypeInferError
 from ..opdef import PURE, SPATIAL, Axis, AxisMap, DtypeVar, OpDef, Sample, attr, ints, op, operand, optional, variadic
 from ..types import FLOAT, I8, I32, I64, U8, U32, U64, TensorType
 from . import rules
 from .conv import _conv_axes, conv_shape
+from .shapes import broadcast_dim, broadcast_shapes
 from .window import AUTO_PAD
 
 T = DtypeVar("T", FLOAT | {I32, I64, U32, U64})
 BYTE = frozenset({I8, U8})
-
-
-def broadcast_dim(a: Dim, b: Dim, what: str) -> Dim:
-    """The dim of numpy broadcasting. Raises TypeInferError when neither is 1 and they cannot be equal."""
-    if a == 1:
-        return b
-    if b == 1:
-        return a
-    if isinstance(a, Expr) and isinstance(b, Expr) and dim_eq(a, b) is None:
-        return Expr.fresh()
-    if isinstance(a, Expr) != isinstance(b, Expr):
-        return b if isinstance(a, Expr) else a
-    return rules.agree(a, b, what)
-
-
-def broadcast(a: tuple[Dim, ...], b: tuple[Dim, ...], what: str) -> tuple[Dim, ...]:
-    """numpy's broadcast shape of two shapes. Raises TypeInferError."""
-    rank = max(len(a), len(b))
-    left, right = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
-    return tuple(broadcast_dim(x, y, what) for x, y in zip(left, right, strict=True))
 
 
 def matmul_shape(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -46,13 +27,12 @@ def matmul_shape(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
         raise TypeInferError("matmul takes no scalars")
     left, right = (a if len(a) > 1 else (1, *a)), (b if len(b) > 1 else (*b, 1))
     rules.agree(left[-1], right[-2], f"inner dims of {rules.show(a)} and {rules.show(b)}")
-    batch = broadcast(left[:-2], right[:-2], f"batch dims of {rules.show(a)} and {rules.show(b)}")
+    batch = broadcast_shapes(left[:-2], right[:-2])
     return (*batch, *left[-2:-1][: len(a) - 1], *right[-1:][: len(b) - 1])
 
 
 def _matmul_axes(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> AxisMap:
-    rank = max(len(a), len(b)) - 2
-    batch = broadcast((1,) * rank + a[:-2], b[:-2], "batch dims")[-rank:] if rank > 0 else ()
+    batch = broadcast_shapes(a[:-2], b[:-2])
     left = (*_batch_axes(a[:-2], batch), *([Axis("m")] if len(a) > 1 else []), Axis("k", "contract"))
     right = (*_batch_axes(b[:-2], batch), Axis("k", "contract"), *([Axis("n")] if len(b) > 1 else []))
     tail = [Axis(label) for label, shape in (("m", a), ("n", b)) if len(shape) > 1]
@@ -121,7 +101,7 @@ class Gemm(OpDef):
         dtype = rules.first_dtype(a, b, c)
         left, right = rules.ranked(a, "a", 2), rules.ranked(b, "b", 2)
         if left is None or right is None:
-            return TensorType(dtype, (Expr.fresh(), Expr.fresh()))
+            return TensorType(dtype, None)
         rows, inner = left[::-1] if transA else left
         other, columns = right[::-1] if transB else right
         rules.agree(inner, other, f"inner dims of {rules.show(left)} and {rules.show(right)}")
@@ -228,8 +208,7 @@ class Einsum(OpDef):
         for x, row in zip(xs, rows, strict=True):
             for label, dim in zip(row, x.shape, strict=True):
                 known = sizes.get(label, 1 if label[0] == "." else dim)
-                what = f"einsum {equation!r}, label {label!r}"
-                sizes[label] = broadcast_dim(known, dim, what)
+                sizes[label] = broadcast_dim(known, dim)
         return TensorType(dtype, tuple(sizes[label] for label in result))
 
     def axes(self, xs, *, equation):

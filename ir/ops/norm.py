@@ -11,6 +11,7 @@ from ..errors import TypeInferError
 from ..opdef import PURE, SPATIAL, Axis, AxisMap, DtypeVar, OpDef, Sample, attr, ints, op, operand, optional
 from ..types import FLOAT
 from . import rules
+from .shapes import norm_axis
 
 T = DtypeVar("T", FLOAT)
 
@@ -69,7 +70,7 @@ class _Trailing(OpDef):
     def _check(self, x, axis, **vectors):
         if x.shape is None:
             return x.type
-        rules.checked_axis(axis, len(x.shape), "axis")
+        norm_axis(axis, len(x.shape), "axis")
         for name, value in vectors.items():
             if value is None or value.shape is None:
                 continue
@@ -224,7 +225,7 @@ class LpNormalization(OpDef):
 
     def infer(self, x, *, axis, **_):
         if x.shape is not None:
-            rules.checked_axis(axis, len(x.shape), "axis")
+            norm_axis(axis, len(x.shape), "axis")
         return x.type
 
     def axes(self, x, *, axis, **_):
@@ -250,7 +251,7 @@ class MeanVarianceNormalization(OpDef):
     def infer(self, x, *, axes):
         if x.shape is not None:
             for axis in axes:
-                rules.checked_axis(axis, len(x.shape), "axes")
+                norm_axis(axis, len(x.shape), "axes")
         return x.type
 
     def axes(self, x, *, axes):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim, Expr
+from ..dims import Dim
 from ..errors import TypeInferError
 from ..opdef import Axis, AxisMap, DtypeVar, OpDef, Sample, attr, floats, op, operand, optional, strs
 from ..types import FLOAT, I32, I64, TensorType
@@ -60,8 +60,11 @@ class _Recurrent(OpDef):
         self._check_activations(activations, count)
         if hidden_size < 1:
             raise TypeInferError(f"hidden_size is {hidden_size}; it must be at least 1")
+        dtype = rules.first_dtype(*(operands[k] for k in ("x", "w", "r")))
         x = rules.ranked(operands["x"], "x", 3)
-        steps, batch, inputs = x or (Expr.fresh(), Expr.fresh(), Expr.fresh())
+        if x is None:
+            return [TensorType(dtype, None)] * len(self.results)
+        steps, batch, inputs = x
         wide = self.gates * hidden_size
         wanted: dict[str, tuple[Dim, ...]] = {
             "w": (count, wide, inputs),
@@ -74,7 +77,6 @@ class _Recurrent(OpDef):
         }
         for name, shape in wanted.items():
             self._fit(operands.get(name), name, shape)
-        dtype = rules.first_dtype(*(operands[k] for k in ("x", "w", "r")))
         state = TensorType(dtype, (count, batch, hidden_size))
         return [TensorType(dtype, (steps, count, batch, hidden_size)), *[state] * (len(self.results) - 1)]
 

@@ -14,6 +14,7 @@ from ..errors import TypeInferError
 from ..opdef import PURE, SAME_QUANT, SPATIAL, Axis, AxisMap, DtypeVar, OpDef, Sample, attr, ints, op, operand, optional
 from ..types import BOOL, F32, F64, FLOAT, I64, NUMERIC, TensorType
 from . import rules
+from .shapes import norm_axis
 
 if TYPE_CHECKING:
     from ..value import Value
@@ -37,7 +38,7 @@ POLICIES = ("stretch", "not_larger", "not_smaller")
 
 def resized_axes(rank: int, axes: Sequence[int]) -> tuple[int, ...]:
     """The axes that roi, scales and sizes speak of: all when none are named. Raises TypeInferError."""
-    made = tuple(rules.checked_axis(axis, rank, "axes") for axis in axes) or tuple(range(rank))
+    made = tuple(norm_axis(axis, rank, "axes") for axis in axes) or tuple(range(rank))
     if len(set(made)) != len(made):
         raise TypeInferError(f"axes {tuple(axes)} name an axis twice")
     return made

@@ -74,10 +74,3 @@ def passing(rank: int, pinned: Iterable[int] = ()) -> AxisRow:
     """Every axis passes under its own label but the pinned ones."""
     held = {axis % rank for axis in pinned}
     return tuple(None if i in held else Axis(f"d{i}") for i in range(rank))
-
-
-def checked_axis(axis: int, rank: int, what: str) -> int:
-    """`axis` counted from 0. Raises TypeInferError when it is out of range."""
-    if not -rank <= axis < rank:
-        raise TypeInferError(f"{what} is {axis}, out of range for rank {rank}")
-    return axis % rank

@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim, Expr, ceildiv, dim_eq, dim_le, dim_lt, dim_max, dim_min
+from ..dims import Dim, Expr, ceildiv, dim_eq, dim_lt, dim_min
 from ..errors import TypeInferError
 from ..opdef import (
     MOVEMENT,
     PURE,
     SAME_QUANT,
-    SPATIAL,
     Axis,
     AxisMap,
     DtypeVar,
-    Known,
     OpDef,
     Sample,
     attr,
@@ -32,17 +30,24 @@ from ..opdef import (
     optional,
     variadic,
 )
-from ..types import BF16, BOOL, F16, F32, F64, I16, I32, I64, INDEX, U8, DType, TensorType
-from .rules import agree, channels_first, in_layout, passing, show
-from .sampling import SHAPES, draw, i64
-from .shapes import NUMBERS, broadcast_shapes, entries, fresh_shape, known, moved_elems, norm_axes, norm_axis
-from .shapes import object_array, operand_ints, vector_length
+from ..types import BOOL, I32, I64, INDEX, TensorType
+from .rules import agree, passing, show
+from .sampling import draw, i64
+from .shapes import (
+    broadcast_shapes,
+    entries,
+    fresh_shape,
+    moved_elems,
+    norm_axes,
+    norm_axis,
+    operand_ints,
+    python_slice,
+    sliced_dim,
+    vector_length,
+)
 
 T = DtypeVar("T")
 MOVES = PURE | MOVEMENT | SAME_QUANT
-
-#: A slice bound of this size or more means "to the end": no axis is longer.
-UNBOUNDED = 2**31 - 1
 
 
 def _pins(value: Any) -> tuple[None, ...] | None:
@@ -52,7 +57,7 @@ def _pins(value: Any) -> tuple[None, ...] | None:
 
 @op
 class Reshape(OpDef):
-    """The same elements in row-major order under another shape; 0 copies a dim unless `allowzero`, one -1 is inferred."""
+    """The same elements in row-major order in another shape; 0 copies a dim unless `allowzero`, one -1 is inferred."""
 
     x = operand(T)
     shape = operand(INDEX)
@@ -154,7 +159,13 @@ class Transpose(OpDef):
         return AxisMap((labels,), (tuple(labels[p] for p in perm),))
 
     def samples(self, rng):
-        for shape, perm in (((2, 3), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((2, 1, 4, 3), (0, 2, 3, 1)), ((), ()), ((0, 3), (1, 0))):
+        for shape, perm in (
+            ((2, 3), (1, 0)),
+            ((2, 3, 4), (2, 0, 1)),
+            ((2, 1, 4, 3), (0, 2, 3, 1)),
+            ((), ()),
+            ((0, 3), (1, 0)),
+        ):
             yield Sample((draw(rng, shape),), {"perm": perm})
         yield Sample((draw(rng, (2, 3), BOOL),), {"perm": (1, 0)})
 
@@ -203,7 +214,7 @@ class Concat(OpDef):
 
 @op
 class Split(OpDef):
-    """Consecutive pieces along `axis`: of the lengths `split`, or `num_outputs` of ceil(dim / num_outputs), the last the rest."""
+    """Consecutive pieces along `axis`, of the lengths `split` or `num_outputs` of ceil(dim / num_outputs)."""
 
     x = operand(T)
     split = optional(INDEX)
@@ -262,7 +273,7 @@ class Split(OpDef):
 
 @op
 class Slice(OpDef):
-    """Elements starts[i], starts[i] + steps[i] ... before ends[i] of each axis in `axes`, bounds clamped as in Python."""
+    """Elements starts[i], starts[i] + steps[i] ... before ends[i] of `axes`; bounds are clamped as in Python."""
 
     x = operand(T)
     starts = operand(INDEX)
@@ -284,12 +295,17 @@ class Slice(OpDef):
         if not len(first) == len(last) == len(along) == len(by):
             raise TypeInferError("starts, ends, axes and steps differ in length")
         bounds = dict(zip(norm_axes(along, x.rank), zip(first, last, by, strict=True), strict=True))
-        shape = [_sliced(d, *bounds[i]) if i in bounds else d for i, d in enumerate(x.shape)]
+        shape = [sliced_dim(d, *bounds[i]) if i in bounds else d for i, d in enumerate(x.shape)]
         type_ = TensorType(x.dtype, shape)
         if any(type(v) is not int for row in bounds.values() for v in row):
             return type_
-        cut = tuple(_python_slice(d, bounds[i]) if i in bounds else slice(None) for i, d in enumerate(x.shape))
-        return moved_elems(type_, [x], lambda a: a[cut])
+
+        def cut(elems: np.ndarray) -> np.ndarray:
+            return elems[
+                tuple(python_slice(d, bounds[i]) if i in bounds else slice(None) for i, d in enumerate(x.shape))
+            ]
+
+        return moved_elems(type_, [x], cut)
 
     def axes(self, x, starts, ends, axes, steps):
         along = tuple(range(vector_length(starts) or 0)) if axes is None else operand_ints(axes)
@@ -309,47 +325,6 @@ class Slice(OpDef):
         yield Sample((x, i64(100), i64(-100), i64(0), i64(-3)), {}, every)
         yield Sample((i64(3, 1, 4, 1, 5), i64(1), i64(5), i64(0), i64(2)), {}, every)
         yield Sample((draw(rng, (0, 4)), i64(0), i64(2), i64(0)), {}, every)
-
-
-def _python_slice(dim: Dim, bounds: tuple) -> slice:
-    start, stop, step = slice(*bounds).indices(dim)  # type: ignore[arg-type]
-    return slice(start, stop if stop >= 0 else None, step) if (stop - start) * step > 0 else slice(0, 0)
-
-
-def _sliced(dim: Dim, start: Dim | None, end: Dim | None, step: Dim | None) -> Dim:
-    """The length of a slice; a fresh symbol where the bounds do not say."""
-    if step == 0:
-        raise TypeInferError("a slice with step 0")
-    if all(type(v) is int for v in (dim, start, end, step)):
-        return len(range(*slice(start, end, step).indices(dim)))  # type: ignore[arg-type]
-    if type(step) is not int:
-        return Expr.fresh()
-    if step < 0:
-        return _reversed_length(dim, start, end, step)
-    low, high = _bound(dim, start), _bound(dim, end)
-    if low is None or high is None:
-        return Expr.fresh()
-    if type(start) is int and start < 0 and high is dim:
-        return ceildiv(dim_min(-start, dim), step)
-    low = start if type(start) is int and start >= 0 else low  # max() below does the clamping
-    return dim_max(ceildiv(high - low, step), 0)
-
-
-def _bound(dim: Dim, bound: Dim | None) -> Dim | None:
-    """A slice bound as a position in [0, dim]; None where its sign is unknown."""
-    if bound is None:
-        return None
-    if type(bound) is int and bound >= UNBOUNDED:
-        return dim
-    if dim_le(0, bound) is True:
-        return dim_min(bound, dim)
-    return dim_max(dim + bound, 0) if dim_lt(bound, 0) is True else None
-
-
-def _reversed_length(dim: Dim, start: Dim | None, end: Dim | None, step: int) -> Dim:
-    """Only the walk from the last element to the first has a length that holds for every size."""
-    from_last = start == -1 or (type(start) is int and start >= UNBOUNDED)
-    return ceildiv(dim, -step) if from_last and type(end) is int and end <= -UNBOUNDED else Expr.fresh()
 
 
 @op
@@ -583,79 +558,3 @@ class Flatten(OpDef):
     def samples(self, rng):
         for shape, axis in (((2, 3, 4), 1), ((2, 3, 4), 0), ((2, 3, 4), 3), ((2, 3, 4), -1), ((5,), 1), ((0, 3), 1)):
             yield Sample((draw(rng, shape),), {"axis": axis})
-
-
-@op
-class Shape(OpDef):
-    """i64 vector of the dims start:end (Python slicing) of x."""
-
-    x = operand(T)
-    start = attr(int, 0)
-    end = attr(int, None)
-    reads_elems = True
-
-    def infer(self, x, *, start, end):
-        if x.shape is None:
-            return TensorType(I64, fresh_shape(1))
-        dims = x.shape[start:end]
-        return known(TensorType(I64, (len(dims),)), dims)
-
-    def samples(self, rng):
-        for shape in SHAPES:
-            yield Sample((draw(rng, shape),))
-        yield Sample((draw(rng, (2, 3, 4)),), {"start": -2})
-        yield Sample((draw(rng, (2, 3, 4)),), {"start": 1, "end": -1})
-
-
-@op
-class Size(OpDef):
-    """i64 scalar: the number of elements of x."""
-
-    x = operand(T)
-
-    def infer(self, x):
-        total = x.type.numel
-        return known(TensorType(I64, ()), None if total is None else [total])
-
-    def samples(self, rng):
-        for shape in SHAPES:
-            yield Sample((draw(rng, shape),))
-
-
-@op
-class Range(OpDef):
-    """start + i * delta for 0 <= i < ceil((limit - start) / delta); the operands are scalars."""
-
-    start = operand(RANGE := DtypeVar("T", frozenset({F16, BF16, F32, F64, I16, I32, I64})))
-    limit = operand(RANGE)
-    delta = operand(RANGE)
-    reads_elems = True
-
-    def infer(self, start, limit, delta):
-        dtype = next((v.dtype for v in (start, limit, delta) if v.dtype is not None), None)
-        rows = [v.elems[0] if v.elems else None for v in (start, limit, delta)]
-        if any(e is None for e in rows):
-            return TensorType(dtype, (_float_count(start, limit, delta),))
-        first, last, step = rows
-        if step == 0 or isinstance(step, Expr):
-            if step == 0:
-                raise TypeInferError("a range with delta 0")
-            return TensorType(dtype, fresh_shape(1))
-        count = dim_max(ceildiv(last - first, step) if step > 0 else ceildiv(first - last, -step), 0)
-        type_ = TensorType(dtype, (count,))
-        small = type(count) is int and count <= 1024
-        return known(type_, [first + i * step for i in range(count)] if small else None)
-
-    def samples(self, rng):
-        for rows, dtype in (((1, 8, 3), I64), ((5, -4, -2), I32), ((3, 3, 1), I64), ((0.5, 2.5, 0.25), F32), ((4, 1, 1), F32)):
-            yield Sample(tuple(np.asarray(v, dtype.numpy) for v in rows), {}, ("start", "limit", "delta"))
-
-
-def _float_count(start: Any, limit: Any, delta: Any) -> Dim:
-    values = [v.scalar() for v in (start, limit, delta)]
-    if any(v is None for v in values):
-        return Expr.fresh()
-    first, last, step = values
-    if not step or not all(map(math.isfinite, values)):
-        raise TypeInferError(f"a range from {first} to {last} by {step} has no length")
-    return max(math.ceil((last - first) / step), 0)

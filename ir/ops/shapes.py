@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim, Expr
+from ..dims import Dim, Expr, ceildiv, dim_le, dim_lt, dim_max, dim_min
 from ..errors import TypeInferError
 from ..opdef import Known
 from ..types import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64, DType, TensorType
@@ -93,6 +93,53 @@ def fresh_shape(rank: Dim | None) -> tuple[Dim, ...] | None:
     return tuple(Expr.fresh() for _ in range(rank)) if type(rank) is int else None
 
 
+# ---------------------------------------------------------------------------------------------------- slices
+
+#: A slice bound of this size or more means "to the end": no axis is longer.
+UNBOUNDED = 2**31 - 1
+
+
+def python_slice(dim: Dim, bounds: tuple) -> slice:
+    start, stop, step = slice(*bounds).indices(dim)  # type: ignore[arg-type]
+    return slice(start, stop if stop >= 0 else None, step) if (stop - start) * step > 0 else slice(0, 0)
+
+
+def sliced_dim(dim: Dim, start: Dim | None, end: Dim | None, step: Dim | None) -> Dim:
+    """The length of a slice; a fresh symbol where the bounds do not say."""
+    if step == 0:
+        raise TypeInferError("a slice with step 0")
+    if all(type(v) is int for v in (dim, start, end, step)):
+        return len(range(*slice(start, end, step).indices(dim)))  # type: ignore[arg-type]
+    if type(step) is not int:
+        return Expr.fresh()
+    if step < 0:
+        return _reversed_length(dim, start, end, step)
+    low, high = _bound(dim, start), _bound(dim, end)
+    if low is None or high is None:
+        return Expr.fresh()
+    if type(start) is int and start < 0 and high is dim:
+        return ceildiv(dim_min(-start, dim), step)
+    low = start if type(start) is int and start >= 0 else low  # max() below does the clamping
+    return dim_max(ceildiv(high - low, step), 0)
+
+
+def _bound(dim: Dim, bound: Dim | None) -> Dim | None:
+    """A slice bound as a position in [0, dim]; None where its sign is unknown."""
+    if bound is None:
+        return None
+    if type(bound) is int and bound >= UNBOUNDED:
+        return dim
+    if dim_le(0, bound) is True:
+        return dim_min(bound, dim)
+    return dim_max(dim + bound, 0) if dim_lt(bound, 0) is True else None
+
+
+def _reversed_length(dim: Dim, start: Dim | None, end: Dim | None, step: int) -> Dim:
+    """Only the walk from the last element to the first has a length that holds for every size."""
+    from_last = start == -1 or (type(start) is int and start >= UNBOUNDED)
+    return ceildiv(dim, -step) if from_last and type(end) is int and end <= -UNBOUNDED else Expr.fresh()
+
+
 # -------------------------------------------------------------------------------------------- known elements
 
 
@@ -160,10 +207,13 @@ def moved_elems(type_: TensorType, values: Sequence[Value], move: Callable[..., 
     arrays = [elem_array(v) for v in values]
     if any(a is None for a in arrays):
         return Known(type_)
-    return known(type_, list(move(*arrays).reshape(-1)))
+    moved = move(*arrays)
+    return known(type_, list(moved.reshape(-1)) if isinstance(moved, np.ndarray) else [moved])
 
 
-def mapped_elems(type_: TensorType, values: Sequence[Value | None], function: Callable[..., Dim | bool | None]) -> Known:
+def mapped_elems(
+    type_: TensorType, values: Sequence[Value | None], function: Callable[..., Dim | bool | None]
+) -> Known:
     """`type_` with `function` applied element by element to the broadcast elements of the operands (None: unknown)."""
     count = elem_count(type_)
     if count is None or all(v is None or v.elems is None for v in values):

@@ -19,11 +19,11 @@ Legal = Callable[[Node], str | None]
 
 
 def decompose(module: Module, is_legal: Legal, extra: Mapping[str, Rule] | None = None) -> dict[Node, str]:
-    """Take apart every node that `is_legal` gives a reason against, in all graphs and regions, innermost results first.
+    """Take apart every node that `is_legal` gives a reason against, in all graphs and regions.
 
-    `extra` are rules of one target, tried before the shared ones. Returns the nodes that stay illegal with the reason of the
-    last rule that declined (the target's reason where there is no rule). Dead pure nodes on the way are erased. Raises
-    PassError when a rule raises, InternalError when rules go in circles.
+    `extra` are rules of one target, tried before the shared ones. Returns the nodes that stay illegal with the reason of
+    the last rule that declined (the target's reason where there is no rule). Dead pure nodes on the way are erased.
+    Raises PassError when a rule raises, InternalError when rules go in circles.
     """
     shared = load()
     tables = (extra or {}, shared)
@@ -35,8 +35,6 @@ def decompose(module: Module, is_legal: Legal, extra: Mapping[str, Rule] | None 
 
 def _one_graph(graph: Graph, is_legal: Legal, tables: tuple[Mapping[str, Rule], ...], left: dict[Node, str]) -> None:
     pending = [(node, 0) for node in graph.reversed()]
-    pending.reverse()
-    pending = pending[::-1]
     while pending:
         node, depth = pending.pop()
         if node.graph is not graph or _erased_as_dead(node):
@@ -94,11 +92,11 @@ def _between(mark: Node | None, node: Node) -> list[Node]:
 
 def _replace(node: Node, values: tuple) -> None:
     if len(values) != len(node.results):
-        raise InternalError(f"the decomposition of {node.name} gives {len(values)} values for {len(node.results)} results")
+        raise InternalError(f"decomposing {node.name} gives {len(values)} values for {len(node.results)} results")
     for old, new in zip(node.results, values, strict=True):
         if new is None:
             if old.n_uses:
-                raise InternalError(f"the decomposition of {node.name} leaves out {node.op.result_name(old.index)}, which is used")
+                raise InternalError(f"decomposing {node.name} leaves out {node.op.result_name(old.index)}")
             continue
         _check_types(node, old.type, new.type)
         if isinstance(new.type, TensorType) and new.type is not old.type and not new.is_const:
@@ -110,9 +108,10 @@ def _replace(node: Node, values: tuple) -> None:
 def _check_types(node: Node, old: object, new: object) -> None:
     if not (isinstance(old, TensorType) and isinstance(new, TensorType)):
         return
-    fits = old.dtype in (None, new.dtype) and (old.shape is None or new.shape is None or len(old.shape) == len(new.shape))
+    fits = old.dtype in (None, new.dtype) and (None in (old.rank, new.rank) or old.rank == new.rank)
     if fits and old.shape is not None and new.shape is not None:
-        fits = all(type(a) is not int or type(b) is not int or a == b for a, b in zip(old.shape, new.shape, strict=True))
+        pairs = zip(old.shape, new.shape, strict=True)
+        fits = all(type(a) is not int or type(b) is not int or a == b for a, b in pairs)
     if not fits:
         raise InternalError(f"the decomposition of {node.name} gives {new}, expected {old}")
 

@@ -1,7 +1,7 @@
 """Elementwise functions through others, accurate near zero and at infinity. Knows no target.
 
-A function is written through one that is likelier to exist; where cancellation would cost digits (expm1, log1p, asinh ...)
-the formula is the one that keeps them.
+A function is written through one that is likelier to exist; where cancellation would cost digits (expm1, log1p,
+asinh ...) the formula is the one that keeps them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.types import BOOL
 from ...ir.value import Node, Value
-from .rules import Declined, decomposes, narrowed, scalar, widened
+from .rules import Declined, decomposes, scalar
 
 
 @decomposes("identity")
@@ -55,7 +55,7 @@ def reciprocal(b: Builder, node: Node) -> Value:
     return b.div(scalar(b, 1, x), x)
 
 
-@decomposes("rsqrt")
+@decomposes("rsqrt", rounds=True)
 def rsqrt(b: Builder, node: Node) -> Value:
     (x,) = node.operands
     return b.reciprocal(b.sqrt(x))
@@ -86,124 +86,125 @@ def round_(b: Builder, node: Node) -> Value:
     return b.where(up, b.add(low, scalar(b, 1, x)), low)
 
 
-@decomposes("expm1")
+@decomposes("expm1", rounds=True)
 def expm1(b: Builder, node: Node) -> Value:
     """2 t / (1 - t) with t = tanh(x / 2) near zero, exp(x) - 1 elsewhere."""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     one = scalar(b, 1, x)
     t = b.tanh(b.mul(b.clip(x, scalar(b, -1, x), one), scalar(b, 0.5, x)))
     near = b.div(b.mul(t, scalar(b, 2, x)), b.sub(one, t))
-    y = b.where(b.less(b.abs(x), one), near, b.sub(b.exp(x), one))
-    return narrowed(b, y, narrow)
+    return b.where(b.less(b.abs(x), one), near, b.sub(b.exp(x), one))
 
 
-@decomposes("log1p")
+@decomposes("log1p", rounds=True)
 def log1p(b: Builder, node: Node) -> Value:
     """log(u) x / (u - 1) with u = 1 + x (Kahan): the rounding of u cancels."""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     one = scalar(b, 1, x)
     u = b.add(x, one)
     tiny, huge = b.equal(u, one), b.equal(u, scalar(b, math.inf, x))
     divisor = b.where(tiny, one, b.sub(u, one))
     y = b.mul(b.log(u), b.div(x, divisor))
-    return narrowed(b, b.where(tiny, x, b.where(huge, u, y)), narrow)
+    return b.where(tiny, x, b.where(huge, u, y))
 
 
-@decomposes("sinh")
+@decomposes("sinh", rounds=True)
 def sinh(b: Builder, node: Node) -> Value:
     """(e + e / (e + 1)) / 2 with e = expm1(|x|), given the sign of x."""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     e = b.expm1(b.abs(x))
     fraction = b.sub(scalar(b, 1, x), b.reciprocal(b.add(e, scalar(b, 1, x))))
     half = b.mul(b.add(e, fraction), scalar(b, 0.5, x))
-    return narrowed(b, b.where(b.less(x, scalar(b, 0, x)), b.neg(half), half), narrow)
+    return b.where(b.less(x, scalar(b, 0, x)), b.neg(half), half)
 
 
-@decomposes("cosh")
+@decomposes("cosh", rounds=True)
 def cosh(b: Builder, node: Node) -> Value:
     (x,) = node.operands
     return b.mul(b.add(b.exp(x), b.exp(b.neg(x))), scalar(b, 0.5, x))
 
 
-@decomposes("tan")
+@decomposes("tan", rounds=True)
 def tan(b: Builder, node: Node) -> Value:
     (x,) = node.operands
     return b.div(b.sin(x), b.cos(x))
 
 
-@decomposes("asinh")
+@decomposes("asinh", rounds=True)
 def asinh(b: Builder, node: Node) -> Value:
     """log1p(a + a^2 / (1 + sqrt(a^2 + 1))) with a = |x|, given the sign of x."""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     a, one = b.abs(x), scalar(b, 1, x)
     squared = b.mul(a, a)
     y = b.log1p(b.add(a, b.div(squared, b.add(b.sqrt(b.add(squared, one)), one))))
-    return narrowed(b, b.where(b.less(x, scalar(b, 0, x)), b.neg(y), y), narrow)
+    return b.where(b.less(x, scalar(b, 0, x)), b.neg(y), y)
 
 
-@decomposes("acosh")
+@decomposes("acosh", rounds=True)
 def acosh(b: Builder, node: Node) -> Value:
     """log1p(t + sqrt(2 t + t^2)) with t = x - 1"""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     t = b.sub(x, scalar(b, 1, x))
-    return narrowed(b, b.log1p(b.add(t, b.sqrt(b.add(b.add(t, t), b.mul(t, t))))), narrow)
+    return b.log1p(b.add(t, b.sqrt(b.add(b.add(t, t), b.mul(t, t)))))
 
 
-@decomposes("atanh")
+@decomposes("atanh", rounds=True)
 def atanh(b: Builder, node: Node) -> Value:
-    (x,), narrow = widened(b, *node.operands)
-    y = b.mul(b.sub(b.log1p(x), b.log1p(b.neg(x))), scalar(b, 0.5, x))
-    return narrowed(b, y, narrow)
+    (x,) = node.operands
+    return b.mul(b.sub(b.log1p(x), b.log1p(b.neg(x))), scalar(b, 0.5, x))
 
 
-@decomposes("asin")
+@decomposes("asin", rounds=True)
 def asin(b: Builder, node: Node) -> Value:
     """atan2(x, sqrt((1 - x)(1 + x)))"""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     one = scalar(b, 1, x)
-    return narrowed(b, b.atan2(x, b.sqrt(b.mul(b.sub(one, x), b.add(x, one)))), narrow)
+    return b.atan2(x, b.sqrt(b.mul(b.sub(one, x), b.add(x, one))))
 
 
-@decomposes("acos")
+@decomposes("acos", rounds=True)
 def acos(b: Builder, node: Node) -> Value:
     """2 atan2(sqrt(1 - x), sqrt(1 + x))"""
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     one = scalar(b, 1, x)
     half = b.atan2(b.sqrt(b.sub(one, x)), b.sqrt(b.add(x, one)))
-    return narrowed(b, b.mul(half, scalar(b, 2, x)), narrow)
+    return b.mul(half, scalar(b, 2, x))
 
 
-#: atan by argument reduction to |t| <= tan(pi/8) and a minimax polynomial (Cephes `atanf`, absolute error below 1 ULP of f32).
+#: atan by argument reduction to |t| <= tan(pi/8) and a minimax polynomial (Cephes `atanf`, error below 1 ULP of f32).
 _ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
 
 
-@decomposes("atan")
+@decomposes("atan", rounds=True)
 def atan(b: Builder, node: Node) -> Value:
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     if x.dtype.bits > 32:
         return Declined("arc tangent in f64 has no exact decomposition")
     a, one = b.abs(x), scalar(b, 1, x)
-    big, middle = b.greater(a, scalar(b, math.tan(3 * math.pi / 8), x)), b.greater(a, scalar(b, math.tan(math.pi / 8), x))
+    big, middle = (
+        b.greater(a, scalar(b, math.tan(3 * math.pi / 8), x)),
+        b.greater(a, scalar(b, math.tan(math.pi / 8), x)),
+    )
     safe = b.where(big, a, one)
     t = b.where(big, b.neg(b.div(one, safe)), b.where(middle, b.div(b.sub(a, one), b.add(a, one)), a))
     offset = b.where(big, scalar(b, math.pi / 2, x), b.where(middle, scalar(b, math.pi / 4, x), scalar(b, 0, x)))
     z = b.mul(t, t)
     poly = b.add(b.mul(b.mul(_horner(b, z, _ATAN), z), t), t)
     y = b.add(offset, poly)
-    return narrowed(b, b.where(b.less(x, scalar(b, 0, x)), b.neg(y), y), narrow)
+    return b.where(b.less(x, scalar(b, 0, x)), b.neg(y), y)
 
 
-@decomposes("atan2")
+@decomposes("atan2", rounds=True)
 def atan2(b: Builder, node: Node) -> Value:
     """atan(y / x), turned by pi in the left half plane; along the y axis a quarter turn. Zeros count as positive."""
-    (y, x), narrow = widened(b, *node.operands)
+    y, x = node.operands
     zero, pi = scalar(b, 0, x), scalar(b, math.pi, x)
     vertical = b.equal(x, zero)
     angle = b.atan(b.div(y, b.where(vertical, scalar(b, 1, x), x)))
     turn = b.where(b.less(y, zero), b.neg(pi), pi)
     plane = b.where(b.less(x, zero), b.add(angle, turn), angle)
     upright = b.mul(b.sign(y), scalar(b, math.pi / 2, x))
-    return narrowed(b, b.where(vertical, upright, plane), narrow)
+    return b.where(vertical, upright, plane)
 
 
 #: erf on [-4, 4] as a ratio of polynomials (the f32 approximation of Eigen and XLA, a few ULP of f32).
@@ -223,20 +224,20 @@ def _horner(b: Builder, z: Value, coefficients: tuple[float, ...]) -> Value:
     return total
 
 
-@decomposes("erf")
+@decomposes("erf", rounds=True)
 def erf(b: Builder, node: Node) -> Value:
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     if x.dtype.bits > 32:
         return Declined("the error function in f64 has no exact decomposition")
     t = b.clip(x, scalar(b, -4, x), scalar(b, 4, x))
     z = b.mul(t, t)
-    return narrowed(b, b.div(b.mul(t, _horner(b, z, _ERF_TOP)), _horner(b, z, _ERF_BOTTOM)), narrow)
+    return b.div(b.mul(t, _horner(b, z, _ERF_TOP)), _horner(b, z, _ERF_BOTTOM))
 
 
 # ---------------------------------------------------------------------------------------- integers, order, logic
 
 
-@decomposes("floor_div")
+@decomposes("floor_div", rounds=True)
 def floor_div(b: Builder, node: Node) -> Value:
     """Integers: truncated, less one where signs differ and a rest is left."""
     x, y = node.operands

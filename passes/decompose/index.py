@@ -7,7 +7,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.types import I64
 from ...ir.value import Node, Value
-from .rules import Declined, Size, decomposes, reshape_to, shape_of, sizes, static
+from .rules import Declined, decomposes, shape_of, sizes
 
 
 def _as_i64(b: Builder, x: Value) -> Value:
@@ -60,11 +60,6 @@ def gather_nd(b: Builder, node: Node) -> Value | Declined:
     return b.gather_nd(x, b.concat(*columns, _as_i64(b, indices), axis=rank - 1))
 
 
-@decomposes("scatter_nd")
-def scatter_nd(b: Builder, node: Node) -> Value | Declined:
-    return Declined("")
-
-
 @decomposes("gather")
 def gather(b: Builder, node: Node) -> Value | Declined:
     """One known index of a known axis is a slice."""
@@ -107,6 +102,3 @@ def compress(b: Builder, node: Node) -> Value:
         x, axis = b.reshape(x, (-1,)), 0
     places = b.reshape(b.non_zero(cond), (-1,))
     return b.gather(x, places, axis=axis % x.rank)
-
-
-__all__ = ["Size", "reshape_to", "static"]

@@ -70,7 +70,7 @@ def conv_integer(b: Builder, node: Node) -> Value | Declined:
 
 
 def _parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
-    """Labels of each operand and of the result; the dims of an ellipsis get labels of their own (A, B ... from the right)."""
+    """Labels of each operand and of the result; dims of an ellipsis get labels of their own, from the right."""
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
@@ -153,12 +153,13 @@ def _reshape_merged(b: Builder, value: Value, parts: list) -> Value:
     known = [p.value.shape[p.axis] if isinstance(p, Size) else p for p in parts]
     if all(type(d) is int for d in known) and known.count(-1) == 1 and 0 not in known:
         return b.reshape(value, tuple(known))
-    return reshape_to(b, value, [p for p in parts]) if parts.count(-1) == 0 else _with_minus_one(b, value, parts)
+    return _with_minus_one(b, value, parts)
 
 
 def _with_minus_one(b: Builder, value: Value, parts: list) -> Value:
     pieces = [
-        b.shape(value, start=p.axis, end=p.axis + 1) if isinstance(p, Size) else b.const(np.asarray([p], np.int64)) for p in parts
+        b.shape(value, start=p.axis, end=p.axis + 1) if isinstance(p, Size) else b.const(np.asarray([p], np.int64))
+        for p in parts
     ]
     return b.reshape(value, b.concat(*pieces, axis=0))
 
@@ -177,7 +178,9 @@ def _contract(b: Builder, x: _Term, y: _Term, keep: set[str]) -> _Term | None:
     rows = "".join(c for c in x.labels if c not in both)
     columns = "".join(c for c in y.labels if c not in both)
     if not rows and not columns and not inner:
-        value = b.mul(_arranged(b, x, batch, "", "") if batch else x.value, _arranged(b, y, batch, "", "") if batch else y.value)
+        value = b.mul(
+            _arranged(b, x, batch, "", "") if batch else x.value, _arranged(b, y, batch, "", "") if batch else y.value
+        )
         return _Term(b.squeeze(value, (-2, -1)) if batch else value, batch)
     product = b.matmul(_arranged(b, x, batch, rows, inner), _arranged(b, y, batch, inner, columns))
     parts: list[int | Size] = [Size(product, i) for i in range(len(batch))]

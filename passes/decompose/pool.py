@@ -8,25 +8,18 @@ import numpy as np
 
 from ...ir.builder import Builder
 from ...ir.ops.window import Window, output_sizes, resolve_pads, window
-from ...ir.types import I64
 from ...ir.value import Node, Value
 from .rules import (
     Declined,
-    Size,
     along_axis,
-    back_to_last,
-    channels_first,
     decomposes,
     flat_size,
-    narrowed,
-    reshape_to,
     scalar,
     shape_of,
     sizes,
     slice_axis,
     spatial_axes,
     static,
-    widened,
 )
 
 
@@ -34,7 +27,13 @@ def geometry(node: Node) -> tuple[Window, tuple] | None:
     """The window of a pool with explicit pads, and the spatial sizes; None when auto padding meets unknown sizes."""
     x = node.operands[0]
     spatial = tuple(x.shape[a] for a in spatial_axes(x.rank, node.attr("channels_last")))
-    made = window(node.attr("kernel_shape"), node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
+    made = window(
+        node.attr("kernel_shape"),
+        node.attr("strides"),
+        node.attr("pads"),
+        node.attr("dilations"),
+        node.attr("auto_pad"),
+    )
     if made.auto_pad != "explicit" and not static(*spatial):
         return None
     return resolve_pads(made, spatial), spatial
@@ -53,7 +52,9 @@ def overhang(made: Window, spatial: tuple, ceil_mode: bool) -> tuple[int, ...]:
     )
 
 
-def padded(b: Builder, x: Value, begins: tuple[int, ...], ends: tuple[int, ...], value: float, channels_last: bool) -> Value:
+def padded(
+    b: Builder, x: Value, begins: tuple[int, ...], ends: tuple[int, ...], value: float, channels_last: bool
+) -> Value:
     """`x` with constant borders on its spatial axes."""
     if not any(begins) and not any(ends):
         return x
@@ -85,7 +86,11 @@ def max_pool(b: Builder, node: Node) -> Value | Declined:
         return Declined("padding depends on sizes that are not known")
     made, spatial = found
     over = overhang(made, spatial, node.attr("ceil_mode"))
-    if not any((*made.begins, *made.ends, *over)) and node.attr("auto_pad") == "explicit" and not node.attr("ceil_mode"):
+    if (
+        not any((*made.begins, *made.ends, *over))
+        and node.attr("auto_pad") == "explicit"
+        and not node.attr("ceil_mode")
+    ):
         return Declined("")
     ends = tuple(e + o for e, o in zip(made.ends, over, strict=True))
     bordered = padded(b, x, made.begins, ends, lowest(x.dtype), node.attr("channels_last"))
@@ -119,17 +124,17 @@ def _counts(made: Window, spatial: tuple[int, ...], ends: tuple[int, ...], inclu
     return total
 
 
-@decomposes("average_pool")
+@decomposes("average_pool", rounds=True)
 def average_pool(b: Builder, node: Node) -> Value | Declined:
     """A border of zeros, a plain pool, and each window's own count where that differs from the kernel's."""
-    (x,), narrow = widened(b, node.operands[0])
+    x = node.operands[0]
     found = geometry(node)
     if found is None:
         return Declined("padding depends on sizes that are not known")
     made, spatial = found
     last, include = node.attr("channels_last"), node.attr("count_include_pad")
     if not any((*made.begins, *made.ends)) and node.attr("auto_pad") == "explicit" and not node.attr("ceil_mode"):
-        return Declined("") if max(made.dilations) == 1 else _dilated_mean(b, node, x, made, narrow)
+        return Declined("") if max(made.dilations) == 1 else _dilated_mean(b, node, x, made)
     even = include and not node.attr("ceil_mode")
     if not even and not static(*spatial):
         return Declined("the divisors depend on sizes that are not known")
@@ -141,10 +146,10 @@ def average_pool(b: Builder, node: Node) -> Value | Declined:
         if not (ratio == 1).all():
             shaped = ratio[..., None] if last else ratio
             y = b.mul(y, b.const(shaped.astype(x.dtype.numpy)))
-    return narrowed(b, y, narrow)
+    return y
 
 
-def _dilated_mean(b: Builder, node: Node, x: Value, made: Window, narrow) -> Value | Declined:
+def _dilated_mean(b: Builder, node: Node, x: Value, made: Window) -> Value | Declined:
     """A depthwise convolution with equal weights."""
     channels = x.shape[-1 if node.attr("channels_last") else 1]
     if type(channels) is not int:
@@ -152,13 +157,13 @@ def _dilated_mean(b: Builder, node: Node, x: Value, made: Window, narrow) -> Val
     count = math.prod(made.kernel)
     weight = b.const(np.full((channels, 1, *made.kernel), 1 / count, x.dtype.numpy))
     attrs = {"strides": made.strides, "dilations": made.dilations, "groups": channels}
-    return narrowed(b, b.conv(x, weight, **attrs, channels_last=node.attr("channels_last")), narrow)
+    return b.conv(x, weight, **attrs, channels_last=node.attr("channels_last"))
 
 
-@decomposes("lp_pool")
+@decomposes("lp_pool", rounds=True)
 def lp_pool(b: Builder, node: Node) -> Value | Declined:
     """(sum of |x|^p)^(1/p): the mean over each window times the window's size, padding counted as the zeros it is."""
-    (x,), narrow = widened(b, node.operands[0])
+    x = node.operands[0]
     found = geometry(node)
     if found is None or (node.attr("ceil_mode") and not static(*found[1])):
         return Declined("padding depends on sizes that are not known")
@@ -167,7 +172,7 @@ def lp_pool(b: Builder, node: Node) -> Value | Declined:
     ends = tuple(e + o for e, o in zip(made.ends, over, strict=True))
     power = padded(b, _power(b, x, node.attr("p")), made.begins, ends, 0, node.attr("channels_last"))
     total = b.mul(b.average_pool(power, **_plain_attrs(node, made)), scalar(b, math.prod(made.kernel), x))
-    return narrowed(b, _root(b, total, node.attr("p")), narrow)
+    return _root(b, total, node.attr("p"))
 
 
 def _power(b: Builder, x: Value, p: int) -> Value:
@@ -195,12 +200,12 @@ def global_max_pool(b: Builder, node: Node) -> Value:
     return b.reduce_max(x, spatial_axes(x.rank, node.attr("channels_last")), keepdims=True)
 
 
-@decomposes("global_lp_pool")
+@decomposes("global_lp_pool", rounds=True)
 def global_lp_pool(b: Builder, node: Node) -> Value:
-    (x,), narrow = widened(b, *node.operands)
+    (x,) = node.operands
     p = node.attr("p")
     total = b.reduce_sum(_power(b, x, p), spatial_axes(x.rank, node.attr("channels_last")), keepdims=True)
-    return narrowed(b, _root(b, total, p), narrow)
+    return _root(b, total, p)
 
 
 def _even_window(node: Node) -> dict | None:
@@ -218,7 +223,7 @@ def _bounds(size: int, out: int) -> list[tuple[int, int]]:
     return [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
 
 
-@decomposes("adaptive_average_pool")
+@decomposes("adaptive_average_pool", rounds=True)
 def adaptive_average_pool(b: Builder, node: Node) -> Value | Declined:
     """A plain pool where sizes divide; else one averaging matrix per axis. To one element: a mean, of any size."""
     x, wanted = node.operands[0], node.attr("output_size")
@@ -228,7 +233,7 @@ def adaptive_average_pool(b: Builder, node: Node) -> Value | Declined:
     even = _even_window(node)
     if even is not None:
         return b.average_pool(x, **even)
-    (y,), narrow = widened(b, x)
+    y = x
     for axis, out in zip(spatial_axes(x.rank, last), wanted, strict=True):
         size = x.shape[axis]
         if type(size) is not int:
@@ -237,7 +242,7 @@ def adaptive_average_pool(b: Builder, node: Node) -> Value | Declined:
         for row, (start, end) in enumerate(_bounds(size, out)):
             matrix[row, start:end] = 1 / (end - start)
         y = along_axis(b, y, axis, matrix)
-    return narrowed(b, y, narrow)
+    return y
 
 
 @decomposes("adaptive_max_pool")
@@ -261,16 +266,23 @@ def adaptive_max_pool(b: Builder, node: Node) -> Value | Declined:
 
 @decomposes("max_unpool")
 def max_unpool(b: Builder, node: Node) -> Value | Declined:
-    """Scattered into flat zeros."""
-    x, indices = node.operands[:2]
-    shape = node.result.shape
-    if shape is None or not static(*shape[2:]):
+    """Scattered into flat zeros of the size that the window implies; a larger output holds that at its origin."""
+    x, indices, target = (*node.operands, None)[:3]
+    made = window(node.attr("kernel_shape"), node.attr("strides"), node.attr("pads"))
+    if not static(*x.shape[2:]) or (target is not None and target.ints() is None):
         return Declined("the output size is not known")
-    parts = [Size(x, 0) if type(shape[0]) is not int else shape[0], Size(x, 1) if type(shape[1]) is not int else shape[1]]
-    parts += list(shape[2:])
+    implied = tuple(
+        (size - 1) * made.strides[i] + made.kernel[i] - made.begins[i] - made.ends[i]
+        for i, size in enumerate(x.shape[2:])
+    )
+    parts = [*sizes(x, (0, 1)), *implied]
     zeros = b.constant_of_shape(flat_size(b, parts), value=0.0, to=x.dtype)
     flat = b.scatter_elements(zeros, b.reshape(indices, (-1,)), b.reshape(x, (-1,)), axis=0)
-    return b.reshape(flat, shape_of(b, parts))
+    y = b.reshape(flat, shape_of(b, parts))
+    if target is None:
+        return y
+    more = tuple(want - have for want, have in zip(target.ints()[2:], implied, strict=True))
+    return padded(b, y, (0,) * len(more), more, 0, False)
 
 
 # ------------------------------------------------------------------------------------------------- convolutions
@@ -294,7 +306,7 @@ def conv(b: Builder, node: Node) -> Value | Declined:
 
 
 def conv_window(node: Node) -> Window | None:
-    """The window of a conv with explicit pads; None when automatic padding meets unknown sizes or the kernel is unknown."""
+    """The window of a conv with explicit pads; None when automatic padding meets unknown sizes."""
     x, w = node.operands[:2]
     kernel = w.shape[2:]
     spatial = tuple(x.shape[a] for a in spatial_axes(x.rank, node.attr("channels_last")))
@@ -313,6 +325,3 @@ def conv_transpose(b: Builder, node: Node) -> Value | Declined:
         return Declined("")
     column = bias if node.attr("channels_last") else b.reshape(bias, (-1, *[1] * (x.rank - 2)))
     return b.add(b.conv_transpose(x, w, **dict(node.attrs)), column)
-
-
-__all__ = ["I64", "back_to_last", "channels_first", "conv_window", "geometry", "lowest", "padded", "reshape_to", "sizes"]

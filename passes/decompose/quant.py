@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ml_dtypes
-import numpy as np
 
 from ...ir.builder import Builder
-from ...ir.types import F32, F64, I32, U8, DType
+from ...ir.types import F32, F64, U8, DType
 from ...ir.value import Node, Value
 from .rules import Declined, decomposes, scalar, static
 
@@ -112,6 +111,3 @@ def dynamic_quantize(b: Builder, node: Node) -> tuple[Value, ...]:
     offset = b.round(b.clip(b.sub(zero, b.div(low, safe)), zero, steps))
     y = b.clip(b.add(b.round(b.div(x, safe)), offset), zero, steps)
     return b.cast(y, to=U8), safe, b.cast(offset, to=U8)
-
-
-__all__ = ["I32", "np", "spread_blocks"]

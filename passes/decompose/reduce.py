@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from ...ir.builder import Builder
-from ...ir.types import BOOL, I32, I64
+from ...ir.types import I32
 from ...ir.value import Node, Value
-from .rules import Declined, Size, decomposes, flat_size, moved_last, narrowed, scalar, shape_of, slice_axis, transposed, widened
+from .rules import Declined, Size, decomposes, flat_size, moved_last, scalar, shape_of, slice_axis, transposed
 
 
 def _again(b: Builder, name: str, node: Node, x: Value) -> Value:
@@ -31,37 +31,37 @@ def reduced_axes(node: Node) -> tuple[int, ...] | None:
     return tuple(sorted(a % x.rank for a in given))
 
 
-@decomposes("reduce_sum_square")
+@decomposes("reduce_sum_square", rounds=True)
 def sum_square(b: Builder, node: Node) -> Value:
-    (x,), narrow = widened(b, node.operands[0])
-    return narrowed(b, _again(b, "reduce_sum", node, b.mul(x, x)), narrow)
+    x = node.operands[0]
+    return _again(b, "reduce_sum", node, b.mul(x, x))
 
 
-@decomposes("reduce_l1")
+@decomposes("reduce_l1", rounds=True)
 def l1(b: Builder, node: Node) -> Value:
     return _again(b, "reduce_sum", node, b.abs(node.operands[0]))
 
 
-@decomposes("reduce_l2")
+@decomposes("reduce_l2", rounds=True)
 def l2(b: Builder, node: Node) -> Value | Declined:
-    (x,), narrow = widened(b, node.operands[0])
+    x = node.operands[0]
     if not x.dtype.is_float:
         return Declined("the root of an integer sum is not decomposed")
-    return narrowed(b, b.sqrt(_again(b, "reduce_sum", node, b.mul(x, x))), narrow)
+    return b.sqrt(_again(b, "reduce_sum", node, b.mul(x, x)))
 
 
-@decomposes("reduce_log_sum")
+@decomposes("reduce_log_sum", rounds=True)
 def log_sum(b: Builder, node: Node) -> Value | Declined:
-    (x,), narrow = widened(b, node.operands[0])
+    x = node.operands[0]
     if not x.dtype.is_float:
         return Declined("the logarithm of an integer sum is not decomposed")
-    return narrowed(b, b.log(_again(b, "reduce_sum", node, x)), narrow)
+    return b.log(_again(b, "reduce_sum", node, x))
 
 
-@decomposes("reduce_log_sum_exp")
+@decomposes("reduce_log_sum_exp", rounds=True)
 def log_sum_exp(b: Builder, node: Node) -> Value | Declined:
     """m + log(sum(exp(x - m))) with m the maximum (0 where that is infinite)."""
-    (x,), narrow = widened(b, node.operands[0])
+    x = node.operands[0]
     axes = reduced_axes(node)
     if not x.dtype.is_float or axes is None:
         return Declined("integers and computed axes are not decomposed")
@@ -71,40 +71,39 @@ def log_sum_exp(b: Builder, node: Node) -> Value | Declined:
     total = b.add(b.log(b.reduce_sum(power, axes, keepdims=True) if axes else power), peak)
     if axes and not node.attr("keepdims"):
         total = b.squeeze(total, axes)
-    return narrowed(b, total, narrow)
+    return total
 
 
-@decomposes("reduce_mean")
+@decomposes("reduce_mean", rounds=True)
 def mean(b: Builder, node: Node) -> Value | Declined:
-    (x,), narrow = widened(b, node.operands[0])
+    x = node.operands[0]
     axes = reduced_axes(node)
     if axes is None or not x.dtype.is_float:
         return Declined("means of integers or over computed axes are not decomposed")
     count = flat_size(b, [Size(x, a) for a in axes])
     number = b.cast(b.reshape(count, ()), to=x.dtype)
-    return narrowed(b, b.div(_again(b, "reduce_sum", node, x), number), narrow)
+    return b.div(_again(b, "reduce_sum", node, x), number)
 
 
 @decomposes("reduce_all")
 def all_(b: Builder, node: Node) -> Value:
-    """The minimum of zeros and ones."""
-    return b.cast(_again(b, "reduce_min", node, b.cast(node.operands[0], to=I32)), to=BOOL)
+    """The minimum of zeros and ones is above 0, as that of nothing is."""
+    return b.greater(_again(b, "reduce_min", node, b.cast(node.operands[0], to=I32)), b.const(np.asarray(0, np.int32)))
 
 
 @decomposes("reduce_any")
 def any_(b: Builder, node: Node) -> Value:
-    return b.cast(_again(b, "reduce_max", node, b.cast(node.operands[0], to=I32)), to=BOOL)
+    return b.greater(_again(b, "reduce_max", node, b.cast(node.operands[0], to=I32)), b.const(np.asarray(0, np.int32)))
 
 
-@decomposes("reduce_prod")
+@decomposes("reduce_prod", rounds=True)
 def prod(b: Builder, node: Node) -> Value | Declined:
     """A chain of products, one axis after the other, for lengths that are known and small."""
     x = node.operands[0]
     axes = reduced_axes(node)
     if axes is None or any(type(x.shape[a]) is not int for a in axes) or sum(x.shape[a] for a in axes) > 256:
         return Declined("products over unknown or more than 256 elements are not unrolled")
-    y, narrow = widened(b, x)
-    y = y[0]
+    y = x
     for axis in axes:
         if x.shape[axis] == 0:
             return Declined("an empty product is not decomposed")
@@ -114,7 +113,7 @@ def prod(b: Builder, node: Node) -> Value | Declined:
             y = b.mul(y, part)
     if axes and not node.attr("keepdims"):
         y = b.squeeze(y, axes)
-    return narrowed(b, y, narrow)
+    return y
 
 
 @decomposes("arg_max", "arg_min")
@@ -123,7 +122,9 @@ def arg(b: Builder, node: Node) -> Value | Declined:
     x = node.operands[0]
     axis = node.attr("axis") % max(x.rank, 1)
     if node.attr("select_last_index"):
-        found = b.call(node.name, (b.reverse(x, axes=(axis,)),), {"axis": axis, "keepdims": node.attr("keepdims")}).results[0]
+        found = b.call(
+            node.name, (b.reverse(x, axes=(axis,)),), {"axis": axis, "keepdims": node.attr("keepdims")}
+        ).results[0]
         last = shape_of(b, [Size(x, axis)])
         length = b.const(np.asarray(last[0])) if isinstance(last, tuple) else b.reshape(last, ())
         return b.sub(b.sub(length, b.const(np.asarray(1))), found)
@@ -140,7 +141,9 @@ def topk(b: Builder, node: Node) -> tuple[Value | None, ...] | Declined:
     axis = node.attr("axis") % x.rank
     if axis != x.rank - 1:
         perm, back = moved_last(x.rank, axis)
-        values, indices = b.topk(transposed(b, x, perm), k, axis=-1, largest=node.attr("largest"), sorted=node.attr("sorted"))
+        values, indices = b.topk(
+            transposed(b, x, perm), k, axis=-1, largest=node.attr("largest"), sorted=node.attr("sorted")
+        )
         return transposed(b, values, back), transposed(b, indices, back)
     if node.attr("largest"):
         return Declined("")
@@ -149,7 +152,7 @@ def topk(b: Builder, node: Node) -> tuple[Value | None, ...] | Declined:
     return mirror(values), indices
 
 
-@decomposes("cumsum", "cumprod")
+@decomposes("cumsum", "cumprod", rounds=True)
 def cumulate(b: Builder, node: Node) -> Value | Declined:
     """reverse: between two reversals; exclusive: shifted by one neutral element."""
     x, axis_value = node.operands
@@ -159,7 +162,9 @@ def cumulate(b: Builder, node: Node) -> Value | Declined:
     axis = axes[0] % x.rank
     plain = {"exclusive": False, "reverse": False}
     if node.attr("reverse"):
-        turned = b.call(node.name, (b.reverse(x, axes=(axis,)), axis_value), plain | {"exclusive": node.attr("exclusive")})
+        turned = b.call(
+            node.name, (b.reverse(x, axes=(axis,)), axis_value), plain | {"exclusive": node.attr("exclusive")}
+        )
         return b.reverse(turned.results[0], axes=(axis,))
     if node.attr("exclusive"):
         neutral = scalar(b, 0 if node.name == "cumsum" else 1, x)
@@ -169,16 +174,12 @@ def cumulate(b: Builder, node: Node) -> Value | Declined:
         return b.call(node.name, (head, axis_value), plain).results[0]
     length = x.shape[axis]
     if node.name == "cumsum" and x.dtype.is_float and type(length) is int and length <= 4096:
-        (wide,), narrow = widened(b, x)
         perm, back = moved_last(x.rank, axis)
-        triangle = b.const(np.triu(np.ones((length, length))).astype(wide.dtype.numpy))
-        return narrowed(b, transposed(b, b.matmul(transposed(b, wide, perm), triangle), back), narrow)
+        triangle = b.const(np.triu(np.ones((length, length))).astype(x.dtype.numpy))
+        return transposed(b, b.matmul(transposed(b, x, perm), triangle), back)
     return Declined("")
 
 
 @decomposes("size")
 def size(b: Builder, node: Node) -> Value:
     return b.reduce_prod(b.shape(node.operands[0]), (0,), keepdims=False)
-
-
-__all__ = ["I64", "reduced_axes"]

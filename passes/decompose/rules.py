@@ -5,13 +5,14 @@
         (x,) = node.operands
         return b.mul(x, b.sigmoid(x))
 
-A rule builds in front of `node` and returns one value per result (None for a result that nothing uses), or `Declined` with
-the reason why it cannot. It never edits `node`; what it built is dropped when it declines. Rules are exact but for rounding:
-each step rounds once to its dtype, and half floats compute in f32 where the rich op accumulates.
+A rule builds in front of `node` and returns one value per result (None for a result that nothing uses), or `Declined`
+with the reason why it cannot. It never edits `node`; what it built is dropped when it declines. Rules are exact but for
+rounding: each step rounds once to its dtype, and half floats go through f32 where that would be felt (`rounds=True`).
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -52,15 +53,50 @@ Rule = Callable[[Builder, Node], Outcome]
 DECOMPOSITIONS: dict[str, Rule] = {}
 
 
-def decomposes(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ops by name."""
+def decomposes(*names: str, rounds: bool = False) -> Callable[[Rule], Rule]:
+    """Register a rule for ops by name.
+
+    `rounds`: the rule rounds more than once, so a node on half floats first becomes the same node on f32 between casts.
+    """
 
     def register(rule: Rule) -> Rule:
+        made = _through_f32(rule) if rounds else rule
         for name in names:
-            DECOMPOSITIONS[name] = rule
+            DECOMPOSITIONS[name] = made
         return rule
 
     return register
+
+
+def _through_f32(rule: Rule) -> Rule:
+    @functools.wraps(rule)
+    def widened(b: Builder, node: Node) -> Outcome:
+        return rule(b, node) if half_float(node) is None else in_f32(b, node)
+
+    return widened
+
+
+def half_float(node: Node) -> DType | None:
+    """The half-float dtype that a node computes in."""
+    return next((v.dtype for v in node.inputs() if v.dtype in (F16, BF16)), None)
+
+
+def in_f32(b: Builder, node: Node) -> tuple[Value | None, ...]:
+    """The same node on operands widened from half floats to f32, its results rounded back."""
+    made = b.call(node.name, [_wide(b, v) for v in node.operands], dict(node.attrs))
+    return tuple(_rounded(b, new, old) for new, old in zip(made.results, node.results, strict=True))
+
+
+def _wide(b: Builder, value: Value | None) -> Value | None:
+    if value is None or value.dtype not in (F16, BF16):
+        return value
+    return b.const(value.array().astype(np.float32)) if value.is_const else b.cast(value, to=F32)
+
+
+def _rounded(b: Builder, new: Value, old: Value) -> Value | None:
+    if not old.n_uses:
+        return None
+    return new if new.dtype is old.dtype else b.cast(new, to=old.dtype)
 
 
 def load() -> dict[str, Rule]:
@@ -76,19 +112,6 @@ def load() -> dict[str, Rule]:
 def scalar(b: Builder, number: float, like: Value) -> Value:
     """A rank-0 constant in the dtype of `like`."""
     return b.const(np.asarray(number, like.dtype.numpy))
-
-
-def widened(b: Builder, *values: Value | None) -> tuple[list[Value | None], DType | None]:
-    """Half floats as f32, with the dtype to return to (None when nothing had to change)."""
-    narrow = next((v.dtype for v in values if v is not None and v.dtype in (F16, BF16)), None)
-    if narrow is None:
-        return list(values), None
-    return [b.cast(v, to=F32) if v is not None and v.dtype is narrow else v for v in values], narrow
-
-
-def narrowed(b: Builder, value: Value, narrow: DType | None) -> Value:
-    """Back to the dtype that `widened` left."""
-    return value if narrow is None else b.cast(value, to=narrow)
 
 
 def axes_from(axis: int, rank: int) -> tuple[int, ...]:
@@ -155,7 +178,7 @@ def reshape_to(b: Builder, x: Value, parts: Sequence[int | Size]) -> Value:
     unknown = [i for i, d in enumerate(known) if type(d) is not int]
     if len(unknown) == 1 and 0 not in known:
         return b.reshape(x, tuple(-1 if i in unknown else d for i, d in enumerate(known)))
-    return b.reshape(x, shape_of(b, parts))
+    return b.reshape(x, shape_of(b, parts), allowzero=0 in known)
 
 
 def slice_axis(b: Builder, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:

@@ -196,8 +196,13 @@ def reverse_sequence(b: Builder, node: Node) -> Value | Declined:
     return b.gather_elements(x, b.expand(source, shape_of(b, sizes(x))), axis=time)
 
 
-def _source_positions(mode: str, size: int, begin: int, end: int) -> np.ndarray:
-    """Where each element along a padded axis comes from (begin and end may be negative: they crop)."""
+def _source_positions(mode: str, length: int, begin: int, end: int) -> np.ndarray:
+    """Where each element along a padded axis comes from; negative pads crop first, the border repeats what is left."""
+    first, size = max(-begin, 0), length + min(begin, 0) + min(end, 0)
+    return first + _bordered(mode, size, max(begin, 0), max(end, 0))
+
+
+def _bordered(mode: str, size: int, begin: int, end: int) -> np.ndarray:
     at = np.arange(-begin, size + end)
     if mode == "edge":
         return np.clip(at, 0, size - 1)
@@ -238,14 +243,13 @@ def pad(b: Builder, node: Node) -> Value | Declined:
         if begin == end == 0:
             continue
         if type(x.shape[axis]) is not int:
-            return _dynamic_border(b, node, x, pairs, mode)
+            return _dynamic_border(b, node.operands[0], pairs, mode)
         x = b.gather(x, b.const(_source_positions(mode, x.shape[axis], begin, end)), axis=axis)
     return x
 
 
-def _dynamic_border(b: Builder, node: Node, x: Value, pairs: tuple, mode: str) -> Value | Declined:
+def _dynamic_border(b: Builder, x: Value, pairs: tuple, mode: str) -> Value | Declined:
     """Edges of unknown lengths: slices from both ends, turned round for reflect."""
-    x = node.operands[0]
     for axis, (begin, end) in enumerate(pairs):
         if begin < 0 or end < 0:
             return Declined("cropping an axis of unknown length")
@@ -256,7 +260,6 @@ def _dynamic_border(b: Builder, node: Node, x: Value, pairs: tuple, mode: str) -
 
 
 def _edges(b: Builder, x: Value, axis: int, begin: int, end: int, mode: str) -> tuple[Value | None, Value | None]:
-    least = np.iinfo(np.int64).min
     far = np.iinfo(np.int64).max
     if mode == "wrap":
         return (
@@ -269,7 +272,6 @@ def _edges(b: Builder, x: Value, axis: int, begin: int, end: int, mode: str) -> 
             b.slice(x, (-2,), (-2 - end,), (axis,), (-1,)) if end else None,
         )
     first, last = b.slice(x, (0,), (1,), (axis,)), b.slice(x, (-1,), (far,), (axis,))
-    assert least < 0
     return b.concat(*[first] * begin, axis=axis) if begin else None, b.concat(*[last] * end, axis=axis) if end else None
 
 
@@ -289,7 +291,9 @@ def _constant_border(b: Builder, x: Value, pairs: tuple, value: Value) -> Value:
 
 def _block(b: Builder, x: Value, axis: int, length: int, value: Value) -> Value:
     """`value` in the shape of `x`, but `length` along `axis`."""
-    return b.expand(b.reshape(value, (1,) * x.rank), shape_of(b, [length if i == axis else s for i, s in enumerate(sizes(x))]))
+    return b.expand(
+        b.reshape(value, (1,) * x.rank), shape_of(b, [length if i == axis else s for i, s in enumerate(sizes(x))])
+    )
 
 
 @decomposes("trilu")

@@ -5,10 +5,10 @@
     %p = reduce_mean(%z, [2, 3])                               %z = relu(%y)
                                                                %p = reduce_mean(%z, [1, 2])
 
-Every value gets two candidate orders: its logical one, and the one that spreads to it from the nearest spatial op through
-ops that can follow (`rules`). One binary variable per node chooses; the cost is the bytes moved by the transposes at the
-borders, fan-out paid once; a minimum cut finds the cheapest choice. Existing transposes become names of the same data and
-vanish. Interfaces keep the user's order, weights the canonical one. Numerics: exact.
+Every value gets two candidate orders: its logical one, and the one that spreads to it from the nearest spatial op
+through ops that can follow (`rules`). One binary variable per node chooses; the cost is the bytes moved by the
+transposes at the borders, fan-out paid once; a minimum cut finds the cheapest choice. Existing transposes become names
+of the same data and vanish. Interfaces keep the user's order, weights the canonical one. Numerics: exact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.dims import Dim, evaluate, symbols
 from ...ir.graph import Graph, Module
-from ...ir.opdef import PURE, SPATIAL
+from ...ir.opdef import SPATIAL
+from ...ir.tensor import LazyTensor
 from ...ir.value import Node, Value
 from .flatten import absorb_flatten, feeds_products
 from .mincut import BinaryEnergy
@@ -237,7 +238,7 @@ class _Rebuild:
         """The data of `value` in the order `perm` (None: as the logical value)."""
         wanted = identity(value.rank or 0) if perm is None else perm
         if value.is_const:
-            return value if wanted == identity(len(wanted)) else turned_constant(b, value, wanted)
+            return value if wanted == identity(len(wanted)) else self._turned(b, value, wanted)
         data, made = self.place.get(value, (value, identity(value.rank or 0)))
         if made == wanted:
             return data
@@ -245,6 +246,12 @@ class _Rebuild:
         if found is None:
             step = tuple(inverse(made)[axis] for axis in wanted)
             found = self.copies[value, wanted] = turned(b, data, step)
+        return found
+
+    def _turned(self, b: Builder, value: Value, perm: Order) -> Value:
+        found = self.copies.get((value, perm))
+        if found is None:
+            found = self.copies[value, perm] = turned_constant(b, value, perm)
         return found
 
 
@@ -258,11 +265,10 @@ def turned(b: Builder, value: Value, perm: Order) -> Value:
 
 def turned_constant(b: Builder, value: Value, perm: Order) -> Value:
     """A constant transposed at compile time; a named weight keeps its name and says where it came from."""
-    from ...ir.lazy import transposed
-
     weight = value.weight
     if weight is not None and weight.role != "const":
-        return b.const(transposed(weight.tensor, perm), key=weight.key, role=weight.role, origin=f"transpose {list(perm)}")
+        tensor = LazyTensor("transpose", (weight.tensor,), {"perm": perm})
+        return b.const(tensor, key=weight.key, role=weight.role, origin=f"transpose {list(perm)}")
     return b.const(np.ascontiguousarray(value.array().transpose(perm)))
 
 
@@ -303,6 +309,3 @@ def _bytes(value: Value) -> int:
     for dim in value.shape or ():
         count *= dim if type(dim) is int else max(1, evaluate(dim, dict.fromkeys(symbols(dim), _SYMBOL_SIZE)))
     return max(1, count * (value.dtype.bits if value.dtype else 32) // 8)
-
-
-__all__ = ["PURE", "Graph", "assign_layout"]

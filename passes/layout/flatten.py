@@ -1,4 +1,4 @@
-"""Flatten in front of a product with constant weights: the weight rows change places once, at compile time, not the data.
+"""Flatten before a product with constant weights: the weight rows change places once, at compile time, not the data.
 
     %t = transpose(%x) {perm = [0, 3, 1, 2]}                        %f = reshape(%x, [-1, 48])
     %f = reshape(%t, [-1, 48])                            ->        %y = gemm(%f, %w_rows_permuted)

@@ -14,7 +14,7 @@ from ...ir.builder import Builder
 from ...ir.dims import Dim
 from ...ir.opdef import ELEMENTWISE
 from ...ir.value import Node, Value
-from .spaces import SPACES, Order, Port, Space, again, identity, inverse, moved, moves, port_perm, singles
+from .spaces import SPACES, Order, Port, Space, again, inverse, moved, moves, port_perm, singles
 
 
 def space_of(node: Node) -> Space | None:
@@ -50,7 +50,7 @@ def _rebuild_elementwise(b: Builder, node: Node, operands: list[Value | None], o
     place = inverse(order)
     aligned = list(operands)
     for index, port in _elementwise(node).ports.items():
-        if 0 <= index and len(port) < len(order):
+        if index >= 0 and len(port) < len(order):
             at = sorted(place[axis] for (axis,) in port)
             aligned[index] = spread_to(b, operands[index], at, len(order))
     return again(b, node, aligned)
@@ -247,7 +247,7 @@ def _gather(node: Node) -> Space | None:
 def _transpose(node: Node) -> Space | None:
     """Always free: the result is the operand under another name."""
     rank = node.operands[0].rank
-    perm = node.attr("perm") or tuple(reversed(range(rank)))
+    perm = node.attr("perm")
 
     def rebuild(b: Builder, node: Node, operands: list[Value | None], order: Order) -> Sequence[Value]:
         return (operands[0],)

@@ -29,14 +29,12 @@ def _drop(node: Node | None) -> None:
 
 def _transpose(node: Node) -> None:
     source, perm = node.operands[0], node.attr("perm")
-    rank = source.rank
+    rank, below = source.rank, source.node
     if rank is None:
         return
-    perm = perm or tuple(reversed(range(rank)))
-    below = source.node
-    if below is not None and below.name == "transpose" and below.operands[0].rank == rank:
-        first = below.attr("perm") or tuple(reversed(range(rank)))
-        perm, source = tuple(first[a] for a in perm), below.operands[0]
+    chained = below is not None and below.name == "transpose"
+    if chained:
+        perm, source = tuple(below.attr("perm")[a] for a in perm), below.operands[0]
     b = Builder(node.graph, before=node, loc=node.loc)
     if perm == identity(rank):
         node.replace(source)
@@ -44,7 +42,7 @@ def _transpose(node: Node) -> None:
         node.replace(b.reshape(source, target(moved(source.shape, perm))))
     elif source is not node.operands[0]:
         node.replace(b.transpose(source, perm=perm))
-    _drop(below)
+    _drop(below if chained else None)
 
 
 def _moves_units_only(perm: tuple[int, ...], shape: tuple) -> bool:
@@ -58,10 +56,11 @@ def _reshape(node: Node) -> None:
     if shape is None or sum(type(d) is not int for d in shape) > 1 or 0 in shape:
         return
     source = node.operands[0]
-    if below is not None and below.name == "reshape":
+    chained = below is not None and below.name == "reshape"
+    if chained:
         source = below.operands[0]
     if source.shape == shape:
         node.replace(source)
     elif source is not node.operands[0]:
         node.replace(Builder(node.graph, before=node, loc=node.loc).reshape(source, target(shape)))
-    _drop(below if source is not node.operands[0] or node.graph is None else None)
+    _drop(below if chained else None)

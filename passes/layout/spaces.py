@@ -1,4 +1,4 @@
-"""How one node runs under another axis order: its iteration space, where its operands and results lie in it, its rebuild.
+"""How a node runs under another axis order: its iteration space, where operands and results lie in it, its rebuild.
 
 A space has axes 0..rank-1; a *port* (operand i is port i, result j is port -1 - j) lists for each of its axes the
 space axes that it covers, in order: one for most ops, several where reshape merges, none for an axis of size 1 that

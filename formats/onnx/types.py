@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...formats.onnx import dtypes
 from ...ir.dims import Dim, parse_dim, sym, symbols
 from ...ir.errors import InvalidModel, Unsupported, clean
 from ...ir.expr import Expr
 from ...ir.storage import check_limit
 from ...ir.types import OptionalType, SequenceType, TensorType, Type
+from . import dtypes
 
 _FORMULA = re.compile(r"[A-Za-z_0-9.\s+*/%(),-]+")
 
@@ -83,8 +83,15 @@ def type_of(proto: Any, dims: Callable[[Any], Dim] | None, where: str) -> Type |
     return made
 
 
+def dim_name(dim: Any) -> str | None:
+    """How a file names a symbolic dim; None where it holds a symbol that inference made up, whose name means nothing."""
+    if any(re.fullmatch(r"_\d+", name) for name in symbols(dim)):
+        return None
+    return dim.symbol or str(dim)
+
+
 def proto_of(type_: Type) -> Any:
-    """A TypeProto for an IR type (symbols by name): what context-dependent function bodies ask for."""
+    """A TypeProto for an IR type: unknown dtypes and ranks are left out, symbolic dims go by name."""
     import onnx
 
     proto = onnx.TypeProto()
@@ -101,6 +108,6 @@ def proto_of(type_: Type) -> Any:
             made = at.tensor_type.shape.dim.add()
             if type(dim) is int:
                 made.dim_value = dim
-            elif not str(dim).startswith("_"):
-                made.dim_param = str(dim)
+            elif (name := dim_name(dim)) is not None:
+                made.dim_param = name
     return proto

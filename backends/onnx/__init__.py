@@ -1,0 +1,68 @@
+"""Writes modules as ONNX files of opset 13 and later. `onnx` is imported when called.
+
+write(module, "net.onnx")
+write(module, "net.onnx", opset=17, external_data=True)
+proto = to_model_proto(module)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from ...ir.graph import Module
+    from .legalize import Offender
+
+FORMAT = "onnx"
+SUFFIXES = (".onnx",)
+
+
+def write(
+    module: Module,
+    path: str | os.PathLike,
+    *,
+    opset: int | None = None,
+    external_data: bool | None = None,
+    signature: str | None = None,
+    protect: Iterable[str | os.PathLike] = (),
+    **_: Any,
+) -> list[str]:
+    """Write `module` (left unchanged) and return the files written, the model last.
+
+    `external_data` True puts weights into `<name>.data` beside the model, False forbids it, None does it above 2 GiB.
+    `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises Unsupported,
+    UsageError, LimitExceeded, SystemFailure; on an error nothing is written.
+    """
+    from .legalize import legalize
+    from .write import write_legal
+
+    return write_legal(legalize(module, opset=opset), path, external_data, signature, protect)
+
+
+def to_model_proto(module: Module, *, opset: int | None = None, signature: str | None = None) -> ModelProto:
+    """The module as a ModelProto with its weights inside. Raises Unsupported, LimitExceeded."""
+    from .legalize import legalize
+    from .write import proto_of_legal
+
+    return proto_of_legal(legalize(module, opset=opset), signature)
+
+
+def legalize(module: Module, *, opset: int | None = None, **_: Any) -> Module:
+    """A clone of ONNX operators only; see `legalize.legalize`."""
+    from .legalize import legalize as run
+
+    return run(module, opset=opset)
+
+
+def offenders(module: Module, *, opset: int | None = None, **_: Any) -> list[Offender]:
+    """Every node that cannot be written, with reasons; empty when all can."""
+    from .legalize import offenders as run
+
+    return run(module, opset=opset)
+
+
+__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "to_model_proto", "write"]

@@ -1,0 +1,44 @@
+"""Attention and rotary embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...formats.onnx import dtypes
+from ...ir.graph import Node
+from .emitter import Emitter
+from .registry import emits
+from .shape import as_i64, operands
+
+
+@emits("attention", since=23)
+def attention(e: Emitter, n: Node) -> None:
+    q, k, v, mask, past_k, past_v, lens = operands(n, 7)
+    attrs: dict[str, Any] = {
+        "is_causal": int(n.attr("is_causal")) or None,
+        "scale": n.attr("scale"),
+        "softcap": n.attr("softcap") or None,
+        "q_num_heads": n.attr("q_num_heads") or None,
+        "kv_num_heads": n.attr("kv_num_heads") or None,
+        "qk_matmul_output_mode": n.attr("qk_matmul_output_mode") or None,
+    }
+    if n.attr("softmax_precision") is not None:
+        attrs["softmax_precision"] = dtypes.TO_CODE[n.attr("softmax_precision")]
+    for name in ("left_window_size", "right_window_size"):
+        if n.attr(name) != -1:
+            e.needs(25, "attention within a window")
+            attrs[name] = n.attr(name)
+    if lens is not None:
+        e.needs(24, "attention with key lengths")
+    e.node("Attention", [q, k, v, mask, past_k, past_v, as_i64(e, lens)], **attrs)
+
+
+@emits("rotary_embedding", since=23)
+def rotary_embedding(e: Emitter, n: Node) -> None:
+    e.node(
+        "RotaryEmbedding",
+        n.operands,
+        interleaved=int(n.attr("interleaved")) or None,
+        num_heads=n.attr("num_heads") or None,
+        rotary_embedding_dim=n.attr("rotary_embedding_dim") or None,
+    )

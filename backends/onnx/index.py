@@ -1,0 +1,53 @@
+"""Gather, scatter, one-hot and selection."""
+
+from __future__ import annotations
+
+from ...ir.graph import Node
+from .emitter import Emitter
+from .registry import emits
+from .shape import as_i64
+
+
+@emits("gather", "gather_elements")
+def gather(e: Emitter, n: Node) -> None:
+    e.node("Gather" if n.name == "gather" else "GatherElements", n.operands, axis=n.attr("axis"))
+
+
+@emits("gather_nd")
+def gather_nd(e: Emitter, n: Node) -> None:
+    e.node("GatherND", [n.operands[0], as_i64(e, n.operands[1])], batch_dims=n.attr("batch_dims") or None)
+
+
+@emits("scatter_elements")
+def scatter_elements(e: Emitter, n: Node) -> None:
+    e.node("ScatterElements", n.operands, axis=n.attr("axis"), reduction=_reduction(e, n))
+
+
+@emits("scatter_nd")
+def scatter_nd(e: Emitter, n: Node) -> None:
+    x, indices, updates = n.operands
+    e.node("ScatterND", [x, as_i64(e, indices), updates], reduction=_reduction(e, n))
+
+
+def _reduction(e: Emitter, n: Node) -> str | None:
+    """add and mul came with opset 16, min and max with 18."""
+    reduction = n.attr("reduction")
+    if reduction == "none":
+        return None
+    e.needs(16 if reduction in ("add", "mul") else 18, f"scatter with reduction {reduction}")
+    return reduction
+
+
+@emits("one_hot")
+def one_hot(e: Emitter, n: Node) -> None:
+    e.node("OneHot", n.operands, axis=n.attr("axis"))
+
+
+@emits("non_zero")
+def non_zero(e: Emitter, n: Node) -> None:
+    e.node("NonZero", n.operands)
+
+
+@emits("compress")
+def compress(e: Emitter, n: Node) -> None:
+    e.node("Compress", n.operands, axis=n.attr("axis"))

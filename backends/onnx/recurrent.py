@@ -1,0 +1,40 @@
+"""LSTM, GRU and RNN: gate order and layout are ONNX's already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...ir.graph import Node
+from ...ir.types import I32
+from .emitter import Emitter, Literal
+from .registry import emits
+
+OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+DEFAULTS = {"lstm": ("Sigmoid", "Tanh", "Tanh"), "gru": ("Sigmoid", "Tanh"), "rnn": ("Tanh",)}
+
+
+@emits(*OPERATORS)
+def recurrent(e: Emitter, n: Node) -> None:
+    inputs: list[Any] = list(n.operands)
+    lens = n.operand("seq_lens")
+    if lens is not None and lens.dtype is not I32:
+        known = lens.ints()
+        inputs[4] = (
+            Literal(np.asarray(known, np.int32), I32) if known is not None else e.temp("Cast", [lens], I32, to=6)
+        )
+    attrs: dict[str, Any] = {"hidden_size": n.attr("hidden_size")}
+    if n.attr("direction") != "forward":
+        attrs["direction"] = n.attr("direction")
+    count = 2 if n.attr("direction") == "bidirectional" else 1
+    if n.attr("activations") not in ((), DEFAULTS[n.name] * count):
+        attrs["activations"] = n.attr("activations")
+    for name in ("activation_alpha", "activation_beta"):
+        attrs[name] = n.attr(name) or None
+    if n.attr("clip") is not None:
+        attrs["clip"] = n.attr("clip")
+    for name in ("input_forget", "linear_before_reset"):
+        if n.attrs.get(name):
+            attrs[name] = 1
+    e.node(OPERATORS[n.name], inputs, **attrs)

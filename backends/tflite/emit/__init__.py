@@ -1,0 +1,1 @@
+"""How each family of legal ops is emitted: rows of the table in `..table`, one file per family."""

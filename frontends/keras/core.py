@@ -1,0 +1,187 @@
+"""Core layers of Keras: dense, embedding, reshaping of the feature axes, masking, and the layers that do nothing at inference."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ...formats.keras_config import Layer
+from ...formats.keras_h5 import Slots
+from ...ir import types as t
+from ...ir.graph import Value
+from .registry import layer, slots_of
+from .scope import Scope
+
+
+@layer(
+    "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout",
+    "GaussianNoise", "ActivityRegularization",
+    mask="keep",
+)  # fmt: skip
+def identity(s: Scope, x: Any, *rest: Any, **kwargs: Any) -> Any:
+    """What only acts during training is the identity at inference."""
+    return x
+
+
+@layer(
+    "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomCrop",
+    "RandomShear", "RandomHue", "RandomSaturation", "RandomGrayscale", "RandomErasing", "RandomGaussianBlur",
+    "RandomPosterization", "RandomSharpness", "RandomColorJitter", "RandomColorDegeneration", "RandomPerspective",
+    "RandomElasticTransform", "RandomInvert", "MixUp", "CutMix", "RandAugment", "AugMix",
+)  # fmt: skip
+def augmentation(s: Scope, x: Value, **kwargs: Any) -> Value:
+    """Augmentation is the identity at inference; cropping and colour-range casts are not, so those are refused."""
+    if s.layer.class_name == "RandomCrop":
+        raise s.unsupported("it crops at inference too, by a rule of its own", "use CenterCrop")
+    return s.cast(x, s.dtype)
+
+
+@layer("Dense", weights="kernel bias?use_bias", mask="keep")
+def dense(s: Scope, x: Value) -> Value:
+    """x kernel + bias over the last axis."""
+    x, units = s.floating(x), s.size("units")
+    _no_lora(s)
+    kernel = s.weight("kernel", (s.shape(x)[-1], units))
+    bias = s.weight("bias", (units,)) if s.has("bias") else None
+    if s.rank(x) == 2:
+        return s.activate(s.b.gemm(x, kernel, bias))
+    y = s.b.matmul(x, kernel)
+    return s.activate(y if bias is None else s.b.add(y, bias))
+
+
+def _no_lora(s: Scope) -> None:
+    if s.config.get("lora_rank") or s.config.get("quantization_config"):
+        raise s.unsupported("LoRA or quantized weights", "merge them in Keras first")
+
+
+@layer("EinsumDense", weights=lambda entry: [("kernel", True)] + ([("bias", True)] if entry.config.get("bias_axes") else []))
+def einsum_dense(s: Scope, x: Value) -> Value:
+    """einsum(equation, x, kernel) + bias; the common `...x,xy->...y` is a plain matmul."""
+    _no_lora(s)
+    x, equation = s.floating(x), s.text("equation").replace(" ", "")
+    kernel = s.weight("kernel")
+    left, _, right = equation.partition(",")
+    taken, _, made = right.partition("->")
+    plain = len(taken) == 2 and left[-1:] == taken[0] and made == left[:-1] + taken[1] and taken[1] not in left
+    y = s.b.matmul(x, kernel) if plain else s.b.einsum(x, kernel, equation=equation)
+    return s.activate(s.b.add(y, s.weight("bias")) if s.has("bias") else y)
+
+
+@layer("Embedding", weights="embeddings", mask="own", autocast=False)
+def embedding(s: Scope, x: Value) -> Value:
+    """Rows of the table; `mask_zero` makes the mask x != 0."""
+    _no_lora(s)
+    table = s.weight("embeddings", (s.size("input_dim"), s.size("output_dim")))
+    if s.flag("mask_zero"):
+        s.out_masks = [s.b.not_equal(x, s.value(0, x.dtype))]
+    return s.b.gather(table, _as_index(s, x), axis=0)
+
+
+def _as_index(s: Scope, x: Value) -> Value:
+    return x if x.dtype in (t.I32, t.I64) else s.cast(x, t.I32)
+
+
+def _reversible_slots(entry: Layer) -> list[tuple[str, bool]]:
+    tied = entry.config.get("tie_weights", True)
+    return [("embeddings", True)] + ([] if tied else [("reverse_embeddings", True)])
+
+
+@layer("ReversibleEmbedding", weights=_reversible_slots, mask="own", autocast=False)
+def reversible_embedding(s: Scope, x: Value, reverse: bool = False) -> Value:
+    """An embedding, or with `reverse` the product with its transpose and an optional soft cap."""
+    if not reverse:
+        return embedding(s, x)
+    tied = s.flag("tie_weights", True)
+    kernel = s.weight("embeddings", perm=(1, 0)) if tied else s.weight("reverse_embeddings")
+    if s.config.get("reverse_dtype") is not None:
+        raise s.unsupported("reverse_dtype")
+    y = s.b.matmul(s.cast(x, s.dtype), kernel)
+    if s.config.get("logit_soft_cap") is None:
+        return y
+    cap = s.value(s.number("logit_soft_cap"), y.dtype)
+    return s.b.mul(s.b.tanh(s.b.div(y, cap)), cap)
+
+
+@layer("Masking", mask="own")
+def masking(s: Scope, x: Value) -> Value:
+    """Steps whose features all equal `mask_value` become zero and are masked."""
+    there = s.b.reduce_any(s.b.not_equal(x, s.value(s.number("mask_value", 0.0), x.dtype)), (-1,), keepdims=True)
+    s.out_masks = [s.b.squeeze(there, (-1,))]
+    return s.b.where(there, x, s.value(0.0, x.dtype))
+
+
+# ------------------------------------------------------------------------------------------------------------ reshaping
+
+
+@layer("Flatten")
+def flatten(s: Scope, x: Value) -> Value:
+    if s.rank(x) == 1:
+        return s.expand(x, 1)
+    if not s.channels_last() and s.rank(x) > 2:
+        x = s.to_last(x)
+    shape = s.shape(x)
+    return s.reshape(x, (shape[0], math.prod(shape[1:])))
+
+
+@layer("Reshape")
+def reshape(s: Scope, x: Value) -> Value:
+    """Everything behind the batch axis into `target_shape`, of which one entry may be -1."""
+    target = s.config.get("target_shape")
+    if not isinstance(target, (list, tuple)):
+        raise s.invalid(f"target_shape is {target!r}, expected a list")
+    wanted = tuple(-1 if d in (-1, None) else s.as_size(d, "target_shape", 0) for d in target)
+    if wanted.count(-1) > 1:
+        raise s.invalid("target_shape leaves two sizes open")
+    return s.b.reshape(x, (0, *wanted))
+
+
+@layer("Permute")
+def permute(s: Scope, x: Value) -> Value:
+    dims = s.sizes("dims", s.rank(x) - 1)
+    return s.transpose(x, (0, *dims))
+
+
+@layer("RepeatVector")
+def repeat_vector(s: Scope, x: Value) -> Value:
+    return s.b.expand(s.expand(x, 1), (1, s.size("n"), 1))
+
+
+# ------------------------------------------------------------------------------------------------------------- wrappers
+
+
+def wrapped(entry: Layer, key: str = "layer") -> Layer:
+    """The layer that a wrapper's config holds."""
+    from ...formats.keras_config import parse_layer
+
+    return parse_layer(entry.config.get(key), f"{entry.name}.{key}")
+
+
+def _wrapped_slots(entry: Layer) -> list[tuple[str, Slots]]:
+    return [("layer", slots_of(wrapped(entry)))]
+
+
+@layer("TimeDistributed", children=_wrapped_slots, mask="keep")
+def time_distributed(s: Scope, x: Value) -> Value:
+    """The wrapped layer on every step: steps join the batch axis and come apart again."""
+    if s.masks:
+        raise s.unsupported("it gets a mask", "switch the mask off before it")
+    shape = s.shape(x)
+    folded = s.reshape(x, (-1, *shape[2:]), x) if _known(shape[2:]) else s.b.reshape(x, s.dims([-1, *shape[2:]], x))
+    y = s.run(wrapped(s.layer), folded)
+    made = s.shape(y)
+    if _known(made[1:]) and isinstance(shape[1], int):
+        return s.b.reshape(y, (-1, shape[1], *made[1:]))
+    return s.b.reshape(y, s.dims([shape[0], shape[1], *made[1:]], x, y))
+
+
+def _known(dims: tuple) -> bool:
+    return all(isinstance(d, int) for d in dims)
+
+
+@layer(
+    "SpectralNormalization", weights="~vector_u", mask="keep",
+    children=lambda entry: [("layer", slots_of(wrapped(entry)))],
+)  # fmt: skip
+def spectral_normalization(s: Scope, x: Value) -> Value:
+    """The stored kernel is the normalized one: at inference only the wrapped layer runs."""
+    return s.run(wrapped(s.layer), x)

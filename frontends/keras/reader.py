@@ -1,0 +1,148 @@
+"""`read`: from a file or a live Keras model to a Module, with the user's names, order and nesting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ...formats.keras_config import Model, Ref, paths
+from ...formats.keras_h5 import KerasFile, open_keras
+from ...ir.builder import Builder
+from ...ir.dims import sym
+from ...ir.errors import InvalidModel, UsageError, clean
+from ...ir.graph import Module, bulk
+from ...ir.signature import Slot
+from ...ir.types import TensorType
+from . import families
+from .lower import Lowering, Tensor, flatten
+from .registry import model_slots
+from .types import policy
+
+families.load()
+
+def read(source: Any, *, inputs: Any = None, dynamic_shapes: Any = None, names: Any = None) -> Module:
+    """Read a Keras model.
+
+    `source`: the path of a `.keras`, `.h5` or `.hdf5` file, or a live model. `inputs` are sample arrays (or shapes) by name or
+    in order: they give a subclassed model its input shapes, and fix open sizes other than the batch. `dynamic_shapes` is
+    accepted for symmetry with the other frontends: None dims stay symbolic. `names` renames the inputs in order.
+
+    Raises InvalidModel (damaged or inconsistent), Unsupported (names every layer that cannot be converted), LimitExceeded.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return build(open_keras(source), shapes=_shapes(inputs), names=names)
+    from .live import live_file
+
+    return build(live_file(source, inputs), shapes=_shapes(inputs), names=names)
+
+
+def read_file(path: str | os.PathLike[str], **options: Any) -> Module:
+    """Read a Keras file; see `read`."""
+    return read(path, **options)
+
+
+def _shapes(inputs: Any) -> Any:
+    """Shapes of sample inputs, by name or in order; the first (batch) axis stays open."""
+    if inputs is None:
+        return {}
+    if isinstance(inputs, Mapping):
+        return {str(name): _shape(item) for name, item in inputs.items()}
+    items = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    return [_shape(item) for item in items]
+
+
+def _shape(item: Any) -> tuple:
+    shape = getattr(item, "shape", item)
+    try:
+        return tuple(shape)
+    except TypeError:
+        raise UsageError(f"an input is {clean(type(item).__name__)}, expected an array or a shape") from None
+
+
+def build(file: KerasFile, *, shapes: Any = (), names: Any = None) -> Module:
+    """The Module of a parsed model."""
+    model = file.model
+    slots = model_slots(model)
+    file.weights.bind(slots)
+    module = Module(model.name)
+    module.metadata["producer"] = f"keras {file.version}".strip()
+    graph = module.add_graph("main")
+    with bulk():
+        builder = Builder(graph)
+        lowering = Lowering(builder, file.major, file.version, file.backend)
+        tensors, input_slots = _inputs(module, graph, model, shapes, names)
+        result = lowering.model(model, slots, tensors, "")
+        lowering.check()
+        graph.set_outputs([tensor.value for tensor in flatten(result)])
+    module.add_signature("serving_default", graph, input_slots, _output_slots(model))
+    return module
+
+
+def _inputs(module: Module, graph: Any, model: Model, shapes: Any, names: Any) -> tuple[dict[str, Tensor], list[Slot]]:
+    """Graph inputs in Keras' order. The batch dim is the symbol N in all of them, other open dims have names of their own."""
+    known = model.by_name()
+    tensors: dict[str, Tensor] = {}
+    slots: list[Slot] = []
+    ordered = _ordered_paths(model.inputs)
+    for i, (path, ref) in enumerate(ordered):
+        layer = known[ref.layer]
+        name = _name(path, ref)
+        given = shapes[i] if isinstance(shapes, list) and i < len(shapes) else dict(shapes).get(name) if isinstance(shapes, dict) else None
+        dims = _dims(layer.config, name, given, ref.layer)
+        dtype, _ = policy(layer.config.get("dtype"), f"input {clean(name)!r}")
+        if ref.layer in tensors:
+            raise InvalidModel(f"the input {clean(ref.layer)!r} is listed twice", where=model.name)
+        value = graph.add_input(TensorType(dtype, dims), hint=name)
+        tensors[ref.layer] = Tensor(value)
+        shown = names[i] if names is not None and i < len(names) else name
+        slots.append(Slot(str(shown), path))
+    return tensors, slots
+
+
+def _dims(config: Mapping[str, Any], name: str, given: tuple | None, layer: str) -> tuple:
+    shape = config.get("batch_shape", config.get("batch_input_shape"))
+    if shape is None and isinstance(config.get("shape"), (list, tuple)):
+        shape = [config.get("batch_size"), *config["shape"]]
+    if not isinstance(shape, (list, tuple)):
+        raise InvalidModel("the input has no shape", where=f"input {clean(name)!r}")
+    if config.get("sparse") or config.get("ragged"):
+        raise InvalidModel("sparse and ragged inputs are not supported", where=f"input {clean(name)!r}", code="U001")
+    dims: list[Any] = []
+    for axis, dim in enumerate(shape):
+        if dim is None and axis > 0 and given is not None and len(given) == len(shape):
+            dim = given[axis]
+        if dim is None:
+            dims.append(sym("N") if axis == 0 else sym(_symbol(name, axis)))
+        elif isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim < 1 << 63:
+            dims.append(dim)
+        else:
+            raise InvalidModel(f"its shape holds {clean(dim)!r}", where=f"input {clean(name)!r}")
+    return tuple(dims)
+
+
+def _symbol(name: str, axis: int) -> str:
+    safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    return f"{safe if safe[:1].isalpha() else 'd' + safe}_{axis}"
+
+
+def _ordered_paths(struct: Any) -> list[tuple[tuple, Ref]]:
+    """(path, ref) in Keras' flattening order: dicts by sorted key."""
+    by_ref = {id(ref): path for path, ref in paths(struct)}
+    return [(by_ref[id(ref)], ref) for ref in flatten(struct)]
+
+
+def _name(path: tuple, ref: Ref) -> str:
+    """A dict's key is the user's name for it; else the name of the layer."""
+    return path[0] if len(path) == 1 and isinstance(path[0], str) else ref.layer
+
+
+def _output_slots(model: Model) -> list[Slot]:
+    """Keras names outputs after their layers; equal names get a number."""
+    used: dict[str, int] = {}
+    slots = []
+    for path, ref in _ordered_paths(model.outputs):
+        name = _name(path, ref)
+        used[name] = used.get(name, -1) + 1
+        slots.append(Slot(f"{name}_{used[name]}" if used[name] else name, path))
+    return slots

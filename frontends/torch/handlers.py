@@ -1,0 +1,35 @@
+"""Importing this module fills the handler table. Must not import torch."""
+
+from . import (
+    activation,
+    attention,
+    control,
+    conv,
+    creation,
+    elementwise,
+    index,
+    matmul,
+    norm,
+    pool,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+)
+
+__all__ = [
+    "activation",
+    "attention",
+    "control",
+    "conv",
+    "creation",
+    "elementwise",
+    "index",
+    "matmul",
+    "norm",
+    "pool",
+    "recurrent",
+    "reduce",
+    "resize",
+    "shape",
+]

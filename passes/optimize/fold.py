@@ -1,0 +1,132 @@
+"""Constant folding with budgets: no folding bombs, no file growth, no waiting for the compiler.
+
+A node whose operands are all constants is computed by its reference kernel; one whose integer results inference knows
+already is replaced by them. Over a budget the node simply stays. Limits: docs/limits.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...ir.errors import AnyIRError
+from ...ir.graph import Graph, Module, Node, Value
+from ...ir.opdef import PURE, RANDOM
+from ...ir.tensor import as_tensor
+from ...ir.types import STRING, TensorType
+from ...kernels.jit import interpreted
+from ...kernels.registry import find_kernel
+from ...kernels.run import run_node
+from ..manager import Context, module_pass
+
+#: One folded constant may be this many times the bytes of its inputs, plus the slack.
+GROWTH, SLACK = 16, 1 << 20
+#: All folded constants together: this, or twice the model's own constants.
+TOTAL_FLOOR = 256 << 20
+#: Scalar operations of one fold, a bound from operand and result sizes.
+WORK = 100_000_000
+#: Up to this many scalar operations the uncompiled kernel is faster than waiting for numba.
+INTERPRETED_WORK = 20_000
+#: Ops that say something which a number would lose.
+KEEP = frozenset({"dequantize", "quantize", "requantize", "opaque"})
+
+
+@module_pass("fold")
+def fold(module: Module, ctx: Context, *, max_bytes: int = 64 << 20) -> None:
+    """Replace computations on constants by their results.
+
+    Given:
+        const %c = [1.0, 2.0] : f32[2]
+        %1 = neg(%c)
+        %2 = add(%x, %1)
+    Result:
+        const %c = [-1.0, -2.0] : f32[2]
+        %2 = add(%x, %c)
+    """
+    own = sum(weight.nbytes for weight in module.weights)
+    budget = max(TOTAL_FLOOR, 2 * own)
+    for graph in module.all_graphs():
+        for node in graph.nodes():
+            if not node.has(PURE) or node.has(RANDOM) or node.regions or node.name in KEEP:
+                continue
+            if _fold_known(graph, node):
+                ctx.stats["fold"] += 1
+                continue
+            size = _affordable(node, min(max_bytes, budget))
+            if size is not None and _fold_computed(graph, node):
+                budget -= size
+                ctx.stats["fold"] += 1
+
+
+def _fold_known(graph: Graph, node: Node) -> bool:
+    """Replace results whose integer elements inference knows (shape arithmetic)."""
+    if not node.results or not all(_known_type(v) and v.ints() is not None for v in node.results):
+        return False
+    values = [_integers(graph.module, value) for value in node.results]
+    node.replace(*values)
+    return True
+
+
+def _known_type(value: Value) -> bool:
+    type_ = value.type
+    return isinstance(type_, TensorType) and type_.is_static and type_.dtype is not None
+
+
+def _integers(module: Module, value: Value) -> Value:
+    array = np.array(value.ints(), np.int64).astype(value.dtype.numpy)  # type: ignore[union-attr]
+    return module.literal(array.reshape(value.shape))  # type: ignore[arg-type]
+
+
+def _affordable(node: Node, budget: int) -> int | None:
+    """Bytes of the results when folding is allowed; None when it is not."""
+    if not node.operands or not all(v is None or v.is_const for v in node.operands):
+        return None
+    if not all(_known_type(v) and v.dtype is not STRING for v in node.results):
+        return None
+    result_count = sum(v.type.numel for v in node.results)  # type: ignore[attr-defined]
+    size = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined]
+    given = sum(v.weight.nbytes for v in node.inputs())  # type: ignore[union-attr]
+    if size > budget or size > GROWTH * given + SLACK:
+        return None
+    return size if _work(node, result_count) <= WORK else None
+
+
+def _work(node: Node, result_count: int) -> int:
+    """Scalar operations, from above: a dense product costs its contraction for each result, all else the elements."""
+    counts = [v.type.numel for v in node.inputs()]  # type: ignore[attr-defined]
+    if node.name in ("matmul", "gemm", "einsum", "conv", "conv_transpose", "attention"):
+        return result_count * max(1, math.isqrt(max(counts, default=1)))
+    return result_count + sum(counts)
+
+
+def _fold_computed(graph: Graph, node: Node) -> bool:
+    """Run the kernel and put constants in place; False when there is no kernel or it refuses (the node then stays)."""
+    if find_kernel(node.name) is None:
+        return False
+    arrays = [None if v is None else v.array() for v in node.operands]
+    small = _work(node, sum(v.type.numel for v in node.results)) <= INTERPRETED_WORK  # type: ignore[attr-defined]
+    try:
+        if small:
+            with interpreted():
+                results = run_node(node, arrays)
+        else:
+            results = run_node(node, arrays)
+    except AnyIRError:
+        return False
+    if any(r.shape != v.shape for r, v in zip(results, node.results, strict=True)):
+        return False
+    node.replace(*(_constant(graph.module, node, i, array) for i, array in enumerate(results)))
+    return True
+
+
+def _constant(module: Module, node: Node, index: int, array: np.ndarray) -> Value:
+    """A literal for plain numbers; a derived weight, with its origin, where a parameter went in."""
+    sources = [v.weight for v in node.inputs() if v.weight is not None and v.weight.role != "const"]
+    if not sources:
+        return module.literal(array)
+    roles = {w.role for w in sources}
+    role = "param" if "param" in roles else "buffer"
+    origin = f"{node.name}({', '.join(w.key for w in sources)})"
+    key = sources[0].key if index == 0 else f"{sources[0].key}.{index}"
+    return module.add_weight(key, as_tensor(array), role, origin)

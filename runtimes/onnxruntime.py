@@ -1,0 +1,113 @@
+"""Runs ONNX files in onnxruntime, on the CPU and in this process. Imports the package only when called.
+
+Dtypes that its numpy binding lacks (bfloat16, fp8, 2- and 4-bit) travel as OrtValues, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..formats.onnx import dtypes
+from ..ir.errors import MissingPackage, SystemFailure, Unsupported, clean
+from ..ir.tensor import pack, unpack
+from ..ir.types import DType
+
+NATIVE = frozenset("bool i8 i16 i32 i64 u8 u16 u32 u64 f16 f32 f64".split())
+
+
+def available() -> str | None:
+    """The installed version, None when there is none."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("onnxruntime")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def run(
+    path: str | os.PathLike | bytes,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    threads: int = 0,
+    optimise: bool = True,
+    timeout: float | None = None,
+) -> dict[str, np.ndarray]:
+    """Outputs by name, in the file's order. `path` may be the bytes of a model too.
+
+    Raises MissingPackage, Unsupported (onnxruntime has no kernel or does not know the opset), SystemFailure (it failed).
+    `timeout` is accepted for the sake of a common signature: this runtime does not abort or hang the process.
+    """
+    session = load(path, threads=threads, optimise=optimise)
+    names = [o.name for o in session.get_outputs()]
+    feeds = {name: _value(array) for name, array in inputs.items()}
+    try:
+        made = session.run_with_ort_values(names, feeds)
+    except Exception as error:
+        raise SystemFailure(f"onnxruntime failed: {clean(error, 600)}") from None
+    return {name: _array(value) for name, value in zip(names, made, strict=True)}
+
+
+def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = True) -> Any:
+    """An inference session. Raises as `run` does."""
+    if available() is None:
+        raise MissingPackage("onnxruntime is not installed", hint="pip install 'anyir[ort]'")
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = path if isinstance(path, bytes) else os.fspath(path)
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
+
+
+def _value(array: Any) -> Any:
+    """An OrtValue of an array; scalars stay of rank 0."""
+    import onnxruntime as ort
+
+    if isinstance(array, list):
+        raise Unsupported("sequences cannot be passed to onnxruntime here")
+    array = np.asarray(array, order="C")
+    if array.dtype.kind in "OUS":
+        return ort.OrtValue.ortvalue_from_numpy(array.astype(object))
+    kind = DType.of(array.dtype)
+    if kind.name in NATIVE:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    made = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtypes.TO_CODE[kind], "cpu", 0)
+    raw = pack(array, kind.bits) if kind.is_packed else array.reshape(-1).view(np.uint8)
+    _memory(made, raw.size)[:] = raw
+    return made
+
+
+def _array(value: Any) -> Any:
+    """The array of an OrtValue; lists for sequences, None for an empty optional."""
+    if not value.has_value():
+        return None
+    if not value.is_tensor():
+        return value.to_sequence() if hasattr(value, "to_sequence") else value
+    code = value.element_type()
+    kind = dtypes.FROM_CODE[code]
+    if kind.name in NATIVE or kind.kind == "string":
+        return value.numpy()
+    shape = tuple(value.shape())
+    count = int(np.prod(shape, dtype=np.int64))
+    raw = _memory(value, dtypes.file_bytes(kind, count)).copy()
+    return (unpack(raw, kind, count) if kind.is_packed else raw.view(kind.numpy)).reshape(shape)
+
+
+def _memory(value: Any, size: int) -> np.ndarray:
+    """The bytes of an OrtValue, writable."""
+    import ctypes
+
+    if not size:
+        return np.zeros(0, np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(value.data_ptr()))

@@ -1,0 +1,157 @@
+"""The onnx package's own backend suite: its cases, and what three ways of running them give.
+
+A case is judged with the suite's own tolerances. `outcome` is "pass", "unsupported: reason" (we refuse) or
+"wrong: reason"; only the last one is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyir.frontends import onnx as frontend
+from anyir.ir.errors import AnyIRError, InternalError
+from anyir.kernels.run import run
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+
+
+@dataclass
+class Case:
+    """One model with its data sets: pairs of input arrays by name and expected outputs in order."""
+
+    name: str
+    kind: str
+    rtol: float
+    atol: float
+    path: Path | None = None
+    model: Any = None
+    data: list[tuple[list[Any], list[Any]]] = field(default_factory=list)
+
+    def load(self) -> Any:
+        import onnx
+
+        if self.model is None:
+            self.model = onnx.load(self.path)
+        return self.model
+
+    def sets(self) -> list[tuple[list[Any], list[Any]]]:
+        """Inputs and expected outputs as arrays (lists for sequences, None for an absent optional)."""
+        if self.path is None:
+            return [([normal(x) for x in i], [normal(x) for x in o]) for i, o in self.data]
+        model = self.load()
+        folders = sorted(self.path.parent.glob("test_data_set_*"))
+        return [(_stored(f, "input", model.graph.input), _stored(f, "output", model.graph.output)) for f in folders]
+
+
+@cache
+def cases() -> dict[str, Case]:
+    """All cases by name. Node cases are made by the package in this process, the others lie beside it as files."""
+    from onnx.backend.test.case.node import collect_testcases
+    from onnx.backend.test.loader import load_model_tests
+
+    found: dict[str, Case] = {}
+    for made in collect_testcases():
+        found[made.name] = Case(made.name, "node", made.rtol, made.atol, model=made.model, data=made.data_sets)
+    for kind in KINDS[1:]:
+        for made in load_model_tests(kind=kind):
+            path = Path(made.model_dir) / "model.onnx"
+            found[made.name] = Case(made.name, kind, made.rtol, made.atol, path=path)
+    return found
+
+
+def normal(value: Any) -> Any:
+    """Test data as arrays: TensorProtos, numpy scalars and nested lists become what a runtime takes."""
+    from onnx import TensorProto, numpy_helper
+
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, list | tuple):
+        return [normal(v) for v in value]
+    return value if value is None or isinstance(value, dict) else np.asarray(value)
+
+
+def _stored(folder: Path, what: str, infos: Any) -> list[Any]:
+    import onnx
+    from onnx import numpy_helper
+
+    made = []
+    for info, file in zip(infos, sorted(folder.glob(f"{what}_*.pb"), key=lambda f: int(f.stem.split("_")[1])), strict=False):
+        data = file.read_bytes()
+        kind = info.type.WhichOneof("value")
+        proto = {"sequence_type": onnx.SequenceProto, "optional_type": onnx.OptionalProto}.get(kind, onnx.TensorProto)()
+        proto.ParseFromString(data)
+        reader = {"sequence_type": numpy_helper.to_list, "optional_type": numpy_helper.to_optional}
+        made.append(normal(reader.get(kind, numpy_helper.to_array)(proto)))
+    return made
+
+
+def fed(model: Any, arrays: list[Any]) -> dict[str, Any]:
+    """Arrays by input name; initializers that are listed as inputs are not fed."""
+    initialized = {i.name for i in model.graph.initializer} | {i.values.name for i in model.graph.sparse_initializer}
+    names = [i.name for i in model.graph.input if i.name not in initialized]
+    return dict(zip(names, arrays, strict=False))
+
+
+def differs(expected: Any, found: Any, rtol: float, atol: float) -> str:
+    """Why two results are not the same; "" when they are."""
+    if expected is None or found is None:
+        return "" if expected is None and found is None else f"{expected} against {found}"
+    if isinstance(expected, list) or isinstance(found, list):
+        if not (isinstance(expected, list) and isinstance(found, list)) or len(expected) != len(found):
+            return "sequences of different lengths"
+        return next(filter(None, (differs(e, f, rtol, atol) for e, f in zip(expected, found, strict=True))), "")
+    expected, found = np.asarray(expected), np.asarray(found)
+    if expected.shape != found.shape:
+        return f"shape {found.shape}, expected {expected.shape}"
+    if expected.dtype.kind in "OUS" or found.dtype.kind in "OUS":
+        return "" if list(expected.reshape(-1)) == list(found.reshape(-1)) else "strings differ"
+    if expected.dtype != found.dtype:
+        return f"dtype {found.dtype}, expected {expected.dtype}"
+    if expected.dtype.kind in "biu":
+        return "" if np.array_equal(expected, found) else _worst(expected, found)
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    a, b = expected.astype(wide), found.astype(wide)
+    return "" if np.allclose(b, a, rtol, atol, equal_nan=True) else _worst(a, b)
+
+
+def _worst(a: np.ndarray, b: np.ndarray) -> str:
+    gap = np.abs(a.astype(np.complex128) - b.astype(np.complex128))
+    at = np.unravel_index(int(np.argmax(np.where(np.isnan(gap), np.inf, gap))), gap.shape) if gap.size else ()
+    return f"value {b[at]} at {tuple(map(int, at))}, expected {a[at]}"
+
+
+def judged(case: Case, function: Any) -> str:
+    """The outcome of running `function(model, feeds) -> outputs in order` on all data sets of a case."""
+    model = case.load()
+    for inputs, outputs in case.sets():
+        try:
+            found = function(model, fed(model, inputs))
+        except InternalError as error:
+            return f"wrong: internal error: {error}"
+        except AnyIRError as error:
+            return f"unsupported: {error}"
+        if len(found) != len(outputs):
+            return f"wrong: {len(found)} outputs, expected {len(outputs)}"
+        for index, (expected, made) in enumerate(zip(outputs, found, strict=True)):
+            reason = differs(expected, made, case.rtol, case.atol)
+            if reason:
+                return f"wrong: output {index}: {reason}"
+    return "pass"
+
+
+def on_kernels(model: Any, feeds: dict[str, Any]) -> list[Any]:
+    """File to IR to reference kernels."""
+    return list(run(frontend.read(model), feeds).values())
+
+
+def sampled(every: int, offset: int = 0, kinds: tuple[str, ...] = KINDS) -> Iterator[Case]:
+    """Every n-th case, for quick runs."""
+    for index, case in enumerate(c for c in cases().values() if c.kind in kinds):
+        if index % every == offset:
+            yield case
