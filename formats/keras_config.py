@@ -53,10 +53,12 @@ class Layer:
 
     @property
     def is_operation(self) -> bool:
-        return self.module.startswith("keras.src.ops") or self.class_name in ("TFOpLambda", "SlicingOpLambda")
-
-    def unique_suffix(self) -> str:
-        return f"layer {clean(self.name)!r} ({clean(self.class_name)})"
+        """Whether this is a call of `keras.ops`. `.h5` files drop the module: there an operation is what has none of the
+        entries that every layer's config has."""
+        if self.module:
+            return self.module.startswith(("keras.src.ops", "keras.src.activations"))
+        plain = isinstance(self.config, dict) and "trainable" not in self.config and self.class_name != "InputLayer"
+        return (plain and self.model is None) or self.class_name in ("TFOpLambda", "SlicingOpLambda")
 
 
 @dataclass
@@ -185,7 +187,8 @@ def _functional(name: str, kind: str, config: dict, where: str) -> Model:
     model = Model(
         name, kind, layers, _interface(config["input_layers"], where), _interface(config["output_layers"], where), config
     )
-    _renumber_nested_calls(model)
+    nodes = [n for e in config["layers"] if isinstance(e.get("inbound_nodes"), list) for n in e["inbound_nodes"]]
+    _renumber_nested_calls(model, any(isinstance(node, dict) for node in nodes))
     _check_refs(model, where)
     return model
 
@@ -344,28 +347,34 @@ def _all_refs(model: Model) -> Iterator[Ref]:
         yield from (leaf for leaf in leaves(struct) if isinstance(leaf, Ref))
 
 
-def _renumber_nested_calls(model: Model) -> None:
+def _renumber_nested_calls(model: Model, is_new: bool) -> None:
     """Count the calls of nested models from 0: a functional model is born with a call of its own, which is not saved.
 
-    Whether the writer counted that call (Keras 3 does for functional models, Keras 2 for sequential ones too) shows in the
-    smallest number in use: every saved call leads to an output, so each is referred to at least once.
+    Keras 3 counts that call in `output_layers` only (`functional_from_config` takes it off there). Keras 2 counts it
+    everywhere, or nowhere; which, shows in the smallest number in use: every saved call leads to an output, so each is
+    referred to at least once.
     """
-    lowest: dict[str, int] = {}
-    for ref in _all_refs(model):
-        lowest[ref.layer] = min(ref.node, lowest.get(ref.layer, ref.node))
-    shift = {layer.name: lowest.get(layer.name, 0) for layer in model.layers if layer.model is not None}
-    if not any(shift.values()):
-        return
+    nested = {layer.name: layer for layer in model.layers if layer.model is not None}
+    if is_new:
+        inner, outer = {}, {name: 1 for name, layer in nested.items() if layer.class_name != "Sequential"}
+    else:
+        lowest: dict[str, int] = {}
+        for ref in _all_refs(model):
+            lowest[ref.layer] = min(ref.node, lowest.get(ref.layer, ref.node))
+        inner = outer = {name: lowest.get(name, 0) for name in nested}
 
-    def fix(leaf: Any) -> Any:
-        if isinstance(leaf, Ref) and shift.get(leaf.layer):
-            return Ref(leaf.layer, leaf.node - shift[leaf.layer], leaf.tensor)
-        return leaf
+    def shifted(shift: dict[str, int]) -> Callable[[Any], Any]:
+        def fix(leaf: Any) -> Any:
+            by = shift.get(leaf.layer, 0) if isinstance(leaf, Ref) else 0
+            return Ref(leaf.layer, leaf.node - by, leaf.tensor) if by and leaf.node >= by else leaf
 
-    for layer in model.layers:
-        for call in layer.calls:
-            call.args, call.kwargs = map_leaves(fix, call.args), map_leaves(fix, call.kwargs)
-    model.inputs, model.outputs = map_leaves(fix, model.inputs), map_leaves(fix, model.outputs)
+        return fix
+
+    if any(inner.values()):
+        for layer in model.layers:
+            for call in layer.calls:
+                call.args, call.kwargs = map_leaves(shifted(inner), call.args), map_leaves(shifted(inner), call.kwargs)
+    model.outputs = map_leaves(shifted(outer), model.outputs)
 
 
 def _check_refs(model: Model, where: str) -> None:

@@ -37,7 +37,8 @@ class Slots:
     """What one layer (or model) stores: its own variables as (name, trainable), then its sub-layers by attribute.
 
     `children` pairs the attribute path under which a `.keras` file keeps a sub-layer with that sub-layer's slots;
-    alternatives are separated by "|". `values` is filled by `bind`.
+    alternatives are separated by "|". A variable whose name begins with "=" is a sub-layer's, which a `.keras` file holds
+    a second time and an `.h5` file does not. `values` is filled by `bind`.
     """
 
     name: str
@@ -52,7 +53,8 @@ class Slots:
         while stack:
             here, trainable = stack.pop()
             for slot, may_train in here.own:
-                yield here, slot, may_train and trainable
+                if not slot.startswith("="):
+                    yield here, slot, may_train and trainable
             stack.extend((child, trainable and child.trainable) for _, child in reversed(here.children))
 
 

@@ -110,6 +110,7 @@ MODERN_VERSIONS = (2, 3)
 
 #: Weights above this many bytes in all go beside the model (a protobuf message must stay below 2 GiB).
 EXTERNAL_LIMIT = 1 << 30
+NEVER = 1 << 62
 _HEADER = b"\x01" + bytes(63)  # the first byte says little endian
 _ALIGN = 64
 

@@ -28,17 +28,18 @@
 
 from __future__ import annotations
 
-import operator
+import gc
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..ir.errors import InternalError, InvalidModel, LimitExceeded, clean
 from ..ir.storage import check_limit, limit
+from .wire import KINDS, LONG, NUMERIC, NUMPY, WIDTH, ZERO, Kind, pack, packed_varints, plain, varint
 
-_LONG = 4096  # packed numbers from this count on stay a numpy array
+_SMALL = 1 << 16  # chunks below this many bytes are joined
 _DEPTH_PER_LEVEL = 4  # messages that one nesting level of a model takes (graph, node, attribute)
 
 
@@ -68,13 +69,15 @@ class Field(NamedTuple):
 class Schema:
     """A message: fields by number."""
 
-    __slots__ = ("by_name", "fields")
+    __slots__ = ("by_name", "fields", "tags")
 
     def __init__(self, fields: Mapping[int, Field]) -> None:
         self.fields = dict(sorted(fields.items()))
         self.by_name = {field.name: field for field in self.fields.values()}
         if len(self.by_name) != len(self.fields):
             raise InternalError("two fields of a message have the same name")
+        #: (tag, field) in the order of writing, the tag of the form in which the field is written.
+        self.tags = [(varint(number << 3 | _wire(field)), field) for number, field in self.fields.items()]
 
 
 class Record:
@@ -101,7 +104,7 @@ class Record:
             raise AttributeError(f"the message has no field {name!r}")
         if field.repeated:
             return values.setdefault(name, [])
-        return field.default if field.default is not None else _ZERO.get(field.kind)
+        return field.default if field.default is not None else ZERO.get(field.kind)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "unknown_":
@@ -131,80 +134,6 @@ def _present(record: Record) -> dict[str, Any]:
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
-# ---------------------------------------------------------------------------------------------------- kinds
-
-
-class _Kind(NamedTuple):
-    """A scalar kind: wire type, zero value, number -> value, value -> wire number or bytes."""
-
-    wire: int
-    zero: Any
-    read: Callable[[Any], Any]
-    make: Callable[[Any], Any]
-
-
-def _in_range(low: int, high: int) -> Callable[[int], int]:
-    def check(value: int) -> int:
-        if not low <= value <= high:
-            raise ValueError(f"{value} is not in {low}..{high}")
-        return value
-
-    return check
-
-
-def _signed(bits: int) -> tuple[Callable[[int], int], Callable[[Any], int]]:
-    check = _in_range(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-    return (
-        lambda raw: check(raw - (1 << 64) if raw >> 63 else raw),
-        lambda value: check(operator.index(value)) & ((1 << 64) - 1),
-    )
-
-
-def _unsigned(bits: int) -> tuple[Callable[[int], int], Callable[[Any], int]]:
-    check = _in_range(0, (1 << bits) - 1)
-    return check, lambda value: check(operator.index(value))
-
-
-def _zigzag(bits: int) -> tuple[Callable[[int], int], Callable[[Any], int]]:
-    check = _in_range(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-
-    def make(value: Any) -> int:
-        number = check(operator.index(value))
-        return number << 1 if number >= 0 else (-number << 1) - 1
-
-    return lambda raw: check((raw >> 1) ^ -(raw & 1)), make
-
-
-def _fixed(form: str) -> tuple[Callable[[Any], Any], Callable[[Any], bytes]]:
-    layout = struct.Struct(form)
-    return lambda raw: layout.unpack(raw)[0], layout.pack
-
-
-_bool = _unsigned(1)
-_KINDS: dict[str, _Kind] = {
-    "int32": _Kind(0, 0, *_signed(32)),
-    "int64": _Kind(0, 0, *_signed(64)),
-    "enum": _Kind(0, 0, *_signed(32)),
-    "uint32": _Kind(0, 0, *_unsigned(32)),
-    "uint64": _Kind(0, 0, *_unsigned(64)),
-    "sint32": _Kind(0, 0, *_zigzag(32)),
-    "sint64": _Kind(0, 0, *_zigzag(64)),
-    "bool": _Kind(0, False, lambda raw: bool(_bool[0](raw)), lambda value: _bool[1](int(value))),
-    "fixed32": _Kind(5, 0, *_fixed("<I")),
-    "sfixed32": _Kind(5, 0, *_fixed("<i")),
-    "float": _Kind(5, 0.0, *_fixed("<f")),
-    "fixed64": _Kind(1, 0, *_fixed("<Q")),
-    "sfixed64": _Kind(1, 0, *_fixed("<q")),
-    "double": _Kind(1, 0.0, *_fixed("<d")),
-    "string": _Kind(2, "", lambda raw: str(raw, "utf-8"), lambda value: value.encode("utf-8")),
-    "bytes": _Kind(2, b"", lambda raw: raw, lambda value: value),
-}
-_ZERO = {name: kind.zero for name, kind in _KINDS.items()}
-_WIDTH = {1: 8, 5: 4}
-_LONG_DTYPE = {"bool": "?", "int32": "i4", "enum": "i4", "sint32": "i4", "uint32": "u4", "sint64": "i8"}
-_NUMPY = {"fixed32": "<u4", "sfixed32": "<i4", "float": "<f4", "fixed64": "<u8", "sfixed64": "<i8", "double": "<f8"}
-
-
 # ------------------------------------------------------------------------------------------------- decoding
 
 
@@ -225,8 +154,10 @@ class Codec:
         self.schemas = dict(schemas)
         for name, schema in self.schemas.items():
             for field in schema.fields.values():
-                if field.kind not in _KINDS and field.kind not in self.schemas:
+                if field.kind not in KINDS and field.kind not in self.schemas:
                     raise InternalError(f"{name}.{field.name} has the unknown kind {field.kind!r}")
+                if field.packed and not (field.repeated and field.kind in NUMERIC):
+                    raise InternalError(f"{name}.{field.name} cannot be packed")
 
     def new(self, schema: str, /, **values: Any) -> Record:
         """A record with these fields."""
@@ -254,6 +185,8 @@ class _Reader:
         self.start = 0  # of the field that is being read
         self.frames: list[_Frame] = []
         self.most_records = 4 * limit("items")
+        self.most_levels = _DEPTH_PER_LEVEL * limit("nesting")
+        self.most_name = limit("name_bytes")
         self.records = 0
 
     def fail(self, why: str) -> NoReturn:
@@ -265,12 +198,18 @@ class _Reader:
         frames = self.frames
         root = Record(self.schemas[schema])
         frames.append(_Frame(self.schemas[schema], root, len(self.data), schema))
-        while frames:
-            frame = frames[-1]
-            if self.at == frame.end:
-                frames.pop()
-            else:
-                self.field(frame)
+        collecting = gc.isenabled()
+        gc.disable()  # nothing here can be garbage, and there may be millions of records
+        try:
+            while frames:
+                frame = frames[-1]
+                if self.at == frame.end:
+                    frames.pop()
+                else:
+                    self.field(frame)
+        finally:
+            if collecting:
+                gc.enable()
         return root
 
     def field(self, frame: _Frame) -> None:
@@ -285,19 +224,22 @@ class _Reader:
             raw: Any = self.varint(frame.end)
         elif wire == 2:
             raw = self.span(self.varint(frame.end), frame.end)
-        elif wire in _WIDTH:
-            raw = self.span(_WIDTH[wire], frame.end)
+        elif wire in WIDTH:
+            raw = self.span(WIDTH[wire], frame.end)
         else:
             self.fail(f"field {number} has wire type {wire}")
         if field is None:
             self.unknown_field(frame, number)
-        elif field.kind in _KINDS:
+        elif field.kind in KINDS:
             self.scalar(frame, field, wire, raw)
         else:
             self.submessage(frame, field, wire, raw)
 
     def varint(self, end: int) -> int:
         data, at = self.data, self.at
+        if at < end and data[at] < 0x80:  # nearly always
+            self.at = at + 1
+            return data[at]
         value = shift = 0
         while True:
             if at >= end:
@@ -336,7 +278,7 @@ class _Reader:
             raise LimitExceeded(
                 f"more than {self.most_records} messages", where=self.where, hint="--limit-items raises it"
             )
-        if len(self.frames) > _DEPTH_PER_LEVEL * limit("nesting"):
+        if len(self.frames) > self.most_levels:
             raise LimitExceeded(
                 f"messages are nested deeper than {len(self.frames) - 1}",
                 where=f"{self.where}: byte {self.start}",
@@ -349,10 +291,10 @@ class _Reader:
         self.frames.append(_Frame(schema, record, end, field.name))
 
     def scalar(self, frame: _Frame, field: Field, wire: int, raw: Any) -> None:
-        kind = _KINDS[field.kind]
+        kind = KINDS[field.kind]
         try:
             if wire == kind.wire:
-                if field.kind == "string":
+                if wire == 2 and len(raw) > self.most_name and field.kind == "string":
                     check_limit("name_bytes", len(raw), f"length of {field.name}", self.where)
                 self.store(frame, field, kind.read(raw))
             elif wire == 2 and field.repeated and kind.wire != 2:
@@ -365,13 +307,14 @@ class _Reader:
             self.fail(f"field {field.name}: {exc}")
 
     def store(self, frame: _Frame, field: Field, value: Any) -> None:
-        values = frame.record._values
-        if not field.repeated:
-            if field.name in values:
-                self.fail(f"field {field.name} comes twice")
-            values[field.name] = value
-            return
-        self.several(values, field.name).append(value)
+        values, name = frame.record._values, field.name
+        if field.repeated:
+            found = values.get(name)
+            (found if type(found) is list else self.several(values, name)).append(value)
+        elif name in values:
+            self.fail(f"field {name} comes twice")
+        else:
+            values[name] = value
 
     @staticmethod
     def several(values: dict[str, Any], name: str) -> list[Any]:
@@ -381,49 +324,20 @@ class _Reader:
             found = values[name] = [] if found is None else found.tolist()
         return found
 
-    def store_packed(self, frame: _Frame, field: Field, kind: _Kind, raw: memoryview) -> None:
+    def store_packed(self, frame: _Frame, field: Field, kind: Kind, raw: memoryview) -> None:
         found: Any
         if kind.wire == 0:
-            found = _packed_varints(raw, kind, field.kind)
-        elif len(raw) % _WIDTH[kind.wire]:
-            raise ValueError(f"{len(raw)} bytes of packed numbers of {_WIDTH[kind.wire]}")
+            found = packed_varints(raw, kind, field.kind)
+        elif len(raw) % WIDTH[kind.wire]:
+            raise ValueError(f"{len(raw)} bytes of packed numbers of {WIDTH[kind.wire]}")
         else:
-            found = np.frombuffer(raw, _NUMPY[field.kind])
-            found = found.tolist() if len(found) < _LONG else found
+            found = np.frombuffer(raw, NUMPY[field.kind])
+            found = found.tolist() if len(found) < LONG else found
         values = frame.record._values
         if field.name not in values:
             values[field.name] = found
         else:
-            self.several(values, field.name).extend(_plain(found))
-
-
-def _packed_varints(raw: memoryview, kind: _Kind, name: str) -> Any:
-    """Packed numbers as a list, or from _LONG numbers on as an array. ValueError when they are malformed."""
-    data = np.frombuffer(raw, np.uint8)
-    if not len(data):
-        return []
-    ends = np.flatnonzero(data < 0x80)
-    if not len(ends) or ends[-1] != len(data) - 1:
-        raise ValueError("truncated number")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    longest = int(lengths.max())
-    if longest > 10 or (longest == 10 and bool((data[ends[lengths == 10]] > 1).any())):
-        raise ValueError("a number of more than 64 bits")
-    numbers = np.zeros(len(ends), np.uint64)
-    for i in range(longest):
-        chosen = lengths > i
-        numbers[chosen] |= (data[starts[chosen] + i] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * i)
-    if len(numbers) < _LONG:
-        return [kind.read(raw) for raw in numbers.tolist()]
-    if name == "int64":
-        return numbers.view(np.int64)
-    if name == "uint64":
-        return numbers
-    dtype = (
-        np.bool_ if name == "bool" else np.uint32 if name == "uint32" else np.int64 if name == "sint64" else np.int32
-    )
-    return np.fromiter((kind.read(raw) for raw in map(int, numbers)), dtype, len(numbers))
+            self.several(values, field.name).extend(plain(found))
 
 
 # ------------------------------------------------------------------------------------------------- encoding
@@ -445,81 +359,70 @@ class _Writer:
         self.total = 0
 
     def message(self, schema: Schema, record: Record | Mapping[str, Any]) -> list[Chunk]:
-        stack: list[Any] = list(self.fields(schema, record))
+        stack: list[Any] = self.fields(schema, record)
         while stack:
             item = stack.pop()
             if isinstance(item, _Close):
-                self.emit(item.tag + _varint(self.total - item.total))
+                self.emit(item.tag + varint(self.total - item.total))
                 continue
-            number, field, value = item
+            tag, field, value = item
             if field is None:
                 self.emit(value)
-            elif field.kind in self.schemas:
-                stack.append(_Close(_varint(number << 3 | 2), self.total))
-                stack.extend(self.fields(self.schemas[field.kind], value))
+            elif field.kind in KINDS:
+                self.scalar(tag, field, value)
             else:
-                self.scalar(number, field, value)
+                stack.append(_Close(tag, self.total))
+                stack.extend(self.fields(self.schemas[field.kind], value))
         return self.pieces[::-1]
 
-    def fields(self, schema: Schema, record: Record | Mapping[str, Any]) -> Iterator[tuple[int, Field | None, Any]]:
-        """(number, field, value) in ascending order, repeated messages and strings one by one, raw bytes last."""
+    def fields(self, schema: Schema, record: Record | Mapping[str, Any]) -> list[tuple[bytes, Field | None, Any]]:
+        """(tag, field, value) in ascending order, what is repeated and not packed one by one, unknown fields last."""
         values = record._values if isinstance(record, Record) else record
-        if stray := [name for name in values if name not in schema.by_name]:
-            raise InternalError(f"a message has no field {clean(stray[0])!r}")
-        for number, field in schema.fields.items():
+        if not values.keys() <= schema.by_name.keys():
+            stray = next(name for name in values if name not in schema.by_name)
+            raise InternalError(f"a message has no field {clean(stray)!r}")
+        rows: list[tuple[bytes, Field | None, Any]] = []
+        for tag, field in schema.tags:
             value = values.get(field.name)
             if value is None:
                 continue
-            if not field.repeated or (field.packed and len(value)):
-                yield number, field, value
-            else:
-                single = field._replace(packed=False)
-                yield from ((number, single, item) for item in value)
+            if not field.repeated:
+                rows.append((tag, field, value))
+            elif not field.packed:
+                rows.extend([(tag, field, item) for item in value])
+            elif len(value):
+                rows.append((tag, field, value))
         if isinstance(record, Record) and record.unknown_:
-            yield 0, None, bytes(record.unknown_)
+            rows.append((b"", None, bytes(record.unknown_)))
+        return rows
 
     def emit(self, piece: Chunk) -> None:
         self.pieces.append(piece)
-        self.total += chunk_size(piece)
+        self.total += len(piece) if type(piece) is bytes else chunk_size(piece)
 
-    def scalar(self, number: int, field: Field, value: Any) -> None:
-        kind = _KINDS[field.kind]
+    def scalar(self, tag: bytes, field: Field, value: Any) -> None:
+        kind = KINDS[field.kind]
         try:
-            if field.packed and kind.wire != 2:
-                data: Chunk = _pack(value, kind, field.kind)
+            if field.packed:
+                data: Chunk = pack(value, kind, field.kind)
             elif kind.wire == 2:
                 data = _buffer(kind.make(value))
             else:
                 made = kind.make(value)
-                self.emit(_varint(number << 3 | kind.wire) + (_varint(made) if kind.wire == 0 else made))
+                self.emit(tag + (varint(made) if kind.wire == 0 else made))
                 return
         except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as exc:
             raise InvalidModel(f"field {field.name} ({field.kind}) cannot hold {clean(repr(value))}: {exc}") from exc
-        self.emit(data)
-        self.emit(_varint(number << 3 | 2) + _varint(chunk_size(data)))
+        if type(data) is bytes and len(data) < _SMALL:
+            self.emit(tag + varint(len(data)) + data)
+        else:
+            self.emit(data)
+            self.emit(tag + varint(chunk_size(data)))
 
 
-def _pack(values: Any, kind: _Kind, name: str) -> bytes:
-    if kind.wire == 0:
-        return b"".join(_varint(kind.make(value)) for value in _plain(values))
-    if isinstance(values, np.ndarray):
-        return values.astype(_NUMPY[name]).tobytes()
-    return b"".join(map(kind.make, values))
-
-
-def _plain(values: Any) -> Iterable[Any]:
-    return values.tolist() if isinstance(values, np.ndarray) else values
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return value.to_bytes(1, "little")
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _wire(field: Field) -> int:
+    """The wire type in which a field is written; messages are length-delimited."""
+    return 2 if field.packed or field.kind not in KINDS else KINDS[field.kind].wire
 
 
 def _buffer(value: Any) -> Chunk:
@@ -536,7 +439,7 @@ def _merged(pieces: list[Chunk]) -> list[Chunk]:
     out: list[Chunk] = []
     run: list[bytes] = []
     for piece in pieces:
-        if isinstance(piece, bytes) and len(piece) < 1 << 16:
+        if type(piece) is bytes and len(piece) < _SMALL:
             run.append(piece)
             continue
         if run:

@@ -232,7 +232,7 @@ def place_of(module_stack: str, stack_trace: str) -> tuple[str, tuple[str, int] 
     """
     last = module_stack.rsplit(";", 1)[-1].split(",")
     scope = last[1] if len(last) >= 3 and not last[1].startswith("_empty_nn_module") else ""
-    frames = _FRAME.findall(stack_trace[-65536:])
+    frames = [frame for frame in _FRAME.findall(stack_trace[-65536:]) if not frame[0].startswith("<")]
     own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith("torch/")] or frames
     if not own:
         return scope, None

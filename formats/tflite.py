@@ -9,7 +9,7 @@ imports `flatbuffers`. Knows nothing of graphs and must not import the IR.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -38,12 +38,19 @@ class Record(dict):
         self.table = table
 
 
+class Sink(Protocol):
+    """What payloads are written to."""
+
+    def write(self, data: Any, /) -> Any: ...
+
+
 class Payload(Protocol):
-    """The bytes of one buffer, deliverable in blocks: `nbytes` and the blocks always agree."""
+    """The bytes of one buffer: `write` sends exactly `nbytes` of them to a sink, in as many pieces as it likes."""
 
-    nbytes: int
+    @property
+    def nbytes(self) -> int: ...
 
-    def blocks(self) -> Iterable[memoryview | bytes]: ...
+    def write(self, file: Any, /) -> None: ...
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -220,8 +227,7 @@ def _stream(file: BinaryIO, head: memoryview, payloads: list[Payload | None]) ->
         start = offsets.pop(id(payload), None) if payload is not None else None
         if start is not None:
             file.write(bytes(start - position))
-            for block in payload.blocks():
-                file.write(block)
+            payload.write(file)
             position = start + payload.nbytes
     file.write(bytes(_TAIL_PADDING))  # vector kernels may read past the end of the last buffer
 
@@ -304,15 +310,33 @@ class _Writer:
     def _scalars(self, slot: Slot, value: Any, alignment: int) -> int:
         """A scalar vector, or a payload copied block by block; the library's own vector calls ignore `force_align`."""
         width = SCALARS[slot.kind][1]
-        if hasattr(value, "blocks"):
-            size, blocks = value.nbytes, value.blocks()
-        else:
-            raw = np.ascontiguousarray(np.asarray(value), _NUMPY[slot.kind]).reshape(-1)
-            size, blocks = raw.nbytes, (raw.view(np.uint8).data,)
-        self.builder.StartVector(width, size // width, max(width, alignment))
-        self.builder.head = position = self.builder.Head() - size
-        for block in blocks:
-            flat = memoryview(block).cast("B")
-            self.builder.Bytes[position : position + len(flat)] = flat
-            position += len(flat)
+        if not hasattr(value, "write"):
+            value = _Raw(np.ascontiguousarray(np.asarray(value), _NUMPY[slot.kind]).reshape(-1))
+        self.builder.StartVector(width, value.nbytes // width, max(width, alignment))
+        self.builder.head = position = self.builder.Head() - value.nbytes
+        value.write(_Into(self.builder.Bytes, position))
         return self.builder.EndVector()
+
+
+class _Raw:
+    """An array as a payload."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.nbytes = array.nbytes
+
+    def write(self, file: Sink) -> None:
+        file.write(self.array.view(np.uint8).data)
+
+
+class _Into:
+    """A sink that fills a place in the builder's memory."""
+
+    def __init__(self, memory: bytearray, position: int) -> None:
+        self.memory = memory
+        self.position = position
+
+    def write(self, data: Any) -> None:
+        flat = memoryview(data).cast("B")
+        self.memory[self.position : self.position + len(flat)] = flat
+        self.position += len(flat)

@@ -6,6 +6,7 @@ on stands in `Facts`; a fact that was merely declared justifies no answer. Impor
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import operator
@@ -270,8 +271,19 @@ def _without_mods(dim: Dim) -> Dim:
 
 def _lowest(dim: Dim, ranges: Ranges) -> Bound:
     """A lower bound: the best of term-wise intervals and of relaxations of floordiv, min and max."""
+    if not isinstance(dim, Expr):
+        return dim
+    return _lowest_by_default(dim) if ranges is _default_ranges else _search_lowest(dim, ranges)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _lowest_by_default(dim: Expr) -> Bound:
+    return _search_lowest(dim, _default_ranges)
+
+
+def _search_lowest(dim: Expr, ranges: Ranges) -> Bound:
     best: Bound = -math.inf
-    for view in (dim, _without_mods(dim)) if isinstance(dim, Expr) else (dim,):
+    for view in dict.fromkeys((dim, _without_mods(dim))):
         queue: list[dict[Mono, Fraction]] = [{mono: Fraction(c) for mono, c in _terms_of(view)}]
         for _ in range(24):  # relaxations tried
             if not queue:

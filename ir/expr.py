@@ -8,6 +8,7 @@ too, hence the recursion here is bounded. Imports `errors` only.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ from typing import Any, ClassVar, Union
 
 from .errors import InvalidModel, UsageError, clean
 
+_CACHED = 1 << 14  # results that are remembered per operation: a graph repeats few shapes many times
 MAX_TERMS, MAX_DEPTH, MAX_DEGREE, MAX_BITS, MAX_TEXT = 64, 24, 32, 128, 1 << 16
 
 Dim = Union[int, "Expr"]
@@ -229,6 +231,7 @@ def _make_atom(kind: str, *args: Dim) -> Dim:
     return Expr(((((Atom(kind, *args), 1),), 1),))
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def add(a: Dim, b: Dim, sign: int = 1) -> Dim:
     """a + sign*b"""
     if not isinstance(a, Expr) and not isinstance(b, Expr):
@@ -239,6 +242,7 @@ def add(a: Dim, b: Dim, sign: int = 1) -> Dim:
     return build(total)
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def multiply(a: Dim, b: Dim) -> Dim:
     if not isinstance(a, Expr) and not isinstance(b, Expr):
         return a * b
@@ -312,6 +316,7 @@ def _common(rest: Dim, divisor: int) -> tuple[int, Dim, int]:
     return g, build(scaled), constant % g
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def floordiv(a: Dim, b: Dim) -> Dim:
     """a // b as Python defines it. InvalidModel when b is the number 0; a symbolic b counts as not 0."""
     if not isinstance(b, Expr):
@@ -351,6 +356,7 @@ def _lone_atom(dim: Dim, kind: str) -> tuple[Atom | None, int]:
     return (atom, constant) if atom.kind == kind and not isinstance(atom.args[1], Expr) else (None, 0)
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def modulo(a: Dim, b: Dim) -> Dim:
     """a % b as Python defines it. InvalidModel when b is the number 0; a symbolic b counts as not 0."""
     if not isinstance(b, Expr):

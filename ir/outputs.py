@@ -11,6 +11,7 @@ import errno
 import fcntl
 import io
 import os
+import shutil
 import signal
 import stat
 import threading
@@ -21,6 +22,8 @@ from typing import Any, NoReturn
 from .errors import InternalError, SystemFailure, UsageError, clean
 
 _PREFIX, _SUFFIX = ".anyir-", ".tmp"
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_DEADLY = (signal.SIGTERM, signal.SIGHUP)
 _live: set[str] = set()  # temporary files of this process, for the signal handler; order never matters
 
 
@@ -28,19 +31,29 @@ class OutputFile(io.BufferedWriter):
     """A binary file under a temporary name. `skip(n)` writes n zero bytes as a hole."""
 
     def __init__(self, fd: int) -> None:
-        super().__init__(io.FileIO(fd, "w", closefd=False), buffer_size=1 << 20)
+        super().__init__(io.FileIO(fd, "w"), buffer_size=1 << 20)
         self._least = 0
+
+    def close(self) -> None:
+        """Flush only: the output set closes the file when it is in its place."""
+        if not self.raw.closed:
+            self.flush()
+
+    def abandon(self) -> None:
+        """Close without writing what is still buffered, so that nothing is ever written to a reused descriptor."""
+        with contextlib.suppress(OSError):
+            self.raw.close()
 
     def skip(self, n: int) -> None:
         """Advance by `n` bytes that read as zero, without storing them where the file system knows holes."""
         self._least = max(self._least, self.seek(n, io.SEEK_CUR))
 
-    def settle(self, fd: int) -> None:
+    def settle(self) -> None:
         """Everything on the disk, a hole at the end included."""
         self.flush()
-        if os.fstat(fd).st_size < self._least:
-            os.ftruncate(fd, self._least)
-        os.fsync(fd)
+        if os.fstat(self.fileno()).st_size < self._least:
+            os.ftruncate(self.fileno(), self._least)
+        os.fsync(self.fileno())
 
 
 class _Pending:
@@ -52,13 +65,15 @@ class _Pending:
         self.temporary = _temporary(self.folder)
         self.backup = ""
         self.renamed = False
-        self.fd = -1
+        self.file: OutputFile | None = None
 
     def begin(self) -> OutputFile:
         _live.add(self.temporary)  # before it exists: a signal between the two lines must find it
-        self.fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        _lock(self.fd)  # marks it as alive for `_sweep` of other processes, whatever their pid namespace
-        self.file = OutputFile(self.fd)
+        return self.take(os.open(self.temporary, _CREATE, 0o666))
+
+    def take(self, fd: int) -> OutputFile:
+        _lock(fd)  # marks it as alive for `_sweep` of other processes, whatever their pid namespace
+        self.file = OutputFile(fd)
         return self.file
 
     def keep_old(self) -> None:
@@ -68,6 +83,8 @@ class _Pending:
         with contextlib.suppress(OSError):  # no old file, or a file system without hard links: nothing to put back
             os.link(self.path, backup, follow_symlinks=False)
             self.backup = backup
+        if not self.backup:
+            _live.discard(backup)
 
     def rename(self) -> None:
         os.rename(self.temporary, self.path)
@@ -83,13 +100,10 @@ class _Pending:
     def close(self) -> None:
         for name in (self.temporary, self.backup):
             if name and not (name == self.temporary and self.renamed):
-                _unlink(name)
+                _remove(name)
             _live.discard(name)
-        if self.fd >= 0:
-            with contextlib.suppress(OSError, ValueError):
-                self.file.detach()  # what is still buffered belongs to a file that is gone
-            os.close(self.fd)
-            self.fd = -1
+        if self.file:
+            self.file.abandon()
 
 
 class OutputSet:
@@ -127,6 +141,17 @@ class OutputSet:
         except OSError as exc:
             _fail(exc, path)
 
+    def adopt(self, written: str | os.PathLike[str], path: str | os.PathLike[str], *, main: bool = False) -> None:
+        """A finished file on the same file system that becomes `path` when the block ends, as if written here."""
+        pending = _Pending(self._target(path))
+        pending.temporary = os.fspath(written)
+        self._pending.append(pending)
+        self._main = pending if main else self._main
+        try:
+            pending.take(os.open(pending.temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+        except OSError as exc:
+            _fail(exc, written)
+
     def _target(self, path: str | os.PathLike[str]) -> str:
         where = clean(os.fspath(path))
         try:
@@ -163,10 +188,12 @@ class OutputSet:
         at = ordered[0] if ordered else None
         try:
             for at in ordered:
-                at.file.settle(at.fd)
-            for at in ordered:
-                at.keep_old()
-                at.rename()
+                if at.file:
+                    at.file.settle()
+            with _signals_wait():
+                for at in ordered:
+                    at.keep_old()
+                    at.rename()
             for at in {pending.folder: pending for pending in ordered}.values():
                 _sync_folder(at.folder)
         except BaseException as exc:
@@ -184,6 +211,32 @@ def atomic_write(
     """A binary file that replaces `path` whole when the block ends without an error. Raises as `OutputSet` does."""
     with OutputSet(protect) as out:
         yield out.open(path, main=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(beside: str | os.PathLike[str]) -> Iterator[str]:
+    """A hidden folder in the folder of the output `beside`, for files that are checked before they are adopted.
+
+    Removed with all that is in it at the end, on errors and signals, and by the next run after a kill. Raises
+    SystemFailure when it cannot be made.
+    """
+    parent = os.path.realpath(os.path.dirname(os.path.abspath(os.fspath(beside))))
+    path, fd = _temporary(parent), -1
+    with _signals_clean_up():
+        try:
+            _sweep(parent)
+            _live.add(path)
+            os.mkdir(path, 0o700)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            _fail(exc, beside)
+        _lock(fd)
+        try:
+            yield path
+        finally:
+            _remove(path)
+            os.close(fd)
+            _live.discard(path)
 
 
 # ------------------------------------------------------------------------------------------------- helpers
@@ -205,9 +258,13 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def _unlink(name: str) -> None:
+def _remove(name: str) -> None:
+    """A file, or a folder with all that is in it; never what a link leads to."""
     with contextlib.suppress(OSError):
-        os.unlink(name)
+        if os.path.isdir(name) and not os.path.islink(name):
+            shutil.rmtree(name, ignore_errors=True)
+        else:
+            os.unlink(name)
 
 
 def _lock(fd: int) -> None:
@@ -241,8 +298,7 @@ def _remove_if_dead(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process lives
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            os.unlink(path)
+        _remove(path)
     finally:
         os.close(fd)
 
@@ -250,9 +306,19 @@ def _remove_if_dead(path: str) -> None:
 def _die(number: int, frame: FrameType | None) -> None:
     """Remove temporary files, then die of the same signal."""
     for name in list(_live):
-        _unlink(name)
+        _remove(name)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Signals that come between two renames are delivered after the last one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_DEADLY, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -261,13 +327,13 @@ def _signals_clean_up() -> Iterator[None]:
 
     Handlers that somebody installed are left alone: they raise, or they end the process, and then it is their call.
     """
-    changed: list[tuple[int, Any]] = []
+    changed: list[tuple[signal.Signals, Any]] = []
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _DEADLY:
             if signal.getsignal(number) == signal.SIG_DFL:
                 changed.append((number, signal.signal(number, _die)))
     try:
         yield
     finally:
-        for number, old in changed:
-            signal.signal(number, old)
+        for one, old in changed:
+            signal.signal(one, old)

@@ -42,7 +42,7 @@ def parse_module(text: str, name: str = "<text>", *, weights: MappedFile | dict[
 
 def parse_file(path: str | os.PathLike[str]) -> Module:
     """Read a .anyir file and the weight file that it names, which must lie beside it."""
-    data = read_bytes(path, "text_bytes")
+    data = read_bytes(path, "file_bytes")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

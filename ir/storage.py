@@ -1,9 +1,10 @@
 """The one guarded door to the file system: limits, mapped reads, contained paths, whole-or-nothing writes.
 
 Every byte that anyir reads from or writes to a file goes through this module; its writing half is `outputs` (offered
-here too), zip archives and JSON text have their guards in `archive`. Declared sizes are compared with what a file holds before anything is allocated, only regular files
-are opened, and a file named by a model is opened component by component from the model's folder, never through a link.
-POSIX only. Imports nothing but the standard library and `errors`, so that the command line starts fast.
+here too), zip archives and JSON text have their guards in `archive`. Declared sizes are compared with what a file holds
+before anything is allocated, only regular files are opened, and a file that a model names is opened component by
+component from the model's folder, never through a link. POSIX only. Imports the standard library and `errors` only, so
+that the command line starts fast.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .errors import InvalidModel, LimitExceeded, SystemFailure, UsageError, clea
 from .outputs import OutputFile as OutputFile
 from .outputs import OutputSet as OutputSet
 from .outputs import atomic_write as atomic_write
+from .outputs import scratch_folder as scratch_folder
 
 # --------------------------------------------------------------------------------------------------- limits
 
@@ -279,7 +281,7 @@ class MappedFile:
             raise SystemFailure("the file changed while it was in use", where=clean(self.path), hint="run again")
 
     def segments(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
-        """Split a range into (is_data, offset, length) runs; a file system that knows no holes gives one run of data."""
+        """Split a range into (is_data, offset, length) runs; a file system without holes gives one run of data."""
         end = checked_range(offset, length, self.size, where=clean(self.path)).stop
         while offset < end:
             try:

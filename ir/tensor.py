@@ -299,6 +299,7 @@ class LazyTensor(Tensor):
 
     __slots__ = ("attrs", "depth", "op", "operands")
     MAX_DEPTH = 32
+    depth: int
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import weightfile
@@ -13,13 +14,15 @@ from .types import STRING
 from .weights import Weight
 
 
-def write_text(module: Module, path: str | os.PathLike[str]) -> None:
-    """`path` and, when there are large tensors, `<stem>.weights` beside it. Raises SystemFailure."""
+def write_text(
+    module: Module, path: str | os.PathLike[str], *, protect: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """`path` and, when there are large tensors, `<stem>.weights` beside it; never over `protect` or a mapped file.
+    Raises SystemFailure, UsageError."""
     target = Path(path)
     placed, length = weightfile.place(_stored(module))
     side = target.with_suffix(".weights")
-    protected = [file.path for file in module.files]
-    with OutputSet(protect=protected) as outputs:
+    with OutputSet(protect=[*protect, *(file.path for file in module.files)]) as outputs:
         if placed:
             weightfile.write(outputs.open(side), placed, length)
         text = Printer(placed.get).module(module, side.name if placed else "")

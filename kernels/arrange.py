@@ -68,11 +68,12 @@ def depth_to_space(x: Array, *, blocksize: int, mode: str, channels_last: bool) 
 
 
 @kernel("space_to_depth")
-def space_to_depth(x: Array, *, blocksize: int, channels_last: bool) -> Array:
-    """(N, C, H, W) to (N, C b^2, H / b, W / b): the inverse of depth_to_space in mode DCR."""
+def space_to_depth(x: Array, *, blocksize: int, mode: str, channels_last: bool) -> Array:
+    """(N, C, H, W) to (N, C b^2, H / b, W / b): the inverse of depth_to_space in the same mode."""
     n, c, h, w = _channels_first(x, channels_last).shape
     b = blocksize
-    y = _channels_first(x, channels_last).reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = _channels_first(x, channels_last).reshape(n, c, h // b, b, w // b, b).transpose(order)
     return _restore(y.reshape(n, c * b * b, h // b, w // b), channels_last)
 
 

@@ -14,71 +14,89 @@ from .jit import jit
 from .precision import narrow, wide
 from .registry import kernel
 
-UNFOLD_BYTES = 4 << 20
+UNFOLD_BYTES = 16 << 20
 DIRECT_CHANNELS = 2
 
 
 @jit
 def _unfold(x, cols, first, kernel, strides, dilations, begins, out_h):
-    """x [C, D, H, W] to cols [C*KD*KH*KW, rows, OW]: the taps of output rows first.. (row = od * out_h + oh)."""
-    channels, depth, height, width = x.shape
-    _, rows, out_w = cols.shape
-    index = 0
-    for c in range(channels):
-        for kd in range(kernel[0]):
-            for kh in range(kernel[1]):
-                for kw in range(kernel[2]):
-                    shift = kw * dilations[2] - begins[2]
-                    low = min(max(0, -(shift // strides[2])), out_w)
-                    high = max(low, min(out_w, (width - shift + strides[2] - 1) // strides[2]))
-                    for row in range(rows):
-                        d = (first + row) // out_h * strides[0] + kd * dilations[0] - begins[0]
-                        h = (first + row) % out_h * strides[1] + kh * dilations[1] - begins[1]
-                        if d < 0 or d >= depth or h < 0 or h >= height:
-                            for o in range(out_w):
-                                cols[index, row, o] = 0.0
-                            continue
-                        for o in range(low):
-                            cols[index, row, o] = 0.0
-                        for o in range(low, high):
-                            cols[index, row, o] = x[c, d, h, o * strides[2] + shift]
-                        for o in range(high, out_w):
-                            cols[index, row, o] = 0.0
-                    index += 1
+    """x [A, C, D, H, W] to cols [A, C*KD*KH*KW, rows, OW]: the taps of output rows first.. (row = od * out_h + oh)."""
+    planes, channels, depth, height, width = x.shape
+    _, _, rows, out_w = cols.shape
+    for a in range(planes):
+        index = 0
+        for c in range(channels):
+            for kd in range(kernel[0]):
+                for kh in range(kernel[1]):
+                    for kw in range(kernel[2]):
+                        shift = kw * dilations[2] - begins[2]
+                        low = min(max(0, -(shift // strides[2])), out_w)
+                        high = max(low, min(out_w, (width - shift + strides[2] - 1) // strides[2]))
+                        for row in range(rows):
+                            d = (first + row) // out_h * strides[0] + kd * dilations[0] - begins[0]
+                            h = (first + row) % out_h * strides[1] + kh * dilations[1] - begins[1]
+                            if d < 0 or d >= depth or h < 0 or h >= height:
+                                for o in range(out_w):
+                                    cols[a, index, row, o] = 0.0
+                                continue
+                            for o in range(low):
+                                cols[a, index, row, o] = 0.0
+                            for o in range(low, high):
+                                cols[a, index, row, o] = x[a, c, d, h, o * strides[2] + shift]
+                            for o in range(high, out_w):
+                                cols[a, index, row, o] = 0.0
+                        index += 1
 
 
 @jit
 def _direct(x, w, y, strides, dilations, begins):
-    """Add the convolution of x [C, D, H, W] with w [OC, C/groups, KD, KH, KW] to y [OC, OD, OH, OW]."""
-    channels, depth, height, width = x.shape
-    outs, per_group, kernel_d, kernel_h, kernel_w = w.shape
-    _, out_d, out_h, out_w = y.shape
+    """Add the convolution of x [N, C, D, H, W] with w [O, C/groups, KD, KH, KW] to y [N, O, OD, OH, OW].
+
+    Line by line over contiguous slices: that is what the compiler can vectorise.
+    """
+    samples, channels, depth, height, _ = x.shape
+    outs, per_group, kernel_d, kernel_h, _ = w.shape
+    _, _, out_d, out_h, _ = y.shape
     outs_per_group = outs * per_group // channels
-    for out in range(outs):
-        source = out // outs_per_group * per_group
-        for c in range(per_group):
-            for kd in range(kernel_d):
-                for kh in range(kernel_h):
-                    for kw in range(kernel_w):
-                        weight = w[out, c, kd, kh, kw]
-                        shift = kw * dilations[2] - begins[2]
-                        low = max(0, -(shift // strides[2]))
-                        high = min(out_w, (width - shift + strides[2] - 1) // strides[2])
-                        for od in range(out_d):
+    for n in range(samples):
+        for out in range(outs):
+            for c in range(per_group):
+                source = out // outs_per_group * per_group + c
+                for od in range(out_d):
+                    for oh in range(out_h):
+                        target = y[n, out, od, oh]
+                        for kd in range(kernel_d):
                             d = od * strides[0] + kd * dilations[0] - begins[0]
-                            if d < 0 or d >= depth:
-                                continue
-                            for oh in range(out_h):
+                            for kh in range(kernel_h):
                                 h = oh * strides[1] + kh * dilations[1] - begins[1]
-                                if h < 0 or h >= height:
-                                    continue
-                                for o in range(low, high):
-                                    y[out, od, oh, o] += weight * x[source + c, d, h, o * strides[2] + shift]
+                                if d >= 0 and d < depth and h >= 0 and h < height:
+                                    line, taps = x[n, source, d, h], w[out, c, kd, kh]
+                                    _add_line(line, taps, target, strides[2], dilations[2], begins[2])
+
+
+@jit
+def _add_line(line, weights, target, stride, dilation, begin):
+    """Add the one-dimensional convolution of `line` with `weights` to `target`."""
+    for k in range(len(weights)):
+        weight = weights[k]
+        shift = k * dilation - begin
+        low = max(0, -(shift // stride))
+        high = min(len(target), (len(line) - shift + stride - 1) // stride)
+        if high <= low:
+            continue
+        if stride == 1:
+            into = target[low:high]
+            part = line[low + shift : high + shift]
+            for i in range(len(into)):
+                into[i] += weight * part[i]
+        else:
+            for o in range(low, high):
+                target[o] += weight * line[o * stride + shift]
 
 
 @jit
 def _fold(cols, y, first, strides, dilations, begins, in_h):
-    """Add cols [OC, KD, KH, KW, rows, W] at the places where input rows first.. put their taps in y [OC, OD, OH, OW]."""
+    """Add cols [O, KD, KH, KW, rows, W] at the places where input rows first.. put their taps in y [O, OD, OH, OW]."""
     outs, kernel_d, kernel_h, kernel_w, rows, width = cols.shape
     _, out_d, out_h, out_w = y.shape
     for out in range(outs):
@@ -109,7 +127,7 @@ def conv(x, w, b=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad=
 def conv_integer(
     x, w, x_zp=None, w_zp=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad="explicit", channels_last=False
 ):
-    """8-bit x and w less their zero points, convolved exactly: float64 holds every partial sum. Padding is x_zp. i32."""
+    """8-bit x and w less their zero points in i32, exactly: float64 holds every partial sum. Padding is x_zp."""
     geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
     data = channels_first(wide, x, channels_last)
     if x_zp is not None:
@@ -181,8 +199,7 @@ def convolve(x: np.ndarray, w: np.ndarray, geometry: Window, groups: int) -> np.
     y = np.zeros((x.shape[0], w.shape[0], *(1,) * (3 - len(sizes)), *sizes))
     if y.size and w.size:
         if w.shape[1] <= DIRECT_CHANNELS and groups > 1:
-            for sample, out in zip(x3, y, strict=True):
-                _direct(sample, w3, out, full.strides, full.dilations, full.begins)
+            _direct(x3, w3, y, full.strides, full.dilations, full.begins)
         elif _is_pointwise(full):
             _pointwise(x3, w3, y, full.strides, groups)
         else:
@@ -202,21 +219,26 @@ def _pointwise(x, w, y, strides, groups):
 
 
 def _unfolded(x, w, y, full, groups):
+    """Unfold and multiply as many whole samples, or else as many output rows of one, as the buffer holds."""
     n, outs, out_d, out_h, out_w = y.shape
     weights = w.reshape(groups, outs // groups, -1)
     taps, rows = weights.shape[2], out_d * out_h
-    tile = max(1, min(rows, UNFOLD_BYTES // (8 * taps * out_w)))
-    buffer = np.empty(taps * tile * out_w)
-    inputs = x.reshape(n, groups, x.shape[1] // groups, *x.shape[2:])
+    row_bytes = 8 * groups * taps * out_w
+    tile = max(1, min(rows, UNFOLD_BYTES // row_bytes))
+    batch = max(1, min(n, UNFOLD_BYTES // (row_bytes * rows)))
+    buffer = np.empty(batch * groups * taps * tile * out_w)
+    planes = x.reshape(n * groups, x.shape[1] // groups, *x.shape[2:])
     results = y.reshape(n, groups, outs // groups, rows * out_w)
-    for first in range(0, rows, tile):
-        count = min(tile, rows - first)
-        cols = buffer[: taps * count * out_w].reshape(taps, count, out_w)
-        place = slice(first * out_w, (first + count) * out_w)
-        for i in range(n):
-            for g in range(groups):
-                _unfold(inputs[i, g], cols, first, full.kernel, full.strides, full.dilations, full.begins, out_h)
-                np.matmul(weights[g], cols.reshape(taps, -1), out=results[i, g, :, place])
+    for start in range(0, n, batch):
+        count = min(batch, n - start)
+        part = planes[start * groups : (start + count) * groups]
+        for first in range(0, rows, tile):
+            height = min(tile, rows - first)
+            cols = buffer[: count * groups * taps * height * out_w].reshape(count * groups, taps, height, out_w)
+            _unfold(part, cols, first, full.kernel, full.strides, full.dilations, full.begins, out_h)
+            place = slice(first * out_w, (first + height) * out_w)
+            into = results[start : start + count, :, :, place]
+            np.matmul(weights, cols.reshape(count, groups, taps, -1), out=into)
 
 
 def _convolve_transposed(x, w, geometry, sizes, groups):

@@ -79,7 +79,7 @@ def rms_norm(x, scale=None, *, axis=-1, epsilon=1e-5):
 
 @kernel("lrn")
 def lrn(x, *, alpha=1e-4, beta=0.75, bias=1.0, size, channels_last=False):
-    """x / (bias + alpha / size * sum of x^2 over `size` channels around each)^beta; an even size reaches further ahead."""
+    """x / (bias + alpha / size * sum of x^2 over `size` channels)^beta; the window of an even size leans ahead."""
     data = wide(np.moveaxis(x, -1, 1)) if channels_last else wide(x)
     squares, channels = np.square(data), data.shape[1]
     total = np.zeros_like(data)

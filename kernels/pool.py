@@ -1,10 +1,13 @@
-"""Pooling: windows as per-axis bounds, so that plain, padded, dilated, overhanging and adaptive pools share two loops.
+"""Pooling: windows as per-axis bounds, so that plain, padded, dilated, overhanging and adaptive pools share loops.
 
 Along each axis output o reads input positions start[o], start[o] + dilation, ... below stop[o], already clipped to the
-input. Values are taken to float64, which holds every dtype that ONNX pools exactly. Imports no framework.
+input. Maxima and sums are taken one axis after another; only a maximum's place needs the whole window. Values are taken
+to float64, which holds every dtype that ONNX pools exactly. Imports no framework.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -16,7 +19,52 @@ from .registry import kernel
 
 
 @jit
-def _window_max(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, steps, y, where):
+def _axis_max(x, starts, stops, step, y):
+    """y [A, O, B] = the largest of x [A, I, B] in each window of the middle axis; NaN wins, an empty one is -inf."""
+    outer, _, inner = x.shape
+    for a in range(outer):
+        for o in range(len(starts)):
+            if inner == 1:
+                best = -np.inf
+                for i in range(starts[o], stops[o], step):
+                    value = x[a, i, 0]
+                    best = value if value > best or value != value else best
+                y[a, o, 0] = best
+                continue
+            target = y[a, o]
+            for b in range(inner):
+                target[b] = -np.inf
+            for i in range(starts[o], stops[o], step):
+                line = x[a, i]
+                for b in range(inner):
+                    value = line[b]
+                    best = target[b]
+                    target[b] = value if value > best or value != value else best
+
+
+@jit
+def _axis_sum(x, starts, stops, step, y):
+    """y [A, O, B] = the sum of x [A, I, B] over each window of the middle axis."""
+    outer, _, inner = x.shape
+    for a in range(outer):
+        for o in range(len(starts)):
+            if inner == 1:
+                total = 0.0
+                for i in range(starts[o], stops[o], step):
+                    total += x[a, i, 0]
+                y[a, o, 0] = total
+                continue
+            target = y[a, o]
+            for b in range(inner):
+                target[b] = 0.0
+            for i in range(starts[o], stops[o], step):
+                line = x[a, i]
+                for b in range(inner):
+                    target[b] += line[b]
+
+
+@jit
+def _window_argmax(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, steps, y, where):
     """Largest value (NaN wins) of each window of x [P, D, H, W] and its flat place in the plane; -inf, -1 if empty."""
     planes, _, height, width = x.shape
     for p in range(planes):
@@ -36,31 +84,19 @@ def _window_max(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, step
                     where[p, od, oh, ow] = place
 
 
-@jit
-def _window_sum(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, steps, y):
-    """Sum over each window of x [P, D, H, W]."""
-    for p in range(x.shape[0]):
-        for od in range(len(starts_d)):
-            for oh in range(len(starts_h)):
-                for ow in range(len(starts_w)):
-                    total = 0.0
-                    for d in range(starts_d[od], stops_d[od], steps[0]):
-                        for h in range(starts_h[oh], stops_h[oh], steps[1]):
-                            for w in range(starts_w[ow], stops_w[ow], steps[2]):
-                                total += x[p, d, h, w]
-                    y[p, od, oh, ow] = total
-
-
 class Bounds:
     """Where the windows of each spatial axis start and stop, and the step between taps."""
 
     def __init__(self, starts: list[np.ndarray], stops: list[np.ndarray], steps: tuple[int, ...]) -> None:
-        missing = 3 - len(steps)
-        one = [np.zeros(1, np.int64)] * missing, [np.ones(1, np.int64)] * missing
+        self.starts, self.stops, self.steps = starts, stops, steps
         self.sizes = tuple(len(s) for s in starts)
-        self.steps = (1,) * missing + tuple(steps)
-        self.flat = [a for pair in zip(one[0] + starts, one[1] + stops, strict=True) for a in pair]
-        self.full = tuple(len(a) for a in self.flat[::2])
+
+    def in_three_dims(self) -> tuple[list[np.ndarray], tuple[int, ...]]:
+        """Starts and stops of D, H, W in turn, and the steps; missing axes have one window of one position."""
+        missing = 3 - len(self.steps)
+        pairs = [(np.zeros(1, np.int64), np.ones(1, np.int64))] * missing
+        pairs += list(zip(self.starts, self.stops, strict=True))
+        return [array for pair in pairs for array in pair], (1,) * missing + tuple(self.steps)
 
 
 def _sliding(geometry: Window, sizes: tuple[int, ...], ceil_mode: bool) -> tuple[Bounds, Window]:
@@ -83,25 +119,27 @@ def _adaptive(sizes: tuple[int, ...], outs: tuple[int, ...]) -> Bounds:
     return Bounds(starts, stops, (1,) * len(outs))
 
 
-def _planes(x: np.ndarray) -> np.ndarray:
+def _reduce(body, x: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """Apply `_axis_max` or `_axis_sum` along each spatial axis of x [N, C, *S] in turn."""
+    for axis, (starts, stops, step) in enumerate(zip(bounds.starts, bounds.stops, bounds.steps, strict=True), 2):
+        inner = math.prod(x.shape[axis + 1 :])
+        y = np.empty((*x.shape[:axis], len(starts), *x.shape[axis + 1 :]))
+        outer = math.prod(x.shape[:axis])
+        source, target = x.reshape(outer, x.shape[axis], inner), y.reshape(outer, len(starts), inner)
+        body(source, starts, stops, step, target)
+        x = y
+    return x
+
+
+def _places(x: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """The flat place in its plane of each window's maximum; -1 where a window is empty."""
     full = in_three_dims(x)
-    return full.reshape(-1, *full.shape[2:])
-
-
-def _largest(x: np.ndarray, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
-    planes = _planes(x)
-    y = np.empty((planes.shape[0], *bounds.full))
+    planes = full.reshape(math.prod(full.shape[:2]), *full.shape[2:])
+    flat, steps = bounds.in_three_dims()
+    y = np.empty((planes.shape[0], *map(len, flat[::2])))
     where = np.empty(y.shape, np.int64)
-    _window_max(planes, *bounds.flat, bounds.steps, y, where)
-    shape = (*x.shape[:2], *bounds.sizes)
-    return y.reshape(shape), where.reshape(shape)
-
-
-def _total(x: np.ndarray, bounds: Bounds) -> np.ndarray:
-    planes = _planes(x)
-    y = np.empty((planes.shape[0], *bounds.full))
-    _window_sum(planes, *bounds.flat, bounds.steps, y)
-    return y.reshape(*x.shape[:2], *bounds.sizes)
+    _window_argmax(planes, *flat, steps, y, where)
+    return where.reshape(*x.shape[:2], *bounds.sizes)
 
 
 def _per_axis(counts: list[np.ndarray]) -> np.ndarray:
@@ -112,15 +150,12 @@ def _per_axis(counts: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _max_pool(x, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, storage_order, channels_last):
-    data = channels_first(wide, x, channels_last)
-    geometry = window(kernel_shape, strides, pads, dilations, auto_pad)
-    bounds, _ = _sliding(geometry, data.shape[2:], ceil_mode)
-    y, where = _largest(data, bounds)
-    if x.dtype.kind in "iu":
-        y = np.where(where < 0, np.iinfo(x.dtype).min, y)
-    y = channels_as(narrow(y, x.dtype), channels_last)
-    return y, channels_as(_flat_indices(where, data.shape, storage_order), channels_last)
+def _largest(x: np.ndarray, bounds: Bounds, dtype: np.dtype) -> np.ndarray:
+    """Maxima in `dtype`; an empty window has the smallest value there is."""
+    y = _reduce(_axis_max, x, bounds)
+    if dtype.kind in "iu":
+        y = np.maximum(y, np.iinfo(dtype).min)
+    return narrow(y, dtype)
 
 
 def _flat_indices(where: np.ndarray, shape: tuple[int, ...], storage_order: int) -> np.ndarray:
@@ -134,37 +169,23 @@ def _flat_indices(where: np.ndarray, shape: tuple[int, ...], storage_order: int)
 
 
 @kernel("max_pool")
-def max_pool(
-    x,
-    *,
-    kernel_shape,
-    strides=(),
-    pads=(),
-    dilations=(),
-    ceil_mode=False,
-    auto_pad="explicit",
-    storage_order=0,
-    channels_last=False,
-):
+def max_pool(x, *, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, channels_last, storage_order=0):
     """x [N, C, *S] to [N, C, *S']: padding never wins, NaN does."""
-    return _max_pool(x, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, storage_order, channels_last)[0]
+    data = channels_first(wide, x, channels_last)
+    bounds, _ = _sliding(window(kernel_shape, strides, pads, dilations, auto_pad), data.shape[2:], ceil_mode)
+    return channels_as(_largest(data, bounds, x.dtype), channels_last)
 
 
 @kernel("max_pool_with_indices")
 def max_pool_with_indices(
-    x,
-    *,
-    kernel_shape,
-    strides=(),
-    pads=(),
-    dilations=(),
-    ceil_mode=False,
-    auto_pad="explicit",
-    storage_order=0,
-    channels_last=False,
+    x, *, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, storage_order, channels_last
 ):
     """max_pool and the i64 flat index in x (seen channels-first) of each maximum, the first one among equals."""
-    return _max_pool(x, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, storage_order, channels_last)
+    data = channels_first(wide, x, channels_last)
+    bounds, _ = _sliding(window(kernel_shape, strides, pads, dilations, auto_pad), data.shape[2:], ceil_mode)
+    y = _largest(data, bounds, x.dtype)
+    indices = _flat_indices(_places(data, bounds), data.shape, storage_order)
+    return channels_as(y, channels_last), channels_as(indices, channels_last)
 
 
 @kernel("average_pool")
@@ -191,7 +212,7 @@ def average_pool(
         low, high = (-geometry.begins[axis], size + geometry.ends[axis]) if count_include_pad else (0, size)
         counts.append(((places >= low) & (places < high)).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        y = _total(data, bounds) / _per_axis(counts)
+        y = _reduce(_axis_sum, data, bounds) / _per_axis(counts)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
@@ -212,7 +233,7 @@ def lp_pool(
     data = channels_first(wide, x, channels_last)
     geometry = window(kernel_shape, strides, pads, dilations, auto_pad)
     bounds, _ = _sliding(geometry, data.shape[2:], ceil_mode)
-    y = _total(np.abs(data) ** p, bounds) ** (1.0 / p)
+    y = _reduce(_axis_sum, np.abs(data) ** p, bounds) ** (1.0 / p)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
@@ -244,8 +265,8 @@ def adaptive_average_pool(x, *, output_size, channels_last=False):
     """Mean over `output_size` windows per axis that cover the input evenly."""
     data = channels_first(wide, x, channels_last)
     bounds = _adaptive(data.shape[2:], output_size)
-    counts = [stop - start for start, stop in zip(bounds.flat[::2], bounds.flat[1::2], strict=True)]
-    y = _total(data, bounds) / _per_axis(counts[-len(output_size) :])
+    counts = [stop - start for start, stop in zip(bounds.starts, bounds.stops, strict=True)]
+    y = _reduce(_axis_sum, data, bounds) / _per_axis(counts)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
@@ -253,8 +274,7 @@ def adaptive_average_pool(x, *, output_size, channels_last=False):
 def adaptive_max_pool(x, *, output_size, channels_last=False):
     """Largest value over `output_size` windows per axis that cover the input evenly."""
     data = channels_first(wide, x, channels_last)
-    y, _ = _largest(data, _adaptive(data.shape[2:], output_size))
-    return channels_as(narrow(y, x.dtype), channels_last)
+    return channels_as(_largest(data, _adaptive(data.shape[2:], output_size), x.dtype), channels_last)
 
 
 @kernel("max_unpool")

@@ -1,12 +1,12 @@
 """lstm, gru, rnn with ONNX's gate orders: a scan in float64 with BLAS products, gates on whole arrays.
 
-Input products of all time steps are one BLAS call; each step adds the recurrent product and applies the gates. A reverse
-direction runs forward over data turned round inside each sample's own length. Imports no framework.
+Input products of all time steps are one BLAS call; each step adds the recurrent product and applies the gates. A
+reverse direction runs forward over data turned round inside each sample's own length. Imports no framework.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,13 +45,11 @@ ACTIVATIONS = {
 }
 
 
-def gate_functions(
-    names: tuple[str, ...], alphas: tuple[float, ...], betas: tuple[float, ...], clip: float | None
-) -> list:
+def gate_functions(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float], clips: Sequence) -> list:
     """One function per name. Alphas and betas go, in order, to the functions that take one. Raises InvalidModel."""
     alpha_left, beta_left = list(alphas), list(betas)
     made = []
-    for name in names:
+    for name, clip in zip(names, clips, strict=True):
         found = ACTIVATIONS.get(name.lower())
         if found is None:
             raise InvalidModel(f"unknown gate activation {name!r}", hint=f"known: {', '.join(ACTIVATIONS)}")
@@ -139,11 +137,12 @@ def _run(
     return y, *(narrow(np.stack(last), dtype) for last in zip(*finals, strict=True))
 
 
-def _functions(given, default, alphas, betas, clip, count):
-    """Gate functions per direction."""
+def _functions(given, default, alphas, betas, clip, count, unclipped=()):
+    """Gate functions per direction; `unclipped` are positions whose input `clip` leaves alone."""
     names = tuple(given) or default * count
-    made = gate_functions(names, alphas, betas, clip)
     each = len(default)
+    clips = [None if i % each in unclipped else clip for i in range(len(names))]
+    made = gate_functions(names, alphas, betas, clips)
     return [made[i * each : (i + 1) * each] for i in range(count)]
 
 
@@ -166,10 +165,12 @@ def lstm(
     clip=None,
     input_forget=False,
 ):
-    """x [T, B, I], w [D, 4H, I] and r [D, 4H, H] in gate order iofc, b [D, 8H], p [D, 3H] to y [T, D, B, H], y_h, y_c."""
+    """x [T, B, I], w [D, 4H, I], r [D, 4H, H] in gate order iofc, b [D, 8H], p [D, 3H] to y [T, D, B, H], y_h, y_c."""
     layer = _layer(x, w, r, b, seq_lens, direction)
     count, size = len(layer.reversed), hidden_size
-    gates = _functions(activations, ("Sigmoid", "Tanh", "Tanh"), activation_alpha, activation_beta, clip, count)
+    default = ("Sigmoid", "Tanh", "Tanh")
+    # ONNX Runtime clips what enters the gates, not the cell state on its way to the output.
+    gates = _functions(activations, default, activation_alpha, activation_beta, clip, count, unclipped=(2,))
     peepholes = np.zeros((count, 3 * size)) if p is None else wide(p)
     inputs, cells = [], []
     for d in range(count):

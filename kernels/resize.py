@@ -25,7 +25,7 @@ Array = np.ndarray
 
 
 class AxisPlan(NamedTuple):
-    """How one axis is resized: sizes, the scale as a ratio, the target length (fractional if scales gave it), the roi."""
+    """How one axis is resized: sizes, the scale as a ratio (the length it gives may be fractional), the roi."""
 
     size: int
     out: int
@@ -126,22 +126,28 @@ def _apply(x, places, weights, y):
     outs, taps = places.shape
     for a in range(outer):
         for o in range(outs):
+            if inner == 1:
+                total = 0.0
+                for t in range(taps):
+                    total += weights[o, t] * x[a, places[o, t], 0]
+                y[a, o, 0] = total
+                continue
+            target = y[a, o]
             for b in range(inner):
-                y[a, o, b] = 0.0
+                target[b] = 0.0
             for t in range(taps):
                 weight = weights[o, t]
-                place = places[o, t]
-                if weight != 0.0:
-                    for b in range(inner):
-                        y[a, o, b] += weight * x[a, place, b]
+                line = x[a, places[o, t]]
+                for b in range(inner):
+                    target[b] += weight * line[b]
 
 
 def _interpolate(data: Array, axis: int, places: Array, weights: Array) -> Array:
     shape = data.shape
-    inner = math.prod(shape[axis + 1 :])
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     y = np.empty((*shape[:axis], len(places), *shape[axis + 1 :]))
-    flat = np.ascontiguousarray(data).reshape(-1, shape[axis], inner)
-    _apply(flat, places, weights, y.reshape(-1, len(places), inner))
+    flat = np.ascontiguousarray(data).reshape(outer, shape[axis], inner)
+    _apply(flat, places, weights, y.reshape(outer, len(places), inner))
     return y
 
 

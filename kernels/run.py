@@ -21,6 +21,7 @@ from .registry import get_kernel
 
 Observer = Callable[[np.ndarray], None]
 Inputs = Mapping[str, Any] | Sequence[Any]
+Evaluate = Callable[[Node, Sequence[Any]], tuple[Any, ...]]
 
 
 def run(
@@ -71,8 +72,14 @@ def _checked(value: Value, name: str, item: Any, bindings: dict[str, int]) -> An
     return array
 
 
-def run_graph(graph: Graph, arrays: Sequence[Any], *, taps: Mapping[Value, Observer] | None = None) -> list[Any]:
-    """The outputs of a graph or region for these inputs, in order."""
+def run_graph(
+    graph: Graph,
+    arrays: Sequence[Any],
+    *,
+    taps: Mapping[Value, Observer] | None = None,
+    evaluate: Evaluate | None = None,
+) -> list[Any]:
+    """The outputs of a graph or region for these inputs, in order. `evaluate` stands in for `run_node`, in regions too."""
     environment: dict[Value, Any] = dict(zip(graph.inputs, arrays, strict=True))
     observers = taps or {}
     for value, array in list(environment.items()):
@@ -81,7 +88,7 @@ def run_graph(graph: Graph, arrays: Sequence[Any], *, taps: Mapping[Value, Obser
     remaining = {value: value.n_uses for value in environment}
     for node in graph.nodes():
         operands = [_fetch(v, environment) for v in node.operands]
-        results = run_node(node, operands)
+        results = evaluate(node, operands) if evaluate else run_node(node, operands)
         for value in node.operands:
             if value is not None and value in remaining:
                 remaining[value] -= 1
@@ -102,17 +109,17 @@ def _fetch(value: Value | None, environment: dict[Value, Any]) -> Any:
     return value.array() if value.is_const else environment[value]
 
 
-def run_node(node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
+def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None = None) -> tuple[Any, ...]:
     """The results of one node for these operand arrays; each has the declared dtype."""
     kernel = get_kernel(node.op.name)
-    extra = {"regions": [_Region(region) for region in node.regions]} if node.regions else {}
+    extra = {"regions": [_Region(region, evaluate) for region in node.regions]} if node.regions else {}
     try:
         made = kernel(*operands, **node.attrs, **extra)
     except AnyIRError as error:
         raise error.at(f"{node.name} at {node.loc}") from None
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
         raise InvalidModel(f"the reference kernel of {node.name} fails: {error}", where=f"{node} at {node.loc}") from error
-    results = made if isinstance(made, (tuple, list)) else (made,)
+    results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
     return tuple(_as_declared(array, value) for array, value in zip(results, node.results, strict=True))
 
 
@@ -130,9 +137,10 @@ def _as_declared(array: Any, value: Value) -> Any:
 class _Region:
     """A region as kernels see it: a function from arrays to a list of arrays, and the types of what it returns."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, evaluate: Evaluate | None) -> None:
         self.graph = graph
+        self.evaluate = evaluate
         self.types = [value.type for value in graph.outputs]
 
     def __call__(self, *arrays: Any) -> list[Any]:
-        return run_graph(self.graph, arrays)
+        return run_graph(self.graph, arrays, evaluate=self.evaluate)

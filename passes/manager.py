@@ -35,7 +35,7 @@ CORE = {
     "fold-batch-norm": "optimize.batch_norm",
     "fuse-activations": "optimize.fuse",
     "dead-weights": "optimize.dead_weights",
-    "assign-layout": "layout.assign",
+    "assign-layout": "layout.named",
 }
 
 ENTRY_POINTS = "anyir.passes"

@@ -59,14 +59,11 @@ def run(
 def run_many(jobs: Sequence[Job], *, timeout: float = 300.0) -> list[Arrays | AnyIRError]:
     """Run `jobs` one after the other in one child; a refused job yields its error in its place.
 
-    A job that aborts the process fails alone: the rest goes on in a new child.
+    A job that aborts the process fails alone: the others run again without it.
     """
     if available() is None:
         raise MissingPackage("LiteRT is not installed", code="D010", hint=f"pip install {_PACKAGE}")
-    outcomes: list[Arrays | AnyIRError] = []
-    while len(outcomes) < len(jobs):
-        outcomes += _one_child(jobs[len(outcomes) :], timeout)
-    return outcomes
+    return _one_child(list(jobs), timeout)
 
 
 def _one_child(jobs: Sequence[Job], timeout: float) -> list[Arrays | AnyIRError]:
@@ -77,9 +74,10 @@ def _one_child(jobs: Sequence[Job], timeout: float) -> list[Arrays | AnyIRError]
     try:
         flat = run_in_child(__name__, request, arrays, timeout)
     except SystemFailure as error:
-        if len(jobs) == 1:
-            return [error]
-        return [_one_child([job], timeout)[0] for job in jobs]
+        if len(jobs) <= 1:
+            return [error] * len(jobs)
+        half = len(jobs) // 2
+        return _one_child(jobs[:half], timeout) + _one_child(jobs[half:], timeout)
     outcomes: list[Arrays | AnyIRError] = [{} for _ in jobs]
     for key, value in flat.items():
         number, _, name = key.partition("/")

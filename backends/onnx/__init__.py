@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from ...ir.graph import Module
-    from .legalize import Offender
+    from .legalization import Offender
 
 FORMAT = "onnx"
 SUFFIXES = (".onnx",)
@@ -37,30 +37,30 @@ def write(
     `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises Unsupported,
     UsageError, LimitExceeded, SystemFailure; on an error nothing is written.
     """
-    from .legalize import legalize
-    from .write import write_legal
+    from .legalization import legalize
+    from .writer import write_legal
 
     return write_legal(legalize(module, opset=opset), path, external_data, signature, protect)
 
 
 def to_model_proto(module: Module, *, opset: int | None = None, signature: str | None = None) -> ModelProto:
     """The module as a ModelProto with its weights inside. Raises Unsupported, LimitExceeded."""
-    from .legalize import legalize
-    from .write import proto_of_legal
+    from .legalization import legalize
+    from .writer import proto_of_legal
 
     return proto_of_legal(legalize(module, opset=opset), signature)
 
 
 def legalize(module: Module, *, opset: int | None = None, **_: Any) -> Module:
-    """A clone of ONNX operators only; see `legalize.legalize`."""
-    from .legalize import legalize as run
+    """A clone of ONNX operators only; see `legalization.legalize`."""
+    from .legalization import legalize as run
 
     return run(module, opset=opset)
 
 
 def offenders(module: Module, *, opset: int | None = None, **_: Any) -> list[Offender]:
     """Every node that cannot be written, with reasons; empty when all can."""
-    from .legalize import offenders as run
+    from .legalization import offenders as run
 
     return run(module, opset=opset)
 

@@ -33,6 +33,7 @@ class Literal:
 
     array: Any
     dtype: DType
+    hint: str = "const"
 
 
 @dataclass(eq=False, slots=True)

@@ -36,6 +36,7 @@ class Export:
         self.node_names = Names()
         self.by_value: dict[Value | Temp, str] = {}
         self.literals: dict[tuple, str] = {}
+        self.stored: dict[Value, None] = {}
         self.tensors: list[Tensor | None] = []
         self.domains: dict[str, int] = {"": opset}
         self.model: ModelProto = onnx.ModelProto()
@@ -44,10 +45,9 @@ class Export:
         graph, proto = self.signature.graph, self.model.graph
         proto.name = sanitise(self.module.name) or "main"
         self._reserve_interface(graph)
-        for weight in self.module.weights:
-            value = self.module.constant(weight)
-            if value.n_uses:
-                self._initializer(value)
+        for value in self.module.constants():
+            if value.n_uses and value not in self.by_value:
+                self.by_value[value] = self.names.unique(value.weight.key, "weight")  # type: ignore[union-attr]
         self._interface(proto.input, graph.inputs, self.signature.input_names())
         self._nodes(graph, proto)
         self._outputs(graph, proto)
@@ -81,6 +81,9 @@ class Export:
             return ""
         if isinstance(ref, Literal):
             return self._literal(ref)
+        if isinstance(ref, Value) and ref.weight is not None and ref not in self.stored:
+            self.stored[ref] = None
+            self._tensor(self.by_value[ref], ref.weight.tensor)
         found = self.by_value.get(ref)
         if found is None:
             hint = ref.hint
@@ -90,17 +93,11 @@ class Export:
 
     # Weights.
 
-    def _initializer(self, value: Value) -> None:
-        weight = value.weight
-        if value not in self.by_value:
-            self.by_value[value] = self.names.unique(weight.key, "weight")  # type: ignore[union-attr]
-        self._tensor(self.by_value[value], weight.tensor)  # type: ignore[union-attr]
-
     def _literal(self, literal: Literal) -> str:
         key = (literal.dtype, literal.array.shape, literal.array.tobytes())
         name = self.literals.get(key)
         if name is None:
-            name = self.literals[key] = self.names.unique("const")
+            name = self.literals[key] = self.names.unique(literal.hint, "const")
             self._tensor(name, as_tensor(literal.array, literal.dtype))
         return name
 

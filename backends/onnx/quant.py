@@ -44,7 +44,8 @@ def parameter(e: Emitter, value: Value | None, how: Grain) -> Value | Literal | 
     if value.rank == len(shape):
         return value
     if value.is_const:
-        return Literal(value.array().reshape(shape), value.dtype)  # type: ignore[arg-type]
+        key = value.weight.key.removesuffix(".aligned")  # type: ignore[union-attr]
+        return Literal(value.array().reshape(shape), value.dtype, key)  # type: ignore[arg-type]
     return e.temp("Reshape", [value, e.ints(shape)], value.dtype)
 
 

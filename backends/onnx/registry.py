@@ -29,6 +29,7 @@ FAMILIES = (
     "norm",
     "pool",
     "quant",
+    "random",
     "recurrent",
     "reduce",
     "resize",

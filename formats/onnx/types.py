@@ -18,7 +18,8 @@ _FORMULA = re.compile(r"[A-Za-z_0-9.\s+*/%(),-]+")
 
 class Dims:
     """Dim protos to dims. The same name is the same symbol throughout; a formula such as `N*2 + 1` is read as one only
-    where each of its names also stands alone somewhere in the interface, else the whole text is a name."""
+    where each of its names also stands alone somewhere in the interface, else the whole text is a name. Unknown dims of
+    an input get a name made of the input's and the axis."""
 
     def __init__(self, infos: Iterable[Any]) -> None:
         self.alone = set()
@@ -27,15 +28,25 @@ class Dims:
                 if re.fullmatch(r"[A-Za-z_][A-Za-z_0-9.]*", dim.dim_param):
                     self.alone.add(dim.dim_param)
 
-    def __call__(self, dim: Any) -> Dim:
-        if dim.HasField("dim_value"):
-            value = dim.dim_value
-            return value if value >= 0 else Expr.fresh()  # exporters write -1 for "any"
-        name = dim.dim_param
-        if not name or name == "?":
-            return Expr.fresh()
-        check_limit("name_bytes", len(name), "length of a dim's name")
-        return self._formula(name) or sym(name)
+    def of(self, name: str) -> Callable[[Any, int], Dim]:
+        """The function that reads the dims of input `name`."""
+
+        def read(dim: Any, axis: int) -> Dim:
+            if dim.HasField("dim_value") and dim.dim_value >= 0:
+                return dim.dim_value
+            if dim.HasField("dim_value") or dim.dim_param in ("", "?"):  # exporters write -1 for "any"
+                return self._unnamed(name, axis)
+            check_limit("name_bytes", len(dim.dim_param), "length of a dim's name")
+            return self._formula(dim.dim_param) or sym(dim.dim_param)
+
+        return read
+
+    def _unnamed(self, name: str, axis: int) -> Dim:
+        made = f"{re.sub(r'[^A-Za-z_0-9]', '_', name[:60]).lstrip('_0123456789') or 'dim'}_{axis}"
+        while made in self.alone:
+            made += "_"
+        self.alone.add(made)
+        return sym(made)
 
     def _formula(self, text: str) -> Dim | None:
         if text in self.alone or len(text) > 200 or not _FORMULA.fullmatch(text):
@@ -53,11 +64,11 @@ def _shape_of(type_proto: Any) -> Iterable[Any]:
     return type_proto.tensor_type.shape.dim if kind == "tensor_type" else ()
 
 
-def _unknown(dim: Any) -> Dim:
+def _unknown(dim: Any, axis: int) -> Dim:
     return dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else Expr.fresh()
 
 
-def type_of(proto: Any, dims: Callable[[Any], Dim] | None, where: str) -> Type | None:
+def type_of(proto: Any, dims: Callable[[Any, int], Dim] | None, where: str) -> Type | None:
     """The IR type of a TypeProto; None when nothing is declared. Raises InvalidModel and Unsupported (maps, sparse)."""
     wrappers: list[type] = []
     while True:
@@ -76,7 +87,7 @@ def type_of(proto: Any, dims: Callable[[Any], Dim] | None, where: str) -> Type |
     shape = None
     if tensor.HasField("shape"):
         check_limit("rank", len(tensor.shape.dim), "rank", where)
-        shape = tuple(map(dims or _unknown, tensor.shape.dim))
+        shape = tuple((dims or _unknown)(dim, axis) for axis, dim in enumerate(tensor.shape.dim))
     made: Type = TensorType(dtype, shape)
     for wrapper in reversed(wrappers):
         made = wrapper(made)

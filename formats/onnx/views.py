@@ -308,7 +308,7 @@ def _captures(graph: Graph) -> tuple[str, ...]:
         inner = dict.fromkeys(n for g in node.graphs() for n in g.captures)
         node.captures = tuple(inner)
         free |= dict.fromkeys(n for n in (*node.inputs, *inner) if n and n not in local)
-    free |= dict.fromkeys(n for n in graph.outputs if n not in local)
+    free |= dict.fromkeys(n for n in graph.outputs if n and n not in local)
     return tuple(free)
 
 

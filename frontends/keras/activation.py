@@ -38,7 +38,7 @@ def _operation_of(name: str, spelling: str) -> None:
 
 
 for _op, _name in {
-    "sigmoid": "Sigmoid", "softplus": "Softplus", "softsign": "Softsign", "silu": "Silu", "mish": "Mish", "hard_swish": "HardSilu",
+    "sigmoid": "Sigmoid", "softplus": "Softplus", "softsign": "Softsign", "silu": "Silu", "hard_swish": "HardSilu",
 }.items():  # fmt: skip
     _operation_of(_op, _name)
 
@@ -227,25 +227,34 @@ def activation_layer(s: Scope, x: Value) -> Value:
 
 @layer("ReLU", mask="keep")
 def relu_layer(s: Scope, x: Value) -> Value:
-    """max(x, 0) with slope below the threshold and a ceiling; the order of steps is `keras.activations.relu`'s."""
-    x = s.floating(x)
-    slope, threshold = s.number("negative_slope", 0.0), s.number("threshold", 0.0)
-    ceiling = s.config.get("max_value")
-    if slope == 0.0 and threshold == 0.0:
-        if ceiling is None:
-            return s.b.relu(x)
-        top = s.number("max_value")
-        return s.b.relu6(x) if top == 6.0 else s.b.clip(x, s.value(0.0, x.dtype), s.value(top, x.dtype))
-    if slope != 0.0 and threshold == 0.0 and ceiling is None:
-        return s.b.leaky_relu(x, alpha=slope)
+    ceiling = None if s.config.get("max_value") is None else s.number("max_value")
+    return _relu(s, s.floating(x), s.number("negative_slope", 0.0), ceiling, s.number("threshold", 0.0))
+
+
+def _relu(s: Scope, x: Value, slope: float, ceiling: float | None, threshold: float) -> Value:
+    """max(x, 0) with a slope below the threshold and a ceiling; the order of steps is `keras.activations.relu`'s."""
+    if threshold == 0.0 and ceiling is None:
+        return s.b.leaky_relu(x, alpha=slope) if slope else s.b.relu(x)
+    if threshold == 0.0 and slope == 0.0 and ceiling == 6.0:
+        return s.b.relu6(x)
     zero, bar = s.value(0.0, x.dtype), s.value(threshold, x.dtype)
-    y = s.b.where(s.b.greater(x, bar), x, zero) if threshold != 0.0 else s.b.relu(x)
+    y = s.b.where(s.b.greater(x, bar), x, zero) if threshold else s.b.relu(x)
     if ceiling is not None:
-        y = s.b.clip(y, zero, s.value(s.number("max_value"), x.dtype))
-    if slope != 0.0:
-        below = s.b.relu(s.b.sub(bar, x))
-        y = s.b.sub(y, s.b.mul(s.value(slope, x.dtype), below))
+        y = s.b.clip(y, zero, s.value(float(ceiling), x.dtype))
+    if slope:
+        y = s.b.sub(y, s.b.mul(s.value(slope, x.dtype), s.b.relu(s.b.sub(bar, x))))
     return y
+
+
+@operation("ReLU")
+def relu_operation(s: Scope, x: Any, negative_slope: float = 0.0, max_value: Any = None, threshold: float = 0.0) -> Value:
+    """`keras.activations.relu` with its arguments, recorded as an operation."""
+    return _relu(s, s.floating(s.value(x)), float(negative_slope), max_value, float(threshold))
+
+
+@operation("Mish")
+def mish_operation(s: Scope, x: Any) -> Value:
+    return s.b.mish(s.floating(s.value(x)))
 
 
 @layer("LeakyReLU", mask="keep")

@@ -179,7 +179,7 @@ def _known(dims: tuple) -> bool:
 
 
 @layer(
-    "SpectralNormalization", weights="~vector_u", mask="keep",
+    "SpectralNormalization", weights="=kernel ~vector_u", mask="keep",
     children=lambda entry: [("layer", slots_of(wrapped(entry)))],
 )  # fmt: skip
 def spectral_normalization(s: Scope, x: Value) -> Value:

@@ -273,7 +273,7 @@ def _call_handler(lowering: Lowering, layer: Layer, slots: Slots, args: list, kw
     scope.masks = {tensor.value: tensor.mask for tensor in tensors if tensor.mask is not None}
     explicit = kwargs.get("mask")
     keep = {k: v for k, v in kwargs.items() if v is not None and k not in _DRIVER_KWARGS}
-    if kwargs.get("training") is True:
+    if kwargs.get("training") is True and lowering.major < 3:  # Keras 3 overrides it: predict() passes False
         raise Unsupported("it is called with training=True, which is not inference", where=_where(layer))
     if isinstance(explicit, Tensor) and tensors:
         scope.masks = {tensors[0].value: explicit.value}
@@ -317,7 +317,7 @@ def _call_operation(lowering: Lowering, layer: Layer, scope: Scope, args: list, 
         fixed: dict[str, Any] = {}
     else:
         handler = OPERATIONS.get(layer.class_name)
-        fixed = {k: v for k, v in layer.config.items() if k not in ("name", "dtype", "trainable")}
+        fixed = {k: v for k, v in layer.config.items() if k not in ("name", "trainable")}
     if handler is None:
         raise Unsupported(f"operation {clean(layer.class_name)} is not supported", where=_where(layer), hint=_REMEDY)
     strip = lambda leaf: leaf.value if isinstance(leaf, Tensor) else leaf  # noqa: E731

@@ -138,11 +138,16 @@ def _name(path: tuple, ref: Ref) -> str:
 
 
 def _output_slots(model: Model) -> list[Slot]:
-    """Keras names outputs after their layers; equal names get a number."""
-    used: dict[str, int] = {}
+    """Keras names outputs after their layers; a name that is taken gets the first free number."""
+    ordered = [(path, _name(path, ref)) for path, ref in _ordered_paths(model.outputs)]
+    taken = {name for _, name in ordered}
+    used: set[str] = set()
     slots = []
-    for path, ref in _ordered_paths(model.outputs):
-        name = _name(path, ref)
-        used[name] = used.get(name, -1) + 1
-        slots.append(Slot(f"{name}_{used[name]}" if used[name] else name, path))
+    for path, name in ordered:
+        shown, count = name, 0
+        while shown in used or (count and shown in taken):
+            count += 1
+            shown = f"{name}_{count}"
+        used.add(shown)
+        slots.append(Slot(shown, path))
     return slots

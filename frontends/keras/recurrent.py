@@ -160,6 +160,8 @@ def _recur(s: Scope, tag: str, directions: Sequence[Direction], x: Value, states
     w, r = stack("kernel", [d.w for d in directions]), stack("recurrent_kernel", [d.r for d in directions])
     b = None if first.b is None else stack("bias", [d.b for d in directions])
     attrs = {**dict(first.attrs), "direction": "bidirectional" if len(directions) == 2 else "forward"}
+    for key in ("activations", "activation_alpha", "activation_beta"):
+        attrs[key] = attrs[key] * len(directions)
     results = s.b.call(first.kind.op, (x, w, r, b, None, *states), attrs).results
     return results[0], list(results[1:])
 

@@ -1,7 +1,8 @@
 """The tables of the Keras frontend: which function lowers which layer class, operation or activation.
 
 A row says what the layer stores as well, in a small notation: `weights="kernel bias?use_bias ~moving_mean"` lists the
-variables in creation order; `?flag` means only when that config entry is true, `~` marks a variable that is never trained.
+variables in creation order; `?flag` means only when that config entry is true, `~` marks a variable that is never trained,
+`=` one that a sub-layer stores as well (a `.keras` file has it twice, an `.h5` file once).
 Files never choose a function themselves: a class name is a key in these tables and nothing else.
 """
 

@@ -33,7 +33,7 @@ class Scope:
         self.lowering, self.layer, self.slots, self.path = lowering, layer, slots, path
         self.b = lowering.b
         self.config = layer.config
-        self.dtype, self.variable_dtype = policy(self.config.get("dtype"), self.where)
+        self.dtype, self.variable_dtype = policy(None if layer.is_operation else self.config.get("dtype"), self.where)
         self.masks: dict[Value, Value] = {}
         self.out_masks: list[Value | None] = []
 
@@ -108,7 +108,9 @@ class Scope:
         return tuple(found)
 
     def channels_last(self) -> bool:
-        return self.text("data_format", "channels_last", ("channels_last", "channels_first")) == "channels_last"
+        if self.config.get("data_format") is None:
+            return True
+        return self.text("data_format", choices=("channels_last", "channels_first")) == "channels_last"
 
     def named_dtype(self, name: Any) -> t.DType:
         return named(name, self.where)

@@ -87,7 +87,7 @@ def _inputs(module: Module, graph: Any, model: Any, shapes: dict[str, Any]) -> d
             if model.proto.ir_version >= 4:
                 module.diagnostics.append(f"{where} has a default value and is fixed to it")
             continue
-        type_ = type_of(info.type, dims, where)
+        type_ = type_of(info.type, dims.of(name), where)
         if type_ is None:
             raise InvalidModel("the input has no type", where=where)
         inputs[name] = graph.add_input(_reshaped(type_, shapes.pop(name, None), where), name)

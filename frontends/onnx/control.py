@@ -21,10 +21,14 @@ _ATTEMPTS, _DEEP = 4, 3
 
 @handles("If")
 def if_(c: Importer, n: Call) -> Any:
+    """With a known condition only the branch that runs is lowered: the other one need not even fit the shapes."""
     branches = (n.attrs["then_branch"], n.attrs["else_branch"])
     for branch in branches:
         if len(branch.outputs) != len(n.node.outputs) or branch.inputs:
             raise n.invalid(f"a branch has {len(branch.outputs)} outputs, the node {len(n.node.outputs)}")
+    known = n.x.ints()
+    if known is not None and len(known) == 1:
+        return c.inline(branches[0 if known[0] else 1], n.scope)
     names = c.captures(branches, n.scope)
     regions = []
     for branch in branches:

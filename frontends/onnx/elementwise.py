@@ -8,7 +8,7 @@ import numpy as np
 
 from ...formats.onnx import dtypes
 from ...ir.graph import Value
-from ...ir.types import BOOL, DType
+from ...ir.types import DType
 from .importer import Call, Importer, rank_of
 from .registry import handles
 
@@ -207,20 +207,3 @@ def cast_like(c: Importer, n: Call) -> Any:
 @handles("BitCast")
 def bitcast(c: Importer, n: Call) -> Any:
     return c.b.bitcast(n.x, to=target_dtype(n))
-
-
-@handles("Dropout")
-def dropout(c: Importer, n: Call) -> Any:
-    """Inference only: the identity, and a mask of ones where one is asked for. Old files that leave `is_test` at its
-    training default are read as inference too, with a note."""
-    x, ratio, training = n.take(3)
-    is_training = training is not None and training.scalar() is not False
-    if is_training and not (ratio is not None and ratio.scalar() == 0):
-        raise n.refuse("Dropout in training mode is random", hint="export the model for inference")
-    if n.opset < 7 and not n.attr("is_test", 0):
-        c.note(n, "is_test is 0, read as inference")
-    y = c.b.identity(x)
-    if not n.wants(1):
-        return y
-    dtype = BOOL if n.opset >= 10 else x.dtype
-    return y, c.b.expand(c.const(np.ones((), dtype.numpy)), c.b.shape(x))

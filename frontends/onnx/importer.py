@@ -91,6 +91,7 @@ class Importer:
         self.b: Builder = None  # type: ignore[assignment]
         self.depth = 0
         self._regions = 0
+        self._salt = 0
 
     # What handlers use.
 
@@ -101,9 +102,19 @@ class Importer:
             self.module.files.append(mapped)
         return made
 
+    def weight(self, name: str, tensor: Tensor) -> Value:
+        """A weight of the module; ONNX does not say what is trained, so floats of rank 1 and more count as parameters."""
+        role = "param" if tensor.dtype.is_float and tuple(tensor.shape) else "const"
+        return self.module.add_weight(name, tensor, role)
+
     def const(self, value: Any, like: Value | None = None) -> Value:
         """A literal, in the dtype of `like` where given."""
         return self.b.const(value, None if like is None else like.dtype)
+
+    def next_salt(self) -> int:
+        """A number for each random node."""
+        self._salt += 1
+        return self._salt
 
     def note(self, n: Call, message: str) -> None:
         """A remark for the user that changes nothing."""
@@ -136,6 +147,15 @@ class Importer:
             self.b = saved
             self._regions -= 1
 
+    def inline(self, graph: views.Graph, scope: Scope) -> list[Value]:
+        """Lower a subgraph without inputs in place, as part of the graph around it."""
+        inner = scope.child()
+        inner.lazy = {**graph.initializers, **graph.sparse}
+        loc = self.b.loc
+        self._nodes(graph, inner)
+        self.b.at(loc)
+        return [self.lookup(name, inner) for name in graph.outputs]
+
     def depth_of_regions(self) -> int:
         """How many subgraphs the walk is inside of now."""
         return self._regions
@@ -166,6 +186,10 @@ class Importer:
         scope.values.update(inputs)
         scope.lazy = {**graph.initializers, **graph.sparse}
         self._precheck()
+        used = dict.fromkeys((*(n for node in graph.nodes for n in (*node.inputs, *node.captures)), *graph.outputs))
+        for name in scope.lazy:
+            if name in used and name not in inputs:  # before any literal can take the name
+                self.lookup(name, scope)
         self._nodes(graph, scope)
         return [self.lookup(name, scope) for name in graph.outputs]
 
@@ -261,7 +285,7 @@ class Importer:
                 node = views.without_inputs(node, absent)
             self._node(node, scope)
         self.b.at(loc)
-        return [None if name in absent else self.lookup(name, scope) for name in body.outputs]
+        return [None if not name or name in absent else self.lookup(name, scope) for name in body.outputs]
 
     def _expand(self, call: Call) -> list[Value | None]:
         """An operator without a handler by the function body that its schema carries."""
@@ -290,9 +314,7 @@ class Importer:
             tensor: Any = tensors.densify(proto, self.path, where)
         else:
             tensor = self.tensor(proto, where)  # type: ignore[arg-type]
-        dtype = tensor.dtype
-        role = "param" if dtype.is_float and tuple(tensor.shape) else "const"
-        return self.module.add_weight(name, tensor, role)
+        return self.weight(name, tensor)
 
 
 def static_int(value: Value | None, n: Call, what: str) -> int:

@@ -28,6 +28,7 @@ FAMILIES = (
     "norm",
     "pool",
     "quant",
+    "random",
     "recurrent",
     "reduce",
     "resize",

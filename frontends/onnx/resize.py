@@ -73,3 +73,8 @@ def grid_sample(c: Importer, n: Call) -> Any:
     attrs = {"mode": SAMPLE_MODES.get(n.attr("mode"), n.attr("mode", "linear"))}
     attrs |= {"padding_mode": n.attr("padding_mode", "zeros"), "align_corners": bool(n.attr("align_corners", 0))}
     return c.b.grid_sample(*n.inputs, **attrs)
+
+
+@handles("AffineGrid")
+def affine_grid(c: Importer, n: Call) -> Any:
+    return c.b.affine_grid(*n.inputs, align_corners=bool(n.attr("align_corners", 0)))

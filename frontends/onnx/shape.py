@@ -30,9 +30,9 @@ def constant(c: Importer, n: Call) -> Any:
         tensor = as_tensor(np.asarray(value, object), STRING)
     else:
         tensor = as_tensor(np.asarray(value, np.float32 if "float" in name else np.int64))
-    if tensor.nbytes <= 1024:
+    if tensor.nbytes <= 1024 and not (tensor.dtype.is_float and tensor.size > 1):
         return c.b.const(tensor)
-    return c.b.const(tensor, key=next(iter(n.node.outputs)) or "constant")
+    return c.weight(n.node.outputs[0], tensor)  # exporters that know no initializers keep their weights like this
 
 
 @handles("ConstantOfShape")
@@ -156,7 +156,8 @@ def size(c: Importer, n: Call) -> Any:
 
 @handles("Range")
 def range_(c: Importer, n: Call) -> Any:
-    return c.b.range(*n.inputs)
+    """Files in the wild give vectors of one element where the spec wants scalars."""
+    return c.b.range(*(c.b.reshape(v, ()) if v.rank else v for v in n.inputs))  # type: ignore[union-attr]
 
 
 @handles("DepthToSpace")

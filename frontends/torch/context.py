@@ -35,6 +35,7 @@ class Context:
         self.env: dict[str, Any] = {}
         self.node = ExportedNode("", {}, ())
         self.used: frozenset[str] = frozenset()
+        self.derived: dict[Value, str] = {}  # weights made from the source's, with the keys that they should take over
 
     # What torch declares about the results.
 

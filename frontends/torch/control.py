@@ -23,6 +23,7 @@ def _inner(c: Context, graph: ExportedGraph, region: Graph, symbols: Symbols, ar
         raise InvalidModel(f"a subgraph with {len(graph.inputs)} inputs is given {len(args)}")
     inner = Context(Builder(region, loc=c.b.loc), graph, symbols)
     inner.used = used_names(graph)
+    inner.derived = c.derived
     for ref, value in zip(graph.inputs, args, strict=True):
         if isinstance(ref, Ref):
             inner.env[ref.name] = value
@@ -105,6 +106,8 @@ def set_grad_enabled(c: Context, **args: Any) -> Any:
 @handles("higher_order.wrap_with_autocast")
 def autocast(c: Context, **args: Any) -> Any:
     """Disabled autocast changes nothing; enabled, it would change dtypes behind the graph's back."""
+    if len(args) < 5:
+        raise InvalidModel("autocast without a subgraph")
     _, _, enabled, _, graph, *operands = _positional(args, None)
     if enabled:
         raise Unsupported("autocast", hint="export without autocast, or in the dtypes that you want")

@@ -44,23 +44,34 @@ def export(module: Any, inputs: Any, dynamic_shapes: Any) -> tuple[Any, dict[str
     if inputs is None:
         raise UsageError("a live module needs example inputs", hint="pass inputs=(tensor, ...)")
     args, kwargs = _arguments(torch, inputs)
-    shapes = _named_dims(torch, dynamic_shapes)
+    shapes = dynamic_shapes
     if dynamic_shapes is None:
         args, kwargs, shapes = _dynamic_batch(torch, args, kwargs)
     with _eval_mode(torch, module):
-        try:
-            program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-        except Exception as exc:  # torch raises many types here; what it says is for the user
-            raise Unsupported(
-                f"torch.export cannot trace the module: {_first_lines(exc)}",
-                hint="give dynamic_shapes={} for fixed sizes, or export the module yourself",
-            ) from exc
+        program = _traced(torch, module, args, kwargs, shapes)
     return program, _names_of_dims(torch, program, args, kwargs, shapes)
+
+
+def _traced(torch: Any, module: Any, args: Any, kwargs: Any, shapes: Any) -> Any:
+    """Export with named dimensions from 1 up and, where the model wants other bounds, with those that torch finds."""
+    failure: Exception | None = None
+    for strict in (True, False):
+        try:
+            return torch.export.export(module, args, kwargs, dynamic_shapes=_dims(torch, shapes, strict), strict=False)
+        except Exception as exc:  # torch raises many types here; what it says is for the user
+            failure = failure or exc
+            if "Constraints violated" not in str(exc):
+                break
+    assert failure is not None
+    raise Unsupported(
+        f"torch.export cannot trace the module: {_first_lines(failure)}",
+        hint="give dynamic_shapes={} for fixed sizes, or export the module yourself",
+    ) from failure
 
 
 def _first_lines(exc: Exception) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return f"{type(exc).__name__}: " + " ".join(lines[:4])[:600]
+    return f"{type(exc).__name__}: " + " ".join(lines[:10])[:900]
 
 
 def _arguments(torch: Any, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -96,35 +107,25 @@ def _dynamic_batch(torch: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     sizes = [v.shape[0] for v in leaves if v.dim() > 0]
     if not sizes:
         return args, kwargs, None
-    batch = torch.export.Dim("N", min=1)
 
     def shape(value: Any) -> Any:
         is_batch = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == sizes[0]
-        return {0: batch} if is_batch else None
+        return {0: "N"} if is_batch else None
 
     def grown(value: Any) -> Any:
         return torch.cat([value, value]) if shape(value) is not None and sizes[0] == 1 else value
 
     tree_map = torch.utils._pytree.tree_map
-    shapes: Any = tree_map(shape, args) if not kwargs else {**_positional_shapes(args, shape, tree_map), **tree_map(shape, kwargs)}
-    return tree_map(grown, args), tree_map(grown, kwargs), shapes
+    return tree_map(grown, args), tree_map(grown, kwargs), tree_map(shape, kwargs if kwargs else args)
 
 
-def _positional_shapes(args: tuple[Any, ...], shape: Any, tree_map: Any) -> dict[str, Any]:
-    if args:
-        raise UsageError("give example inputs either by position or by name")
-    return {}
-
-
-def _named_dims(torch: Any, shapes: Any) -> Any:
-    """dynamic_shapes with every str turned into one shared Dim of that name."""
+def _dims(torch: Any, shapes: Any, named: bool) -> Any:
+    """dynamic_shapes with every str turned into a Dim: one of that name, or one whose range torch finds."""
     made: dict[str, Any] = {}
 
     def convert(item: Any) -> Any:
         if isinstance(item, str):
-            if item not in made:
-                made[item] = torch.export.Dim(item, min=1)
-            return made[item]
+            return made.setdefault(item, torch.export.Dim(item, min=1)) if named else torch.export.Dim.DYNAMIC
         if isinstance(item, Mapping):
             return {key: convert(value) for key, value in item.items()} or None
         if isinstance(item, list | tuple):
@@ -146,7 +147,7 @@ def _names_of_dims(torch: Any, program: Any, args: Any, kwargs: Any, shapes: Any
         if not isinstance(fake, torch.Tensor) or spec is None:
             continue
         for axis, dim in spec.items() if isinstance(spec, Mapping) else enumerate(spec):
-            name = getattr(dim, "__name__", "")
+            name = dim if isinstance(dim, str) else getattr(dim, "__name__", "")
             text = str(fake.shape[axis])
             if name and not text.isdigit() and text.isidentifier() and name not in found.values():
                 found.setdefault(text, name)
@@ -314,7 +315,10 @@ class _Converter:
                     continue  # its producer names it
                 made.nodes.append(self._call(made, module, node))
             elif node.op == "output":
-                made.outputs = [self._argument(module, item) for item in node.args[0]]
+                results = node.args[0]
+                made.outputs = [
+                    self._argument(module, item) for item in (results if isinstance(results, list | tuple) else (results,))
+                ]
         return made
 
     def _declare(self, graph: ExportedGraph, name: str, value: Any) -> Any:
@@ -387,6 +391,8 @@ class _Converter:
             return None
         if value is None or isinstance(value, bool | int | float | complex | str):
             return value
+        if hasattr(value, "_schema"):
+            return str(value)
         raise Unsupported(f"an argument of type {type(value).__name__}")
 
 

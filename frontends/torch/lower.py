@@ -260,7 +260,18 @@ class _Lowering:
             value.hint = slot.name
         module.add_signature("serving_default", self.graph, ins, outs)
         module.drop_unused_weights()
+        self._take_over_keys()
         return module
+
+    def _take_over_keys(self) -> None:
+        """Derived weights get the key of what they were made from, where that is used by nobody else."""
+        weights = self.module.weights
+        for value, key in self.c.derived.items():
+            weight = value.weight
+            if weight is not None and key not in weights:
+                weights.remove(weight)
+                weight.key = value.hint = key
+                weights.add(weight)
 
     # Inputs.
 

@@ -120,3 +120,12 @@ def native_group_norm(
     c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, N: Any, C: Any, HxW: Any, group: Int, eps: Number  # noqa: A002, N803
 ) -> tuple[Value | None, ...]:
     return group_norm(c, input, group, weight, bias, eps), None, None
+
+
+@handles("aten._weight_norm")
+def weight_norm(c: Context, v: Tensor, g: Tensor, dim: Int = 0) -> Value:
+    """g * v / |v|, the norm over all dimensions but `dim`."""
+    keep = c.axis(v, dim)
+    axes = tuple(axis for axis in range(c.rank(v)) if axis != keep)
+    length = c.b.reduce_l2(v, axes, keepdims=True) if axes else c.b.abs(v)
+    return c.b.mul(v, c.b.div(g, length))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,9 @@ def _joined(c: Context, cells: list[tuple[Value, ...]], which: tuple[int, ...], 
         assert weight is not None
         keys = ", ".join(v.weight.key for v in flat if v.weight is not None)
         origin = f"{keys}: gates {','.join(map(str, order))}"
-        return c.b.const(np.stack(arrays), key=weight.key, role=weight.role, origin=origin)
+        made = c.b.const(np.stack(arrays), key=weight.key, role=weight.role, origin=origin)
+        c.derived[made] = weight.key
+        return made
     rows = [c.b.concat(*(_permuted(c, v, order, hidden) for v in row), axis=0) if len(row) > 1 else _permuted(c, row[0], order, hidden) for row in parts]
     grown = [c.b.unsqueeze(row, (0,)) for row in rows]
     return grown[0] if len(grown) == 1 else c.b.concat(*grown, axis=0)
@@ -160,3 +163,28 @@ def _single_state(kind: str, activation: str = "") -> Callable[..., tuple[Value,
 handles("aten.gru.input")(_single_state("gru"))
 handles("aten.rnn_tanh.input")(_single_state("rnn"))
 handles("aten.rnn_relu.input")(_single_state("rnn", "relu"))
+
+
+def _cell(kind: str, activation: str = "") -> Callable[..., tuple[Value, ...] | Value]:
+    """One step: a sequence of length 1."""
+
+    def handler(
+        c: Context, input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None  # noqa: A002
+    ) -> tuple[Value, ...] | Value:
+        states = hx if isinstance(hx, tuple) else (hx,)
+        if len(states) != (2 if kind == "lstm" else 1) or not all(isinstance(state, Value) for state in states):
+            raise InvalidModel(f"states of a {kind} cell")
+        biases = (b_ih, b_hh) if b_ih is not None and b_hh is not None else ()
+        stack = _Stack(kind, (w_ih, w_hh, *biases), bool(biases), 1, False, False, activation)
+        lead = [c.b.unsqueeze(value, (0,)) for value in (input, *states)]
+        _, finals = _run(c, stack, lead[0], lead[1:])
+        last = tuple(c.b.squeeze(kept[0], (0,)) for kept in finals)
+        return last if kind == "lstm" else last[0]
+
+    return handler
+
+
+handles("aten.lstm_cell")(_cell("lstm"))
+handles("aten.gru_cell")(_cell("gru"))
+handles("aten.rnn_tanh_cell")(_cell("rnn"))
+handles("aten.rnn_relu_cell")(_cell("rnn", "relu"))

@@ -145,17 +145,32 @@ def vector_norm(
     keepdim: Bool = False, dtype: Dtype | None = None,
 ) -> Value:  # fmt: skip
     """(sum |x|^p)^(1/p), with the limits for p = 0 and the infinities."""
-    x = c.cast(self, c.dtype)
     order = next((float(item) for item in (ord, p) if item is not None), 2.0)
+    return _norm(c, c.cast(self, c.dtype), order, dim, keepdim)
+
+
+def _norm(c: Context, x: Value, order: float, dim: tuple[int, ...] | None, keepdim: bool) -> Value:
     b = c.b
     if order in (1.0, 2.0):
         return _reduce(c, "reduce_l1" if order == 1.0 else "reduce_l2", x, dim, keepdim)
     if math.isinf(order):
         return _extreme(c, order > 0, b.abs(x), dim, keepdim)
     if order == 0:
-        return _reduce(c, "reduce_sum", c.cast(c.cast(x, BOOL), c.dtype), dim, keepdim)
+        return _reduce(c, "reduce_sum", c.cast(c.cast(x, BOOL), x.dtype), dim, keepdim)  # type: ignore[arg-type]
     total = _reduce(c, "reduce_sum", b.pow(b.abs(x), c.like(order, x)), dim, keepdim)
     return b.pow(total, c.like(1 / order, x))
+
+
+@handles("aten.cdist", "aten._cdist_forward", "aten.pairwise_distance")
+def cdist(
+    c: Context, x1: Tensor, x2: Tensor, p: Number = 2.0, compute_mode: Any = None, eps: Number = 1e-6, keepdim: Bool = False
+) -> Value:
+    """Distances of all rows of x1 from all rows of x2, or of rows at the same place (with eps added to the difference)."""
+    if "pairwise" in c.node.target:
+        gap = c.b.sub(x1, x2)
+        return _norm(c, c.b.add(gap, c.like(eps, gap)), float(p), (-1,), keepdim)
+    gap = c.b.sub(c.b.unsqueeze(x1, (-2,)), c.b.unsqueeze(x2, (-3,)))
+    return _norm(c, gap, float(p), (-1,), False)
 
 
 @handles("aten.cumsum", "aten.cumprod")
@@ -200,3 +215,26 @@ def cosine_similarity(c: Context, x1: Tensor, x2: Tensor, dim: Int = 1, eps: Num
         length = _reduce(c, "reduce_l2", item, axis, True)
         scaled.append(c.b.div(item, c.b.max(length, c.like(eps, item))))
     return _reduce(c, "reduce_sum", c.b.mul(*scaled), axis, False)
+
+
+@handles("aten.mse_loss", "aten.l1_loss", "aten.smooth_l1_loss", "aten.huber_loss")
+def loss(
+    c: Context, self: Tensor, target: Tensor, reduction: Int = 1, beta: Number = 1.0, delta: Number = 1.0
+) -> Value:
+    """Distances of two tensors: each, their mean (1) or their sum (2)."""
+    (x, y), _ = c.promoted(self, target)
+    b, name = c.b, c.node.target.split(".")[1]
+    gap = b.abs(b.sub(x, y))
+    bound = c.like(beta if name == "smooth_l1_loss" else delta, gap)
+    made = gap
+    if name == "mse_loss":
+        made = b.square(b.sub(x, y))
+    elif name != "l1_loss":
+        half = b.mul(c.like(0.5, gap), b.square(gap))
+        near = b.div(half, bound) if name == "smooth_l1_loss" else half
+        far = b.sub(gap, b.mul(c.like(0.5, gap), bound))
+        far = far if name == "smooth_l1_loss" else b.mul(bound, far)
+        made = b.where(b.less(gap, bound), near, far)
+    if reduction not in (0, 1, 2):
+        raise InvalidModel(f"loss reduction {reduction}")
+    return made if reduction == 0 else _reduce(c, "reduce_mean" if reduction == 1 else "reduce_sum", made, None, False)

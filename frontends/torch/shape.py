@@ -490,3 +490,14 @@ def im2col(c: Context, self: Tensor, kernel_size: Ints, dilation: Ints, padding:
     return c.reshape(made, c.shape)
 
 
+
+
+@handles("aten.rot90")
+def rot90(c: Context, self: Tensor, k: Int = 1, dims: Ints = (0, 1)) -> Value:
+    """Quarter turns from the first of two dimensions towards the second."""
+    a, b = c.axes(self, dims) if len(dims) == 2 else (0, 0)
+    if a == b:
+        raise InvalidModel(f"a rotation of the dimensions {dims}")
+    turned = transpose(c, self, a, b)
+    options = {0: lambda: self, 1: lambda: c.b.reverse(turned, axes=(a,)), 2: lambda: c.b.reverse(self, axes=(a, b)), 3: lambda: c.b.reverse(turned, axes=(b,))}
+    return options[k % 4]()

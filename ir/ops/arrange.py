@@ -193,11 +193,12 @@ class DepthToSpace(DepthSpace):
 
 @op
 class SpaceToDepth(DepthSpace):
-    """(N, C, H, W) to (N, C b^2, H / b, W / b): the inverse of depth_to_space in mode DCR."""
+    """(N, C, H, W) to (N, C b^2, H / b, W / b): the inverse of depth_to_space in the same mode."""
 
+    mode = attr(str, "DCR", choices=("DCR", "CRD"))
     channels_last = attr(bool, False)
 
-    def infer(self, x, *, blocksize, channels_last):
+    def infer(self, x, *, blocksize, mode, channels_last):
         shape = self._checked(x, blocksize, channels_last)
         if shape is None:
             return TensorType(x.dtype, fresh_shape(None))
@@ -206,7 +207,8 @@ class SpaceToDepth(DepthSpace):
         return TensorType(x.dtype, in_layout(made, channels_last))
 
     def samples(self, rng):
-        yield Sample((draw(rng, (2, 3, 4, 6)),), {"blocksize": 2})
+        for mode in ("DCR", "CRD"):
+            yield Sample((draw(rng, (2, 3, 4, 6)),), {"blocksize": 2, "mode": mode})
         yield Sample((draw(rng, (1, 2, 3, 6)),), {"blocksize": 3})
         yield Sample((draw(rng, (1, 2, 4, 3)),), {"blocksize": 2, "channels_last": True})
 

@@ -62,10 +62,10 @@ def _check_fit(q: Heads, k: Heads, v: Heads) -> None:
 class Attention(OpDef):
     """softmax(q k' * scale + mask) v: multi-head, grouped, cached, causal or windowed (ONNX Attention-25).
 
-    q [B, Hq, S, E], k [B, Hk, T, E], v [B, Hk, T, V], or rank 3 with the heads inside the last axis, their numbers then
-    in q_num_heads and kv_num_heads. mask broadcasts to [B, Hq, S, P + T]: bool (True attends) or added. past_k and past_v
-    [B, Hk, P, *] go before k and v; kv_lens [B] says how many keys are valid instead. qk_matmul_output_mode picks what `qk`
-    is: 0 scaled scores, 1 after softcap, 2 after the mask, 3 probabilities.
+    q [B, Hq, S, E], k [B, Hk, T, E], v [B, Hk, T, V], or rank 3 with the heads inside the last axis, their numbers
+    then in q_num_heads and kv_num_heads. mask broadcasts to [B, Hq, S, P + T]: bool (True attends) or added. past_k
+    and past_v [B, Hk, P, *] go before k and v; kv_lens [B] says how many keys are valid instead.
+    qk_matmul_output_mode picks what `qk` is: 0 scaled scores, 1 after softcap, 2 after the mask, 3 probabilities.
     """
 
     q = operand(T)

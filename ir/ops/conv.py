@@ -144,7 +144,7 @@ class Conv(OpDef):
 
 @op
 class ConvTranspose(OpDef):
-    """The transpose of conv: spread x [N, C, *S] by w [C, O/groups, *K], add b [O]: [N, O, *S'] (ONNX ConvTranspose-22).
+    """The transpose of conv: spread x [N, C, *S] by w [C, O/groups, *K], add b [O] (ONNX ConvTranspose-22).
 
     S' = (S - 1) * stride + (K - 1) * dilation + 1 + output_padding - pads, or S * stride with auto_pad, or
     `output_shape` (spatial sizes); in the last two cases pads are derived.

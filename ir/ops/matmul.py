@@ -298,7 +298,7 @@ def _bytes(rng: np.random.Generator, shape: tuple[int, ...], dtype) -> np.ndarra
 
 @op
 class ConvInteger(OpDef):
-    """conv of x - x_zp with w - w_zp in i32 for 8-bit x and w (ONNX ConvInteger-10); w_zp may be one per output channel."""
+    """conv of x - x_zp with w - w_zp in i32 for 8-bit x and w (ONNX ConvInteger-10); w_zp may be per output channel."""
 
     x = operand(BYTE)
     w = operand(BYTE)

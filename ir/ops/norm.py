@@ -32,7 +32,7 @@ def _per_channel(x, vectors: dict, channels_last: bool, least: int = 1):
 
 @op
 class BatchNorm(OpDef):
-    """(x - mean) / sqrt(var + epsilon) * scale + bias, one of each per channel (ONNX BatchNormalization-15, inference)."""
+    """(x - mean) / sqrt(var + epsilon) * scale + bias per channel (ONNX BatchNormalization-15 at inference)."""
 
     x = operand(T)
     scale = operand(FLOAT)
@@ -96,7 +96,7 @@ class _Trailing(OpDef):
 
 @op
 class LayerNorm(_Trailing):
-    """Zero mean and unit variance over the axes from `axis` on, then scale and bias (ONNX LayerNormalization-17, Y only)."""
+    """Zero mean, unit variance over the axes from `axis` on, then scale and bias (ONNX LayerNormalization-17's Y)."""
 
     bias = optional(T)
 

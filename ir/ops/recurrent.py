@@ -143,7 +143,7 @@ class Rnn(_Recurrent):
 
 @op
 class Gru(_Recurrent):
-    """A gated recurrent unit, gates z r h (ONNX GRU-22); linear_before_reset applies r after the product, as cuDNN does."""
+    """A gated recurrent unit, gates z r h (ONNX GRU-22); linear_before_reset applies r after the product, as cuDNN."""
 
     linear_before_reset = attr(bool, False)
     gates = 3

@@ -223,7 +223,7 @@ class GridSample(OpDef):
 
 @op
 class AffineGrid(OpDef):
-    """theta [N, 2, 3] or [N, 3, 4] and size [N, C, *S] to the grid [N, *S, len(S)] for grid_sample (ONNX AffineGrid-20)."""
+    """theta [N, 2, 3] or [N, 3, 4] and size [N, C, *S] to grid_sample's grid [N, *S, len(S)] (ONNX AffineGrid-20)."""
 
     theta = operand(frozenset({F32, F64}))
     size = operand(frozenset({I64}))
@@ -232,16 +232,14 @@ class AffineGrid(OpDef):
 
     def infer(self, theta, size, **_):
         shape = rules.ranked(theta, "theta", 3)
-        elems = size.elems
-        if shape is None or isinstance(shape[1], Expr):
+        count = (rules.ranked(size, "size", 1) or (None,))[0]
+        if shape is None or not isinstance(count, int):
             return TensorType(theta.dtype, None)
-        inner = shape[1]
-        rules.agree(shape[2], inner + 1, "theta's last dims")
-        if elems is None:
-            return TensorType(theta.dtype, (shape[0], *(Expr.fresh() for _ in range(inner)), inner))
-        if len(elems) != inner + 2:
-            raise TypeInferError(f"size has {len(elems)} entries, expected {inner + 2}")
-        return TensorType(theta.dtype, (shape[0], *(Expr.fresh() if e is None else e for e in elems[2:]), inner))
+        inner = count - 2
+        rules.agree(shape[1], inner, f"theta of shape {rules.show(shape)} for {inner} spatial sizes")
+        rules.agree(shape[2], inner + 1, f"theta of shape {rules.show(shape)} for {inner} spatial sizes")
+        sizes = size.elems or (None,) * count
+        return TensorType(theta.dtype, (shape[0], *(Expr.fresh() if e is None else e for e in sizes[2:]), inner))
 
     def axes(self, theta, size, **_):
         if theta.shape is None or isinstance(theta.shape[1], Expr):

@@ -20,7 +20,7 @@ AxisRow = tuple[Axis | None, ...]
 
 
 def ranked(value: Value | None, what: str, *ranks: int, least: int = 0) -> tuple[Dim, ...] | None:
-    """The shape of `value`, None if it is absent or its rank unknown. Raises TypeInferError when the rank is another."""
+    """The shape of `value`, None if it is absent or of unknown rank. Raises TypeInferError when the rank is another."""
     shape = None if value is None else value.shape
     if shape is None:
         return None

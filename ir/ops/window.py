@@ -62,7 +62,7 @@ def window(
 
 
 def output_size(w: Window, axis: int, size: Dim, ceil_mode: bool = False) -> Dim:
-    """Windows along one axis. With `ceil_mode` the last one may overhang but must start inside input or left padding."""
+    """Windows along one axis. With `ceil_mode` the last may overhang but must start inside input or left padding."""
     stride, extent = w.strides[axis], w.extents[axis]
     if w.auto_pad != "explicit":
         return ceildiv(size, stride)

@@ -206,6 +206,13 @@ def back_to_last(b: Builder, x: Value) -> Value:
     return transposed(b, x, (0, *range(2, x.rank), 1))
 
 
+def in_channels_first(b: Builder, node: Node) -> tuple[Value, ...]:
+    """A channels-last node as the same node on channels-first data between transposes; other operands keep their order."""
+    first = channels_first(b, node.operands[0])
+    made = b.call(node.name, (first, *node.operands[1:]), dict(node.attrs) | {"channels_last": False}).results
+    return tuple(back_to_last(b, value) for value in made)
+
+
 def along_axis(b: Builder, x: Value, axis: int, matrix: np.ndarray) -> Value:
     """A constant linear map on one axis: `y[..., o, ...] = sum_i matrix[o, i] * x[..., i, ...]`."""
     perm, back = moved_last(x.rank, axis)

@@ -91,6 +91,8 @@ def _split_sizes(node: Node, axis: int) -> list[int] | None:
 @decomposes("split")
 def split(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
     x = node.operands[0]
+    if x.rank is None:
+        return Declined("the rank is not known")
     axis = node.attr("axis") % x.rank
     lengths = _split_sizes(node, axis)
     if lengths is None:

@@ -1,7 +1,7 @@
 """Constant folding with budgets: no folding bombs, no file growth, no waiting for the compiler.
 
 A node whose operands are all constants is computed by its reference kernel; one whose integer results inference knows
-already is replaced by them. Over a budget the node simply stays. Limits: docs/limits.md.
+already is replaced by them. Over a budget (`ir/storage.py` LIMITS) the node simply stays.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from ...ir.errors import AnyIRError
 from ...ir.graph import Graph, Module, Node, Value
 from ...ir.opdef import PURE, RANDOM
+from ...ir.storage import limit
 from ...ir.tensor import as_tensor
 from ...ir.types import STRING, TensorType
 from ...kernels.jit import interpreted
@@ -20,12 +21,8 @@ from ...kernels.registry import find_kernel
 from ...kernels.run import run_node
 from ..manager import Context, module_pass
 
-#: One folded constant may be this many times the bytes of its inputs, plus the slack.
-GROWTH, SLACK = 16, 1 << 20
-#: All folded constants together: this, or twice the model's own constants.
-TOTAL_FLOOR = 256 << 20
-#: Scalar operations of one fold, a bound from operand and result sizes.
-WORK = 100_000_000
+#: Any constant may grow by this much, whatever the bytes of its inputs.
+SLACK = 1 << 20
 #: Up to this many scalar operations the uncompiled kernel is faster than waiting for numba.
 INTERPRETED_WORK = 20_000
 #: Ops that say something which a number would lose.
@@ -33,8 +30,8 @@ KEEP = frozenset({"dequantize", "quantize", "requantize", "opaque"})
 
 
 @module_pass("fold")
-def fold(module: Module, ctx: Context, *, max_bytes: int = 64 << 20) -> None:
-    """Replace computations on constants by their results.
+def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
+    """Replace computations on constants by their results; `max_bytes` per constant (0: the limit `fold_bytes`).
 
     Given:
         const %c = [1.0, 2.0] : f32[2]
@@ -45,7 +42,8 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 64 << 20) -> None:
         %2 = add(%x, %c)
     """
     own = sum(weight.nbytes for weight in module.weights)
-    budget = max(TOTAL_FLOOR, 2 * own)
+    budget = max(limit("fold_total_bytes"), 2 * own)
+    largest = max_bytes or limit("fold_bytes")
     for graph in module.all_graphs():
         for node in graph.nodes():
             if not node.has(PURE) or node.has(RANDOM) or node.regions or node.name in KEEP:
@@ -53,7 +51,7 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 64 << 20) -> None:
             if _fold_known(graph, node):
                 ctx.stats["fold"] += 1
                 continue
-            size = _affordable(node, min(max_bytes, budget))
+            size = _affordable(node, min(largest, budget))
             if size is not None and _fold_computed(graph, node):
                 budget -= size
                 ctx.stats["fold"] += 1
@@ -87,9 +85,9 @@ def _affordable(node: Node, budget: int) -> int | None:
     result_count = sum(v.type.numel for v in node.results)  # type: ignore[attr-defined]
     size = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined]
     given = sum(v.weight.nbytes for v in node.inputs())  # type: ignore[union-attr]
-    if size > budget or size > GROWTH * given + SLACK:
+    if size > budget or size > limit("fold_growth") * given + SLACK:
         return None
-    return size if _work(node, result_count) <= WORK else None
+    return size if _work(node, result_count) <= limit("fold_work") else None
 
 
 def _work(node: Node, result_count: int) -> int:

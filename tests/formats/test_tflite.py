@@ -18,10 +18,10 @@ class Bytes:
         self.data = np.ascontiguousarray(array).tobytes()
         self.nbytes = len(self.data)
 
-    def blocks(self):
+    def write(self, file):
         half = self.nbytes // 2
-        yield self.data[:half]
-        yield memoryview(self.data)[half:]
+        file.write(self.data[:half])
+        file.write(memoryview(self.data)[half:])
 
 
 def fc_model(buffers=3):

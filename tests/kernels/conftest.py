@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from anyir.ir.ops import get_op
 from anyir.kernels.registry import get_kernel
 

@@ -6,8 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-
-from anyir.kernels.conv import UNFOLD_BYTES
 from anyir.kernels.jit import interpreted
 
 torch = pytest.importorskip("torch")
@@ -51,7 +49,9 @@ def test_samples_match_torch(call, samples, rounded_once):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 12])
-@pytest.mark.parametrize(("stride", "dilation", "pads"), [(1, 1, (1, 1, 1, 1)), (2, 1, (0, 3, 2, 1)), (1, 3, (2, 0, 4, 3))])
+@pytest.mark.parametrize(
+    ("stride", "dilation", "pads"), [(1, 1, (1, 1, 1, 1)), (2, 1, (0, 3, 2, 1)), (1, 3, (2, 0, 4, 3))]
+)
 def test_geometry(call, rounded_once, groups, stride, dilation, pads):
     rng = np.random.default_rng(groups)
     x = rng.standard_normal((2, 12, 13, 11)).astype(np.float32)
@@ -60,13 +60,17 @@ def test_geometry(call, rounded_once, groups, stride, dilation, pads):
     rounded_once(call("conv", x, w, None, **attrs), _torch_conv(x, w, None, attrs))
 
 
-def test_tiles_of_rows_join(call, rounded_once):
+@pytest.mark.parametrize("limit", [1, 20_000, 200_000])
+def test_tiles_of_rows_and_samples_join(call, rounded_once, monkeypatch, limit):
+    monkeypatch.setattr("anyir.kernels.conv.UNFOLD_BYTES", limit)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, 32, 97, 83)).astype(np.float32)
-    w = rng.standard_normal((8, 32, 3, 3)).astype(np.float32)
-    assert 32 * 9 * 97 * 83 * 8 > 2 * UNFOLD_BYTES
-    attrs = {"pads": (1, 1, 1, 1)}
+    x = rng.standard_normal((5, 8, 17, 13)).astype(np.float32)
+    w = rng.standard_normal((6, 4, 3, 3)).astype(np.float32)
+    attrs = {"pads": (1, 1, 2, 1), "groups": 2}
     rounded_once(call("conv", x, w, None, **attrs), _torch_conv(x, w, None, attrs))
+    turned = rng.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    attrs = {"strides": (2, 1), "pads": (1, 1, 0, 1), "groups": 2}
+    rounded_once(call("conv_transpose", x, turned, None, **attrs), _torch_transpose(x, turned, None, attrs))
 
 
 def test_uncompiled_body_is_the_same_function(call, samples):
@@ -128,7 +132,7 @@ def test_transpose_samples_match_torch(call, samples, rounded_once):
 
 
 def test_transpose_with_derived_pads_is_a_crop(call):
-    """auto_pad: S * stride positions; same_lower and explicit shapes cut the odd one off the begin, same_upper the end."""
+    """auto_pad makes S * stride; same_lower and given shapes cut the odd one off the begin, same_upper off the end."""
     rng = np.random.default_rng(1)
     x, w = rng.standard_normal((1, 2, 3, 4)).astype(np.float32), rng.standard_normal((2, 3, 3, 4)).astype(np.float32)
     full = call("conv_transpose", x, w, strides=(2, 2))

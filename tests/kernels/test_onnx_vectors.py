@@ -6,22 +6,22 @@ attributes and operands are written for our op. Cases that our IR leaves to fron
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx")
 
 from anyir.ir.ops import get_op
 from anyir.ir.types import DType
 from anyir.kernels.registry import get_kernel
-
-onnx = pytest.importorskip("onnx")
+from anyir.tests.support.onnx_vectors import attributes, cases, spread
 
 AUTO_PAD = {"NOTSET": "explicit", "VALID": "explicit", "SAME_UPPER": "same_upper", "SAME_LOWER": "same_lower"}
 RENAMED = {"group": "groups"}
-TYPE_ATTRS = ("softmax_precision", "to")
 
 Operands = list[Any]
 Adapter = Callable[[Operands, dict[str, Any]], tuple[Operands, dict[str, Any]]]
@@ -55,15 +55,13 @@ def _quantised(operands: Operands, attrs: dict[str, Any]) -> tuple[Operands, dic
 
 def _quantize(operands: Operands, attrs: dict[str, Any]) -> tuple[Operands, dict[str, Any]]:
     operands, attrs = _quantised(operands, attrs)
-    given = attrs.pop("output_dtype", 0)
-    attrs["to"] = _dtype(given) if given else DType.of(operands[2].dtype)
+    attrs["to"] = attrs.pop("output_dtype", None) or DType.of(operands[2].dtype)
     return operands, attrs
 
 
 def _dequantize(operands: Operands, attrs: dict[str, Any]) -> tuple[Operands, dict[str, Any]]:
     operands, attrs = _quantised(operands, attrs)
-    given = attrs.pop("output_dtype", 0)
-    attrs["to"] = _dtype(given) if given else DType.of(operands[1].dtype)
+    attrs["to"] = attrs.pop("output_dtype", None) or DType.of(operands[1].dtype)
     return operands, attrs
 
 
@@ -72,10 +70,6 @@ def _without(*names: str) -> Adapter:
         return operands, {k: v for k, v in attrs.items() if k not in names}
 
     return adapt
-
-
-def _dtype(number: int) -> DType:
-    return DType.of(onnx.helper.tensor_dtype_to_np_dtype(number))
 
 
 OPS: dict[str, tuple[str, Adapter]] = {
@@ -119,67 +113,19 @@ EXCLUDED = {
     "test_batchnorm_example_training_mode": "training",
 }
 
-#: Cases whose expected values are typed with four decimals.
+#: Cases whose inputs and expected values are typed with four decimals.
 PRINTED = frozenset({"test_averagepool_2d_ceil_last_window_starts_on_pad", "test_gridsample_bicubic"})
 
 
-@functools.cache
-def _cases() -> dict[str, Any]:
-    from onnx.backend.test.case.node import collect_testcases
-
-    with np.errstate(all="ignore"):
-        found = collect_testcases(None)
-    return {
-        case.name: case
-        for case in found
-        if len(case.model.graph.node) == 1 and case.model.graph.node[0].op_type in OPS and case.name not in EXCLUDED
-    }
-
-
-def _names() -> list[str]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return sorted(_cases())
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for attribute in node.attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, bytes):
-            value = value.decode()
-        if isinstance(value, list):
-            value = tuple(v.decode() if isinstance(v, bytes) else v for v in value)
-        name = RENAMED.get(attribute.name, attribute.name)
-        if name == "auto_pad":
-            value = AUTO_PAD[value]
-        made[name] = _dtype(value) if name in TYPE_ATTRS else value
-    return made
-
-
-def _operands(node: Any, inputs: list[Any]) -> Operands:
-    remaining = iter(inputs)
-    return [_array(next(remaining)) if name else None for name in node.input]
-
-
-def _expected(node: Any, outputs: list[Any]) -> list[Any]:
-    remaining = iter(outputs)
-    return [_array(next(remaining)) if name else None for name in node.output]
-
-
-def _array(value: Any) -> np.ndarray:
-    """Types that numpy lacks come as TensorProto."""
-    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+CASES = {name: case for name, case in cases(frozenset(OPS)).items() if name not in EXCLUDED}
 
 
 def _run(case: Any, inputs: list[Any]) -> tuple[Any, ...]:
     node = case.model.graph.node[0]
     name, adapt = OPS[node.op_type]
-    attributes = _attributes(node)
-    back = attributes.get("layout", 0)
-    operands, attrs = adapt(_operands(node, inputs), attributes)
+    given = {RENAMED.get(k, k): AUTO_PAD[v] if k == "auto_pad" else v for k, v in attributes(node).items()}
+    back = given.get("layout", 0)
+    operands, attrs = adapt(spread(node.input, inputs), given)
     if name == "max_pool" and len(node.output) > 1:
         name = "max_pool_with_indices"
     made = get_kernel(name)(*operands, **get_op(name).make_attrs(attrs))
@@ -194,30 +140,30 @@ def assert_close(made: np.ndarray, wanted: np.ndarray, inputs: list[Any], typed:
     """Equal for integers; for floats within the rounding of a reference that sums in its own dtype."""
     assert made.shape == wanted.shape
     assert made.dtype == wanted.dtype
-    import ml_dtypes
-
     if made.dtype.kind in "iub" or made.dtype.name.startswith(("int", "uint")):
         np.testing.assert_array_equal(made, wanted)
         return
     epsilon = float(ml_dtypes.finfo(made.dtype).eps)
-    coarse = [float(ml_dtypes.finfo(v.dtype).eps) for v in map(_array, inputs) if DType.of(v.dtype).is_float]
-    terms = 8 + max((_array(v).size for v in inputs), default=0) ** 0.5
+    coarse = [float(ml_dtypes.finfo(v.dtype).eps) for v in inputs if DType.of(v.dtype).is_float]
+    terms = 8 + max((v.size for v in inputs), default=0) ** 0.5
     exact = wanted.astype(np.float64)
     largest = np.abs(exact[np.isfinite(exact)]).max(initial=1e-3)
     limit = max([epsilon, *coarse]) * terms * largest + typed
     np.testing.assert_allclose(made.astype(np.float64), exact, rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize("name", _names())
+@pytest.mark.parametrize("name", CASES)
 def test_vector(name: str) -> None:
-    case = _cases()[name]
+    case = CASES[name]
+    node = case.model.graph.node[0]
     for inputs, outputs in case.data_sets:
         made = _run(case, inputs)
-        for index, wanted in enumerate(_expected(case.model.graph.node[0], outputs)):
+        given = [v for v in spread(node.input, inputs) if v is not None]
+        for index, wanted in enumerate(spread(node.output, outputs)):
             if wanted is not None and index < len(made):
-                assert_close(made[index], wanted, inputs, 0.5e-4 * (name in PRINTED))
+                assert_close(made[index], wanted, given, 1e-4 * (name in PRINTED))
 
 
 def test_every_op_has_cases() -> None:
-    missing = set(OPS) - {case.model.graph.node[0].op_type for case in _cases().values()}
+    missing = set(OPS) - {case.model.graph.node[0].op_type for case in CASES.values()}
     assert not missing

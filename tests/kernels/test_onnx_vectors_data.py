@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("onnx")
 
 from anyir.ir.ops import get_op
-from anyir.ir.types import DType
 from anyir.kernels.registry import get_kernel
 from anyir.tests.support.onnx_vectors import assert_close, attributes, cases, spread
 
@@ -65,17 +64,9 @@ def _transpose(operands: list[Any], attrs: dict[str, Any]) -> tuple[list[Any], d
     return operands, attrs or {"perm": tuple(reversed(range(operands[0].ndim)))}
 
 
-def _cast(operands: list[Any], attrs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    return operands, attrs
-
-
 def _stash(operands: list[Any], attrs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     attrs.pop("stash_type", None)
     return operands, attrs
-
-
-def _batch(operands: list[Any], attrs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    return [operands[0], operands[1].astype(np.int64)], attrs
 
 
 ADAPT: dict[str, Adapter] = {"Transpose": _transpose, "Range": _stash}
@@ -90,7 +81,10 @@ def _run(node: Any, inputs: list[Any]) -> list[np.ndarray]:
         for other in operands[1:]:
             total = get_kernel(CHAINS[node.op_type])(total, other)
         return [total]
-    operands, attrs = ADAPT.get(node.op_type, lambda o, a: (o, a))(operands, attributes(node))
+    attrs = attributes(node)
+    if node.op_type == "Split" and len(operands) == 1:
+        attrs.setdefault("num_outputs", len(node.output))
+    operands, attrs = ADAPT.get(node.op_type, lambda o, a: (o, a))(operands, attrs)
     name = NAMES[node.op_type]
     made = get_kernel(name)(*operands, **get_op(name).make_attrs(attrs))
     return list(made) if isinstance(made, tuple) else [made]
@@ -108,6 +102,3 @@ def test_vector(name: str) -> None:
 def test_every_op_has_cases() -> None:
     seen = {case.model.graph.node[0].op_type for case in CASES.values()}
     assert set(NAMES) - seen <= {"Celu"}
-
-
-__all__ = ["DType"]

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-
 from anyir.kernels.jit import interpreted
 
 torch = pytest.importorskip("torch")
@@ -55,8 +54,8 @@ def _by_hand(x, attrs, reduce):
 
 REDUCERS = {
     "max_pool": lambda attrs: lambda values, _: max(values),
-    "average_pool": lambda attrs: lambda values, covered: (
-        math.fsum(values) / (covered if attrs.get("count_include_pad") else len(values))
+    "average_pool": lambda attrs: (
+        lambda values, covered: math.fsum(values) / (covered if attrs.get("count_include_pad") else len(values))
     ),
     "lp_pool": lambda attrs: lambda values, _: math.fsum(abs(v) ** attrs["p"] for v in values) ** (1 / attrs["p"]),
 }
@@ -76,7 +75,9 @@ def test_samples_by_hand(call, samples, rounded_once, name):
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
-@pytest.mark.parametrize(("kernel", "stride", "pad", "dilation"), [(3, 2, 1, 1), (2, 2, 0, 1), (3, 1, 1, 2), (4, 3, 2, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "dilation"), [(3, 2, 1, 1), (2, 2, 0, 1), (3, 1, 1, 2), (4, 3, 2, 1)]
+)
 def test_torch_max_pool_and_indices(call, ceil_mode, kernel, stride, pad, dilation):
     x = np.random.default_rng(kernel).standard_normal((2, 3, 11, 10)).astype(np.float32)
     function = torch.nn.functional.max_pool2d

@@ -58,7 +58,13 @@ def ir_dtype(number: int) -> Any:
 def spread(names: Any, arrays: list[Any]) -> list[Any]:
     """One entry per name, None for an empty one."""
     remaining = iter(arrays)
-    return [np.asarray(next(remaining)) if name else None for name in names]
+    return [_array(next(remaining)) if name else None for name in names]
+
+
+def _array(item: Any) -> np.ndarray:
+    import onnx
+
+    return onnx.numpy_helper.to_array(item) if isinstance(item, onnx.TensorProto) else np.asarray(item)
 
 
 def assert_close(made: np.ndarray, wanted: np.ndarray, steps: int = 4) -> None:

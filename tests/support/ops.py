@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from anyir.ir.builder import Builder
 from anyir.ir.dims import Dim, Expr, evaluate, substitute, sym, symbols
@@ -103,8 +104,9 @@ def check_axes(node: Node, arrays: list[Any], made: list[np.ndarray]) -> int:
 
 def _assert_same(wanted: np.ndarray, got: np.ndarray, what: str) -> None:
     """Equal up to what numpy's vector code makes of another position in memory."""
-    if wanted.dtype.kind == "f":
-        np.testing.assert_allclose(got, wanted, rtol=4 * float(np.finfo(wanted.dtype).eps), err_msg=what)
+    if wanted.dtype != object and DType.of(wanted.dtype).is_float:
+        limit = 4 * float(ml_dtypes.finfo(wanted.dtype).eps)
+        np.testing.assert_allclose(got.astype(np.float64), wanted.astype(np.float64), rtol=limit, err_msg=what)
     else:
         np.testing.assert_array_equal(got, wanted, err_msg=what)
 

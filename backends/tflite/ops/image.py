@@ -8,7 +8,7 @@ import numpy as np
 
 from ....ir.errors import TypeInferError
 from ....ir.opdef import OpDef, attr, op, operand
-from ....ir.ops.rules import same_dim
+from ....ir.ops.rules import agree
 from ....ir.types import TensorType
 from ....kernels.registry import get_kernel, kernel
 from .common import FLOATS, INDICES, PADDINGS, Fused, activated, auto_pad, image, windows
@@ -71,7 +71,7 @@ class DepthwiseConv2D(Fused):
     ):
         n, h, width, c = image(x, self.name)
         _, kh, kw, o = image(w, self.name)
-        same_dim(c * depth_multiplier, o, "channels")
+        agree(c * depth_multiplier, o, "channels")
         rows = windows(h, kh, stride_h, dilation_h_factor, padding)
         return TensorType(x.dtype, (n, rows, windows(width, kw, stride_w, dilation_w_factor, padding), o))
 
@@ -103,7 +103,7 @@ class Conv3D(Fused):
             windows(shape[1 + i], filters[i], attrs[f"stride_{a}"], attrs[f"dilation_{a}_factor"], padding)
             for i, a in enumerate("dhw")
         ]
-        same_dim(shape[4], filters[3], "channels")
+        agree(shape[4], filters[3], "channels")
         return TensorType(x.dtype, (shape[0], *sizes, filters[4]))
 
 

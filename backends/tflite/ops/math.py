@@ -6,7 +6,8 @@ import numpy as np
 
 from ....ir.errors import TypeInferError
 from ....ir.opdef import OpDef, attr, op, operand, optional
-from ....ir.ops.rules import broadcast_shapes, same_dim
+from ....ir.ops.rules import agree
+from ....ir.ops.shapes import broadcast_shapes
 from ....ir.types import TensorType
 from ....kernels.registry import get_kernel, kernel
 from .common import FLOATS, Fused, activated, image
@@ -24,7 +25,7 @@ class FullyConnected(Fused):
     def infer(self, x, w, b, *, keep_num_dims, **_):
         if x.shape is None or w.shape is None or len(w.shape) != 2 or not x.shape:
             raise TypeInferError(f"fully_connected takes x of known rank and w of rank 2, got {x.type} and {w.type}")
-        same_dim(x.shape[-1], w.shape[1], "the contracted dims")
+        agree(x.shape[-1], w.shape[1], "the contracted dims")
         if len(x.shape) != 2 and not keep_num_dims:
             raise TypeInferError("x of another rank than 2 needs keep_num_dims")
         return TensorType(x.dtype, (*x.shape[:-1], w.shape[0]))
@@ -51,7 +52,7 @@ class BatchMatmul(OpDef):
         if a is None or b is None or len(a) < 2 or len(b) < 2:
             raise TypeInferError(f"batch_matmul takes ranks of 2 or more, got {x.type} and {y.type}")
         (m, k), (k2, n) = (a[-2:][::-1] if adj_x else a[-2:]), (b[-2:][::-1] if adj_y else b[-2:])
-        same_dim(k, k2, "the contracted dims")
+        agree(k, k2, "the contracted dims")
         return TensorType(x.dtype, (*broadcast_shapes(a[:-2], b[:-2]), m, n))
 
 

@@ -8,6 +8,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import numpy as np
 import pytest
+from support import keras_ops_cases  # noqa: F401  (fills the table)
 from support.keras_cases import CASES, randomized, sample_inputs
 
 from anyir.frontends.keras import read

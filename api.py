@@ -1,0 +1,23 @@
+"""The Python API, the same names everywhere: load, optimize, save, compile, run, verify, to_torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .driver.check import verify
+from .driver.flow import compile, load, optimize, run, save
+from .ir.graph import Module
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_torch(module: Module) -> torch.nn.Module:
+    """A live torch module that computes `module`: parameters are trainable and keep the weights' keys, dynamic dims stay
+    dynamic. Built from our own tables, never by running text. Raises MissingPackage without torch, Unsupported."""
+    from .backends.torch import to_torch as build
+
+    return build(load(module))
+
+
+__all__ = ["compile", "load", "optimize", "run", "save", "to_torch", "verify"]

@@ -1,0 +1,309 @@
+"""The ops that only MindIR has, each with what it means in core ops. Must not import MindSpore.
+
+They make the legalised graph explicit where MindSpore differs from the core: tuples of integers instead of shape tensors,
+a bias along the channels, indices of i32. Each runs on the kernels in `kernels.py`, so a legalised module is checked
+before a byte is written.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir.dims import Dim, Expr, dim_max, dim_min
+from ...ir.errors import TypeInferError
+from ...ir.opdef import DtypeVar, Known, OpDef, attr, ints, op, operand, variadic
+from ...ir.types import F16, F32, I32, I64, TensorType
+from ...kernels.registry import get_kernel, kernel
+
+T = DtypeVar("T")
+FLOAT = DtypeVar("T", frozenset({F32, F16}))
+COUNT = frozenset({I64})
+_SCALAR = TensorType(I64, ())
+
+
+# ------------------------------------------------------------------------------------------- tuples of integers
+
+
+@op(name="ms.dim")
+class Dimension(OpDef):
+    """Dim `axis` of x as a scalar: TupleGetItem(Shape(x), axis)."""
+
+    x = operand()
+    axis = attr(int)
+    reads_elems = True
+
+    def infer(self, x, *, axis):
+        return Known(_SCALAR, (x.shape[axis],))
+
+
+_ARITHMETIC = {
+    "add": (lambda a, b: a + b, np.add),
+    "sub": (lambda a, b: a - b, np.subtract),
+    "mul": (lambda a, b: a * b, np.multiply),
+    "floordiv": (lambda a, b: a // b, np.floor_divide),
+    "mod": (lambda a, b: a % b, np.mod),
+    "max": (dim_max, np.maximum),
+    "min": (dim_min, np.minimum),
+}
+
+
+@op(name="ms.scalar")
+class Scalar(OpDef):
+    """Arithmetic on scalars, which are no tensors in MindSpore."""
+
+    a = operand(COUNT)
+    b = operand(COUNT)
+    kind = attr(str, choices=tuple(_ARITHMETIC))
+    reads_elems = True
+
+    def infer(self, a, b, *, kind):
+        known = [v.elems[0] if v.elems else None for v in (a, b)]
+        return Known(_SCALAR, None if None in known else (_ARITHMETIC[kind][0](*known),))
+
+
+@op(name="ms.make_tuple")
+class MakeTuple(OpDef):
+    """Scalars as a tuple, which is what shape arguments are."""
+
+    dims = variadic(COUNT)
+    reads_elems = True
+
+    def infer(self, dims):
+        return Known(TensorType(I64, (len(dims),)), tuple(v.elems[0] if v.elems else None for v in dims))
+
+
+@op(name="ms.tensor_to_tuple")
+class TensorToTuple(OpDef):
+    """The elements of an integer vector as a tuple."""
+
+    x = operand(frozenset({I32, I64}))
+    reads_elems = True
+
+    def infer(self, x):
+        return Known(TensorType(I64, x.shape), x.elems)
+
+
+kernel("ms.dim")(lambda x, *, axis: np.asarray(x.shape[axis], np.int64))
+kernel("ms.scalar")(lambda a, b, *, kind: np.asarray(_ARITHMETIC[kind][1](a, b), np.int64))
+kernel("ms.make_tuple")(lambda *dims: np.asarray([int(d) for d in dims], np.int64))
+kernel("ms.tensor_to_tuple")(lambda x: x.astype(np.int64))
+
+
+# ------------------------------------------------------------------------------------------------ tensors
+
+
+@op(name="ms.bias_add")
+class BiasAdd(OpDef):
+    """x [N, C, *S] plus bias [C]."""
+
+    x = operand(T)
+    bias = operand(T)
+
+    def infer(self, x, bias):
+        return x.type
+
+
+@kernel("ms.bias_add")
+def _bias_add(x, bias):
+    return get_kernel("add")(x, bias.reshape((-1,) + (1,) * (x.ndim - 2)))
+
+
+@op(name="ms.matmul")
+class MatMul(OpDef):
+    """Product of matrices with either one transposed."""
+
+    a = operand(T)
+    b = operand(T)
+    transpose_a = attr(bool, False)
+    transpose_b = attr(bool, False)
+
+    def infer(self, a, b, *, transpose_a, transpose_b):
+        rows = a.shape[-1 if transpose_a else -2]
+        columns = b.shape[-2 if transpose_b else -1]
+        return a.type.with_shape((*a.shape[:-2], rows, columns))
+
+
+@kernel("ms.matmul")
+def _matmul(a, b, *, transpose_a, transpose_b):
+    left = np.swapaxes(a, -1, -2) if transpose_a else a
+    right = np.swapaxes(b, -1, -2) if transpose_b else b
+    return get_kernel("matmul")(np.ascontiguousarray(left), np.ascontiguousarray(right))
+
+
+@op(name="ms.conv_transpose")
+class ConvTranspose(OpDef):
+    """Transposed convolution of two dims: explicit pads, and the whole output shape as a tuple."""
+
+    x = operand(FLOAT)
+    w = operand(FLOAT)
+    shape = operand(COUNT)
+    strides = attr(ints)
+    pads = attr(ints)
+    dilations = attr(ints)
+    groups = attr(int, 1)
+    reads_elems = True
+
+    def infer(self, x, w, shape, **_):
+        return x.type.with_shape(_dims(shape, x.rank))
+
+
+@kernel("ms.conv_transpose")
+def _conv_transpose(x, w, shape, *, strides, pads, dilations, groups):
+    rank = x.ndim - 2
+    made = [(x.shape[2 + i] - 1) * strides[i] + (w.shape[2 + i] - 1) * dilations[i] + 1 for i in range(rank)]
+    rest = tuple(int(shape[2 + i]) - (made[i] - pads[i] - pads[rank + i]) for i in range(rank))
+    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "groups": groups}
+    return get_kernel("conv_transpose")(x, w, output_padding=rest, **attrs)
+
+
+@op(name="ms.prelu")
+class PRelu(OpDef):
+    """prelu with a slope per channel, [C] or [1]."""
+
+    x = operand(FLOAT)
+    slope = operand(FLOAT)
+
+    def infer(self, x, slope):
+        return x.type
+
+
+@kernel("ms.prelu")
+def _prelu(x, slope):
+    return get_kernel("prelu")(x, slope.reshape((-1,) + (1,) * max(x.ndim - 2, 0)))
+
+
+@op(name="ms.topk")
+class TopK(OpDef):
+    """The k largest of the last axis, with i32 indices; k is a scalar."""
+
+    x = operand(T)
+    k = operand(COUNT)
+    results = ("values", "indices")
+    reads_elems = True
+
+    def infer(self, x, k):
+        count = k.elems[0] if k.elems and k.elems[0] is not None else Expr.fresh()
+        made = x.type.with_shape((*x.shape[:-1], count))
+        return [made, made.with_dtype(I32)]
+
+
+@kernel("ms.topk")
+def _topk(x, k):
+    values, indices = get_kernel("topk")(x, k.reshape(1), axis=-1, largest=True, sorted=True)
+    return values, indices.astype(np.int32)
+
+
+@op(name="ms.non_zero")
+class NonZero(OpDef):
+    """Coordinates of what is not zero, one row each: [count, rank]."""
+
+    x = operand(T)
+
+    def infer(self, x):
+        return TensorType(I64, (Expr.fresh(), x.rank))
+
+
+kernel("ms.non_zero")(lambda x: np.ascontiguousarray(get_kernel("non_zero")(x).T))
+
+
+@op(name="ms.strided_slice")
+class StridedSlice(OpDef):
+    """Begin, end and positive step of every axis; begin and end are tuples."""
+
+    x = operand(T)
+    begin = operand(COUNT)
+    end = operand(COUNT)
+    strides = attr(ints)
+    shape = attr(object)
+    reads_elems = True
+
+    def infer(self, x, begin, end, *, strides, shape):
+        return x.type.with_shape(shape)
+
+
+@kernel("ms.strided_slice")
+def _strided_slice(x, begin, end, *, strides, shape):
+    return get_kernel("slice")(x, begin, end, None, np.asarray(strides, np.int64))
+
+
+@op(name="ms.resize")
+class Resize(OpDef):
+    """Both spatial axes to `size`: nearest (floor of the scaled index) or bilinear with one of two grids."""
+
+    x = operand()
+    size = operand(COUNT)
+    mode = attr(str, choices=("nearest", "linear"))
+    align_corners = attr(bool, False)
+    half_pixel = attr(bool, False)
+    reads_elems = True
+
+    def infer(self, x, size, **_):
+        return x.type.with_shape((*x.shape[:2], *_dims(size, 2)))
+
+
+@kernel("ms.resize")
+def _resize(x, size, *, mode, align_corners, half_pixel):
+    grid = "align_corners" if align_corners else "half_pixel" if half_pixel else "asymmetric"
+    sizes = np.asarray(size, np.int64)
+    attrs = {"mode": mode, "coordinate_transformation_mode": grid, "nearest_mode": "floor", "axes": (2, 3)}
+    return get_kernel("resize")(x, None, None, sizes, **attrs)
+
+
+@op(name="ms.max_pool_with_argmax")
+class MaxPoolWithArgmax(OpDef):
+    """max_pool over two dims with, as i64, the place of each maximum inside its own plane."""
+
+    x = operand()
+    kernel_shape = attr(ints)
+    strides = attr(ints)
+    pads = attr(ints)
+    dilations = attr(ints)
+    shape = attr(object)
+    results = ("y", "indices")
+
+    def infer(self, x, *, shape, **_):
+        made = x.type.with_shape(shape)
+        return [made, made.with_dtype(I64)]
+
+
+@kernel("ms.max_pool_with_argmax")
+def _max_pool_with_argmax(x, *, shape, **attrs):
+    y, flat = get_kernel("max_pool_with_indices")(x, **attrs)
+    return y, flat % (x.shape[2] * x.shape[3])
+
+
+@op(name="ms.lstm")
+class Lstm(OpDef):
+    """One forward layer: x [T, B, I], h and c [1, B, H], weights flat: input, recurrent (gates i, f, g, o), one bias."""
+
+    x = operand(FLOAT)
+    h = operand(FLOAT)
+    c = operand(FLOAT)
+    w = operand(FLOAT)
+    hidden_size = attr(int)
+    results = ("y", "y_h", "y_c")
+
+    def infer(self, x, h, c, w, *, hidden_size):
+        steps, batch, _ = x.shape
+        state = x.type.with_shape((1, batch, hidden_size))
+        return [x.type.with_shape((steps, batch, hidden_size)), state, state]
+
+
+@kernel("ms.lstm")
+def _lstm(x, h, c, w, *, hidden_size):
+    size, width = hidden_size, x.shape[2]
+    flat = w.reshape(-1)
+    parts = np.split(flat, [4 * size * width, 4 * size * (width + size)])
+    order = [0, 3, 1, 2]  # ONNX's i, o, f, c from i, f, g, o
+    inner, outer = (p.reshape(4, size, -1)[order].reshape(1, 4 * size, -1) for p in parts[:2])
+    bias = np.concatenate([parts[2].reshape(4, size)[order].reshape(-1), np.zeros(4 * size, w.dtype)])[None]
+    y, last, state = get_kernel("lstm")(x, inner, outer, bias, None, h, c, hidden_size=size)
+    return y[:, 0], last, state
+
+
+def _dims(shape: object, rank: int) -> tuple[Dim, ...]:
+    """The dims that a tuple spells; a fresh symbol for what is not known."""
+    elems = shape.elems or (None,) * rank
+    if len(elems) != rank:
+        raise TypeInferError(f"a shape of {len(elems)} dims for rank {rank}")
+    return tuple(Expr.fresh() if e is None else e for e in elems)

@@ -1,0 +1,245 @@
+"""Legalisation: half and double floats to float32, rich ops decomposed, layout assigned, the rest lowered, then fused.
+
+Works on a clone; numerics are those of the core kernels but for rounding. The result holds only nodes of the table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...ir.builder import Builder
+from ...ir.dims import Expr
+from ...ir.errors import Unsupported
+from ...ir.graph import Graph, Module
+from ...ir.opdef import PURE
+from ...ir.types import BF16, F16, F32, F64, DType, TensorType
+from ...ir.value import Node, Value
+from ...passes.decompose import decompose
+from ...passes.layout import assign_layout, simplify_transposes
+from .fuse import fuse
+from .lower import lowerings
+from .lower.resize import native
+from .table import DEFAULT_PROFILE, Profile, legal, storable
+
+_NARROWED = (F64, F16, BF16)
+_SHOWN = 20
+
+
+class Offender(NamedTuple):
+    """Something that TFLite cannot express: the op (or `input`, `output`), its place, and the reason."""
+
+    op: str
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.op} at {self.where}: {self.reason}" if self.where else f"{self.op}: {self.reason}"
+
+
+def legalize(module: Module, *, profile: Profile = DEFAULT_PROFILE) -> Module:
+    """A legal clone. Raises Unsupported naming every offender."""
+    made, found = _attempt(module, profile)
+    if found:
+        shown = "; ".join(map(str, found[:_SHOWN])) + (
+            f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        )
+        raise Unsupported(
+            f"TFLite cannot express {len(found)} part{'s' * (len(found) > 1)} of the model: {shown}",
+            code="U201",
+            where=module.name,
+            hint="cut these parts off, or write another format",
+        )
+    return made
+
+
+def offenders(module: Module, *, profile: Profile = DEFAULT_PROFILE) -> list[Offender]:
+    return _attempt(module, profile)[1]
+
+
+def _attempt(module: Module, profile: Profile) -> tuple[Module, list[Offender]]:
+    made = module.clone()
+    to_float32(made)
+    _drop_empty(made)
+    decompose(made, _before_layout)
+    for graph in made.all_graphs():
+        sweep(graph)
+    assign_layout(made)
+    left = decompose(made, lambda node: legal(node, profile), lowerings())
+    for graph in list(made.all_graphs()):
+        fuse(graph)
+        simplify_transposes(graph)
+        sweep(graph)
+    _separate_outputs(made)
+    made.drop_unused_weights()
+    return made, _remaining(made, left, profile)
+
+
+def _remaining(module: Module, reasons: dict[Node, str], profile: Profile) -> list[Offender]:
+    found = []
+    for graph in module.graphs.values():
+        for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
+            bad = [(v, storable(v, profile)) for v in values]
+            found += [Offender(kind, v.hint, reason) for v, reason in bad if reason]
+    for node in module.all_nodes():
+        reason = legal(node, profile)
+        if reason is not None:
+            found.append(Offender(node.name, str(node.loc), reasons.get(node, reason)))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ before the layout
+
+# Ops over images that have no kernel: taken apart first, so that layout assignment sees what they are made of.
+_TAKEN_APART = frozenset(
+    [
+        "batch_norm",
+        "instance_norm",
+        "group_norm",
+        "lp_pool",
+        "global_lp_pool",
+        "adaptive_average_pool",
+        "adaptive_max_pool",
+        "mean_variance_normalization",
+        "lp_normalization",
+        "max_pool_with_indices",
+        "max_unpool",
+        "hardmax",
+        "grid_sample",
+    ]
+)
+
+
+def _before_layout(node: Node) -> str | None:
+    if node.name in _TAKEN_APART:
+        return "no kernel"
+    if node.name == "resize" and native(node) is None:
+        return "another interpolation"
+    if node.name == "lrn" and (node.attr("size") % 2 == 0 or node.operands[0].rank != 4):
+        return "an even window"
+    if node.name == "depth_to_space" and node.attr("mode") == "CRD":
+        return "column-row-depth order"
+    if node.name in ("max_pool", "average_pool") and (node.operands[0].rank == 5 or _dilated(node)):
+        return "a dilated or three-dimensional pool"
+    return None
+
+
+def _dilated(node: Node) -> bool:
+    return any(d != 1 for d in node.attr("dilations"))
+
+
+# -------------------------------------------------------------------------------------------------------- dtypes
+
+
+def to_float32(module: Module) -> None:
+    """Compute f64, f16 and bf16 in f32: constants are converted, interfaces keep their dtype behind a cast."""
+    if not any(v.dtype in _NARROWED for graph in module.all_graphs() for node in graph.nodes() for v in node.results):
+        if not any(v.dtype in _NARROWED for graph in module.all_graphs() for v in graph.inputs):
+            return
+    if any(v.dtype is F64 for graph in module.all_graphs() for node in graph.nodes() for v in node.results):
+        module.diagnostics.append("TFLite computes float64 in float32")
+    for graph in module.graphs.values():
+        _Narrow(module).graph(graph)
+
+
+class _Narrow:
+    """Rebuilds every node that touches such a dtype."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.constants: dict[Value, Value] = {}
+
+    def graph(self, graph: Graph, interface: bool = True) -> None:
+        places: dict[Value, Value] = {}
+        b = Builder(graph, before=graph.first)
+        for value in graph.inputs:
+            if value.dtype in _NARROWED:
+                if interface:
+                    places[value] = b.cast(value, to=F32)
+                else:
+                    value.type = value.type.with_dtype(F32)  # a region's own input: its node feeds it f32
+        wanted = [v.dtype for v in graph.outputs]
+        for node in list(graph.nodes()):
+            if not (node.name == "cast" and node.result in places.values()):
+                self._node(node, places)
+        b = Builder(graph, before=graph.return_node)
+        outputs = []
+        for value, dtype in zip(graph.outputs, wanted, strict=True):
+            made = places.get(value, value) if not value.is_const else self._constant(b, value)
+            back = interface and dtype in _NARROWED and made.dtype is F32
+            outputs.append(b.cast(made, to=dtype) if back else made)
+        graph.set_outputs(outputs)
+        for node in list(graph.reversed()):
+            if node.results and not any(v.n_uses for v in node.results) and any(v in places for v in node.results):
+                node.erase()
+
+    def _node(self, node: Node, places: dict[Value, Value]) -> None:
+        touched = any(v.dtype in _NARROWED or v in places for v in (*node.inputs(), *node.results))
+        for region in node.regions:
+            self.graph(region, interface=False)
+        if not touched:
+            return
+        b = Builder(node.graph, before=node, loc=node.loc)
+        operands = [
+            None if v is None else self._constant(b, v) if v.is_const else places.get(v, v) for v in node.operands
+        ]
+        attrs = {k: F32 if isinstance(v, DType) and v in _NARROWED else v for k, v in node.attrs.items()}
+        if node.name == "cast" and attrs["to"] is operands[0].dtype:
+            places[node.result] = operands[0]
+            return
+        regions = node.regions
+        node.regions = ()
+        made = b.make(node.op, tuple(operands), attrs, regions)
+        places |= dict(zip(node.results, made.results, strict=True))
+
+    def _constant(self, b: Builder, value: Value) -> Value:
+        if value.dtype not in _NARROWED:
+            return value
+        if value not in self.constants:
+            weight = value.weight
+            with np.errstate(over="ignore"):
+                array = value.array().astype(np.float32)
+            made = b.const(array, key=weight.key, role=weight.role, origin="cast f32")
+            self.constants[value] = made
+        return self.constants[value]
+
+
+# ------------------------------------------------------------------------------------------------------ cleaning up
+
+
+def sweep(graph: Graph) -> None:
+    """Erase what nothing uses."""
+    for node in list(graph.reversed()):
+        if node.has(PURE) and not any(value.n_uses for value in node.results):
+            node.erase()
+
+
+def _separate_outputs(module: Module) -> None:
+    """One tensor under two output names confuses signature maps: copy it."""
+    for graph in module.all_graphs():
+        seen: set[Value] = set()
+        b = Builder(graph, before=graph.return_node)
+        outputs = []
+        for value in graph.outputs:
+            outputs.append(_copy(b, value) if value in seen else value)
+            seen.add(value)
+        graph.set_outputs(outputs)
+
+
+def _drop_empty(module: Module) -> None:
+    """Results without elements become constants: several kernels crash on them, and there is nothing to compute."""
+    for graph in list(module.all_graphs()):
+        for node in list(graph.nodes()):
+            types = [v.type for v in node.results]
+            if types and node.has(PURE) and all(isinstance(t, TensorType) and t.is_static and 0 in t.shape for t in types):
+                b = Builder(graph, before=node)
+                node.replace(*(b.const(np.zeros(t.shape, t.dtype.numpy)) for t in types))
+
+
+def _copy(b: Builder, value: Value) -> Value:
+    """A reshape to the same shape."""
+    unknown = sum(isinstance(d, Expr) for d in value.shape or ())
+    if value.shape is None or unknown > 1:
+        return b.reshape(value, b.call("tfl.shape", (value,)).result)
+    return b.reshape(value, tuple(-1 if isinstance(d, Expr) else d for d in value.shape), allowzero=0 in value.shape)

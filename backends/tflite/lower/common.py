@@ -1,0 +1,166 @@
+"""What the lowerings share: constants turned at compile time, int32 index chains, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ....ir.builder import Builder
+from ....ir.dims import Dim
+from ....ir.tensor import LazyTensor
+from ....ir.types import I32, I64
+from ....ir.value import Node, Value
+
+_I32_MAX, _I32_MIN = 2**31 - 1, -(2**31)
+
+
+def turned(b: Builder, value: Value, perm: Sequence[int]) -> Value:
+    """`value` transposed; a constant at compile time (lazily: weights may be large)."""
+    perm = tuple(perm)
+    if perm == tuple(range(len(perm))):
+        return value
+    if not value.is_const:
+        return b.transpose(value, perm=perm)
+    weight = value.weight
+    tensor = LazyTensor("transpose", (weight.tensor,), {"perm": perm})
+    return b.const(tensor, key=weight.key, role=weight.role, origin=f"transpose {list(perm)}")
+
+
+def derived(b: Builder, value: Value, array: np.ndarray, origin: str) -> Value:
+    """A constant computed from another one, under its name."""
+    array = np.ascontiguousarray(array)
+    return b.const(array, key=value.weight.key, role=value.weight.role, origin=origin)
+
+
+def zeros(b: Builder, size: int) -> Value:
+    return b.const(np.zeros(size, np.float32))
+
+
+def f32(b: Builder, number: float) -> Value:
+    return b.const(np.asarray(number, np.float32))
+
+
+def i32(b: Builder, *numbers: int) -> Value:
+    return b.const(np.asarray(numbers, np.int32))
+
+
+def static(dims: Sequence[Dim | None]) -> bool:
+    return all(type(d) is int for d in dims)
+
+
+def target(shape: Sequence[Dim]) -> tuple[int, ...] | None:
+    """A reshape target with at most one -1; None when two dims are unknown or a -1 would be ambiguous."""
+    if sum(type(d) is not int for d in shape) > 1 or (not static(shape) and 0 in shape):
+        return None
+    return tuple(d if type(d) is int else -1 for d in shape)
+
+
+def reshaped(b: Builder, x: Value, shape: Sequence[Dim]) -> Value:
+    """`x` in `shape`; computed where more than one dim is unknown. Unknown dims must be dims of `x`."""
+    if tuple(x.shape or ()) == tuple(shape) and x.shape is not None:
+        return x
+    made = target(shape)
+    return b.reshape(x, made if made is not None else dims_of(b, shape, x))
+
+
+def dims_of(b: Builder, shape: Sequence[Dim], *sources: Value) -> Value:
+    """`shape` as an int32 vector; a symbolic dim is taken from the first source that has it."""
+    parts: list[Value] = []
+    for dim in shape:
+        parts.append(i32(b, dim) if type(dim) is int else _dim_from(b, dim, sources))
+    return b.concat(*parts, axis=0)
+
+
+def _dim_from(b: Builder, dim: Dim, sources: Sequence[Value]) -> Value:
+    for source in sources:
+        if dim in (source.shape or ()):
+            axis = source.shape.index(dim)
+            return b.slice(b.call("tfl.shape", (source,)).result, (axis,), (axis + 1,), (0,))
+    raise LookupError(str(dim))
+
+
+def knows_dims(shape: Sequence[Dim], *sources: Value) -> bool:
+    """`dims_of` can compute this shape from these values."""
+    return all(type(d) is int or any(d in (s.shape or ()) for s in sources) for d in shape)
+
+
+def padded(b: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Value:
+    """x [N, *S, C] grown (or cropped, where negative) along its spatial axes."""
+    grow = [max(p, 0) for p in (*begins, *ends)]
+    if any(grow):
+        half = len(begins)
+        x = b.pad(x, (0, *grow[:half], 0, 0, *grow[half:], 0), f32(b, value) if value else None)
+    crop = [(axis + 1, max(-lo, 0), max(-hi, 0)) for axis, (lo, hi) in enumerate(zip(begins, ends, strict=True))]
+    for axis, low, high in crop:
+        if low or high:
+            x = b.slice(x, (low,), (-high if high else _I32_MAX,), (axis,))
+    return x
+
+
+# ------------------------------------------------------------------------------------------------- int32 index chains
+
+
+def as_i32(b: Builder, value: Value) -> Value:
+    """An int32 twin of an integer value that serves as shape or index: the chain of int64 arithmetic above it is built
+    anew in int32 as far as it is index arithmetic, and cast where that ends."""
+    twins: dict[Value, Value] = {}
+    pending = [value]
+    while pending:
+        current = pending[-1]
+        missing = [v for v in _chain(current) if v not in twins]
+        if missing and current not in twins:
+            pending += missing
+            continue
+        pending.pop()
+        if current not in twins:
+            twins[current] = _twin(b, current, twins)
+    return twins[value]
+
+
+# Index arithmetic: ops of which these operands are narrowed too (None: all).
+_NARROWED: dict[str, int | None] = {
+    **dict.fromkeys(("add", "sub", "mul", "max", "min", "floor_div", "div", "mod", "concat"), None),
+    **dict.fromkeys(("slice", "reshape", "squeeze", "unsqueeze", "gather", "expand", "neg", "reduce_prod"), 1),
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "tile", "transpose", "reverse", "tfl.broadcast_to"), 1),
+}
+
+
+def _chain(value: Value) -> list[Value]:
+    node = value.node
+    if value.dtype is not I64 or node is None or node.name not in _NARROWED:
+        return []
+    count = _NARROWED[node.name]
+    return [v for v in node.operands[:count] if v is not None]
+
+
+def _twin(b: Builder, value: Value, twins: dict[Value, Value]) -> Value:
+    if value.dtype is I32:
+        return value
+    if value.is_const:
+        return b.const(np.clip(value.array(), _I32_MIN, _I32_MAX).astype(np.int32))
+    node = value.node
+    if value.dtype is I64 and node is not None:
+        if node.name == "cast" and node.operands[0].dtype is I32:
+            return node.operands[0]
+        if node.name == "shape":
+            return shape_i32(b, node)
+        if node.name in _NARROWED:
+            operands = [twins.get(v, v) if v is not None else None for v in node.operands]
+            return b.make(node.op, tuple(operands), dict(node.attrs)).results[value.index]
+    return b.cast(value, to=I32)
+
+
+def shape_i32(b: Builder, node: Node) -> Value:
+    """A `shape` node in int32."""
+    (x,) = node.operands
+    whole = b.call("tfl.shape", (x,)).result
+    start, end, _ = slice(node.attr("start"), node.attr("end")).indices(x.rank)
+    if (start, end) == (0, x.rank):
+        return whole
+    return b.slice(whole, (start,), (max(end, start),), (0,))
+
+
+def image_type(node: Node) -> bool:
+    """The rank of the data is known and its channels-last flag is set, as layout assignment leaves it."""
+    return node.operands[0].rank is not None and node.attr("channels_last")

@@ -1,0 +1,134 @@
+"""Pools as MAX_POOL_2D and AVERAGE_POOL_2D: explicit pads that SAME does not make are padded before.
+
+TFLite's SAME average leaves padding out of the count; other counts are corrected by a constant factor per position.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....ir.builder import Builder
+from ....ir.dims import Dim
+from ....ir.ops.window import Window, output_sizes, resolve_pads, window
+from ....ir.types import F32
+from ....ir.value import Node, Value
+from ....passes.decompose.rules import Declined
+from . import lowers
+from .common import padded, reshaped, static
+from .conv import as_image, placed
+
+
+def _window(node: Node) -> Window:
+    names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")
+    return window(*(node.attr(name) for name in names))
+
+
+def _refused(node: Node) -> str | None:
+    x = node.operands[0]
+    if x.rank not in (3, 4) or not node.attr("channels_last"):
+        return f"a pool over {x.type}"
+    if any(d != 1 for d in _window(node).dilations):
+        return "a dilated pool"
+    return None if x.dtype is F32 else f"a pool of {x.dtype}"
+
+
+def _one_dim(b: Builder, node: Node) -> Value:
+    """Length as width, height 1."""
+    pads = node.attr("pads")
+    attrs = dict(node.attrs) | {
+        "kernel_shape": (1, *node.attr("kernel_shape")),
+        "strides": (1, *(node.attr("strides") or (1,))),
+        "dilations": (),
+        "pads": (0, pads[0], 0, pads[1]) if pads else (),
+    }
+    y = b.call(node.name, (as_image(b, node.operands[0]),), attrs).result
+    return reshaped(b, y, node.result.shape)
+
+
+def _overhang(w: Window, sizes: tuple[Dim, ...], ceil_mode: bool) -> tuple[int, ...] | None:
+    """How far the last window of each axis reaches beyond the padded input; None for unknown sizes."""
+    if not ceil_mode:
+        return (0,) * len(sizes)
+    if not static(sizes):
+        return None
+    outs = output_sizes(w, sizes, True)
+    return tuple(
+        max(0, (out - 1) * w.strides[i] + w.kernel[i] - (size + w.begins[i] + w.ends[i]))
+        for i, (out, size) in enumerate(zip(outs, sizes, strict=True))
+    )
+
+
+def _call(b: Builder, name: str, x: Value, w: Window, padding: str) -> Value:
+    attrs = {"padding": padding, "stride_h": w.strides[0], "stride_w": w.strides[1]}
+    attrs |= {"filter_height": w.kernel[0], "filter_width": w.kernel[1]}
+    return b.call(name, (x,), attrs).result
+
+
+@lowers("max_pool")
+def max_pool(b: Builder, node: Node) -> Value | Declined:
+    reason = _refused(node)
+    if reason is not None:
+        return Declined(reason)
+    x, w = node.operands[0], _window(node)
+    if x.rank == 3:
+        return _one_dim(b, node)
+    sizes = tuple(x.shape[1:3])
+    over, where = _overhang(w, sizes, node.attr("ceil_mode")), placed(w, sizes)
+    if over is None or where is None:
+        return Declined("the pads depend on sizes that are not known")
+    padding, begins, ends = where
+    if any(over):
+        w = resolve_pads(w, sizes)
+        padding, begins, ends = "VALID", w.begins, tuple(e + o for e, o in zip(w.ends, over, strict=True))
+    return _call(b, "tfl.max_pool_2d", padded(b, x, begins, ends, -np.inf), w, padding)
+
+
+@lowers("average_pool")
+def average_pool(b: Builder, node: Node) -> Value | Declined:
+    reason = _refused(node)
+    if reason is not None:
+        return Declined(reason)
+    x, w = node.operands[0], _window(node)
+    if x.rank == 3:
+        return _one_dim(b, node)
+    sizes = tuple(x.shape[1:3])
+    over, where = _overhang(w, sizes, node.attr("ceil_mode")), placed(w, sizes)
+    if over is None or where is None:
+        return Declined("the pads depend on sizes that are not known")
+    padding, begins, ends = where
+    counts_pads = node.attr("count_include_pad")
+    if not any(over) and (padding == "VALID" or not counts_pads) and not any((*begins, *ends)):
+        return _call(b, "tfl.average_pool_2d", x, w, padding)
+    if not any(over) and counts_pads and padding == "VALID":
+        return _call(b, "tfl.average_pool_2d", padded(b, x, begins, ends), w, "VALID")
+    if not static(sizes):
+        return Declined("the number of elements in a window depends on sizes that are not known")
+    return _counted(b, x, resolve_pads(w, sizes), sizes, over, counts_pads)
+
+
+def _counted(
+    b: Builder, x: Value, w: Window, sizes: tuple[int, ...], over: tuple[int, ...], counts_pads: bool
+) -> Value:
+    """The mean over the whole window with zeros outside, times window / count."""
+    ends = tuple(e + o for e, o in zip(w.ends, over, strict=True))
+    y = _call(b, "tfl.average_pool_2d", padded(b, x, w.begins, ends), w, "VALID")
+    factors = np.ones((1, 1, 1, 1))
+    for axis, size in enumerate(sizes):
+        line = _counts(w, axis, size, y.shape[1 + axis], counts_pads)
+        factors = factors * (w.kernel[axis] / line).reshape([-1 if a == 1 + axis else 1 for a in range(4)])
+    return y if (factors == 1).all() else b.mul(y, b.const(factors.astype(np.float32)))
+
+
+def _counts(w: Window, axis: int, size: int, outs: int, counts_pads: bool) -> np.ndarray:
+    """How many elements of each window along one axis count."""
+    low, high = (-w.begins[axis], size + w.ends[axis]) if counts_pads else (0, size)
+    starts = np.arange(outs) * w.strides[axis] - w.begins[axis]
+    return np.minimum(starts + w.kernel[axis], high) - np.maximum(starts, low)
+
+
+@lowers("global_average_pool", "global_max_pool")
+def global_pool(b: Builder, node: Node) -> Value:
+    (x,) = node.operands
+    axes = tuple(range(1, x.rank - 1)) if node.attr("channels_last") else tuple(range(2, x.rank))
+    name = "reduce_mean" if node.name == "global_average_pool" else "reduce_max"
+    return b.call(name, (x, axes), {"keepdims": True}).result

@@ -1,0 +1,299 @@
+"""Writes a legal module as a TFLite file, one operator per node, regions as subgraphs, equal weights stored once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...formats import tflite
+from ...formats.tflite import Record
+from ...formats.tflite_schema import ENUMS, OPTIONS_OF, SCHEMA_VERSION
+from ...formats.tflite_versions import OpFacts, TensorFacts, version_of
+from ...ir import storage
+from ...ir.graph import Graph, Module
+from ...ir.tensor import Tensor, as_tensor
+from ...ir.types import TensorType
+from ...ir.value import Node, Value
+from .emit.quant import quant_axis
+from .legalization import legalize
+from .selfcheck import check
+from .table import DEFAULT_PROFILE, TENSOR_TYPES, Profile, rows
+
+# Option slots that hold members of an enum, which the IR spells by name.
+_SLOT_ENUMS = {
+    "padding": "Padding",
+    "fused_activation_function": "ActivationFunctionType",
+    "mode": "MirrorPadMode",
+    **dict.fromkeys(("in_data_type", "out_data_type", "output_type", "out_type"), "TensorType"),
+}
+_REGION_SLOTS = {
+    "if": ("then_subgraph_index", "else_subgraph_index"),
+    "tfl.while": ("cond_subgraph_index", "body_subgraph_index"),
+}
+
+
+def write(
+    module: Module,
+    path: str | os.PathLike[str],
+    *,
+    weights_outside: bool | None = None,
+    legal: bool = False,
+    profile: Profile = DEFAULT_PROFILE,
+) -> Module:
+    """Legalise (unless `legal`), check the emitted records, and write the file whole or not at all."""
+    made = module if legal else legalize(module, profile=profile)
+    model, payloads = emit(made)
+    check(model, [0 if p is None else p.nbytes for p in payloads])
+    with storage.atomic_write(path) as file:
+        tflite.write(model, payloads, file, outside=weights_outside)
+    return made
+
+
+def emit(module: Module) -> tuple[Record, list[Tensor | None]]:
+    """The `Model` record of a legal module, and the contents of its buffers."""
+    return _Model(module).build()
+
+
+class _Model:
+    """What the subgraphs share: buffers, operator codes, the numbering of regions."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.payloads: list[Tensor | None] = [None]
+        self.buffer_of: dict[bytes, int] = {}
+        self.codes: dict[tuple[str, int], int] = {}
+        self.graphs: list[Graph] = []
+        for signature in module.signatures.values():
+            if signature.graph not in self.graphs:
+                self.graphs.append(signature.graph)
+        if not self.graphs:
+            self.graphs.append(module.main)
+
+    def build(self) -> tuple[Record, list[Tensor | None]]:
+        subgraphs = []
+        while len(subgraphs) < len(self.graphs):  # regions are appended while their nodes are emitted
+            graph = self.graphs[len(subgraphs)]
+            subgraphs.append(_Subgraph(self, graph))
+            subgraphs[-1].emit()
+        model = Record(
+            "Model",
+            version=SCHEMA_VERSION,
+            operator_codes=[self._code(name, version) for name, version in self.codes],
+            subgraphs=[s.record for s in subgraphs],
+            description="anyir",
+            buffers=[Record("Buffer") for _ in self.payloads],
+            signature_defs=[self._signature(key, subgraphs) for key in self.module.signatures],
+        )
+        return model, self.payloads
+
+    @staticmethod
+    def _code(name: str, version: int) -> Record:
+        code = ENUMS["BuiltinOperator"][name]
+        return Record("OperatorCode", builtin_code=code, deprecated_builtin_code=min(code, 127), version=version)
+
+    def _signature(self, key: str, subgraphs: list[_Subgraph]) -> Record:
+        signature = self.module.signatures[key]
+        index = self.graphs.index(signature.graph)
+        record = subgraphs[index].record
+
+        def maps(slots: list, tensors: list[int]) -> list[Record]:
+            return [Record("TensorMap", name=s.name, tensor_index=t) for s, t in zip(slots, tensors, strict=True)]
+
+        return Record(
+            "SignatureDef",
+            inputs=maps(signature.inputs, record["inputs"]),
+            outputs=maps(signature.outputs, record["outputs"]),
+            signature_key=key,
+            subgraph_index=index,
+        )
+
+    def buffer(self, tensor: Tensor) -> int:
+        """The buffer with these contents; equal contents are stored once."""
+        if not tensor.nbytes:
+            return 0
+        digest = tensor.digest()
+        found = self.buffer_of.get(digest)
+        if found is None:
+            found = self.buffer_of[digest] = len(self.payloads)
+            self.payloads.append(tensor)
+        return found
+
+    def region(self, graph: Graph) -> int:
+        self.graphs.append(graph)
+        return len(self.graphs) - 1
+
+    def code(self, builtin: str, version: int) -> int:
+        return self.codes.setdefault((builtin, version), len(self.codes))
+
+
+class _Subgraph:
+    """One graph: its tensors and operators."""
+
+    def __init__(self, model: _Model, graph: Graph) -> None:
+        self.model = model
+        self.graph = graph
+        self.tensors: list[Record] = []
+        self.facts: list[TensorFacts] = []
+        self.index: dict[Value, int] = {}
+        self.literals: dict[bytes, int] = {}
+        self.names: dict[str, int] = {}
+        self.quant = _quantisation(graph)
+        self.record = Record("SubGraph", tensors=self.tensors, operators=[], name=graph.name or "main")
+
+    def emit(self) -> None:
+        names = self._interface_names()
+        self.names = dict.fromkeys(names.values(), 0)
+        for value in self.graph.inputs:
+            self._tensor(value, names.get(value))
+        self.record["inputs"] = [self.index[v] for v in self.graph.inputs]
+        for node in self.graph.nodes():
+            self._node(node, names)
+        self.record["outputs"] = [self._operand(v) for v in self.graph.outputs]
+
+    def _interface_names(self) -> dict[Value, str]:
+        """The user's names for inputs and outputs; a name that both sides have belongs to the input."""
+        names: dict[Value, str] = {}
+        for signature in self.model.module.signatures.values():
+            if signature.graph is self.graph:
+                pairs = [*zip(self.graph.inputs, signature.inputs, strict=True)]
+                pairs += zip(self.graph.outputs, signature.outputs, strict=True)
+                for value, slot in pairs:
+                    if slot.name not in names.values():
+                        names.setdefault(value, slot.name)
+        return names
+
+    def _unique(self, wanted: str) -> str:
+        name, count = wanted, self.names.get(wanted)
+        while name in self.names:
+            count = (count or 0) + 1
+            name = f"{wanted}_{count}"
+        self.names[wanted] = count or 0
+        self.names[name] = 0
+        return name
+
+    def _add(self, record: Record, dtype: str, quant: Record | None) -> int:
+        scales = [] if quant is None else quant["scale"]
+        shape = tuple(record["shape"])
+        self.facts.append(TensorFacts(dtype, shape, len(scales), float(scales[0]) if len(scales) else 0.0))
+        self.tensors.append(record)
+        return len(self.tensors) - 1
+
+    def _tensor(self, value: Value, name: str | None = None, buffer: int = 0) -> int:
+        type_ = value.type
+        assert isinstance(type_, TensorType) and type_.dtype is not None  # the table refuses everything else
+        dims = type_.shape or ()
+        quant = self.quant.get(value)
+        record = Record(
+            "Tensor",
+            shape=[d if type(d) is int else 1 for d in dims],
+            type=ENUMS["TensorType"][TENSOR_TYPES[type_.dtype]],
+            buffer=buffer,
+            name=name or self._unique(value.hint or "value"),
+            has_rank=type_.shape is not None,
+        )
+        if any(type(d) is not int for d in dims):
+            record["shape_signature"] = [d if type(d) is int else -1 for d in dims]
+        if quant is not None:
+            record["quantization"] = quant
+        self.index[value] = self._add(record, TENSOR_TYPES[type_.dtype], quant)
+        return self.index[value]
+
+    def _operand(self, value: Value | np.ndarray | None) -> int:
+        if value is None:
+            return -1
+        if isinstance(value, np.ndarray):
+            return self._literal(value)
+        if value not in self.index and value.is_const:
+            weight = value.weight
+            return self._tensor(value, self._unique(weight.key), self.model.buffer(weight.tensor))
+        return self.index[value]
+
+    def _literal(self, array: np.ndarray) -> int:
+        """A constant that exists in the file only (shapes, axes, paddings)."""
+        tensor = as_tensor(array)
+        key = tensor.digest()
+        if key not in self.literals:
+            dtype = TENSOR_TYPES[tensor.dtype]
+            record = Record(
+                "Tensor",
+                shape=list(array.shape),
+                type=ENUMS["TensorType"][dtype],
+                buffer=self.model.buffer(tensor),
+                name=self._unique("const"),
+                has_rank=True,
+            )
+            self.literals[key] = self._add(record, dtype, None)
+        return self.literals[key]
+
+    def _node(self, node: Node, names: Mapping[Value, str]) -> None:
+        row = rows()[node.name]
+        emitted = row.emit(node)
+        builtin = emitted.builtin or row.builtin
+        inputs = [self._operand(v) for v in emitted.inputs]
+        mutating: list[int] = []
+        if builtin == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+            mutating = [18, 19]
+            inputs[18], inputs[19] = (self._state(node, kind) for kind in ("output_state", "cell_state"))
+        outputs = [self._tensor(v, names.get(v)) for v in node.results]
+        options = self._options(builtin, emitted.options, node)
+        facts = OpFacts(
+            tuple(None if i < 0 else self.facts[i] for i in inputs),
+            tuple(self.facts[i] for i in outputs),
+            emitted.options,
+        )
+        record = Record(
+            "Operator",
+            opcode_index=self.model.code(builtin, version_of(builtin, facts)),
+            inputs=inputs,
+            outputs=outputs,
+        )
+        if options is not None:
+            record["builtin_options"] = options
+        if mutating:
+            record["mutating_variable_inputs"] = [i in mutating for i in range(len(inputs))]
+        self.record["operators"].append(record)
+
+    def _options(self, builtin: str, given: Mapping[str, Any], node: Node) -> Record | None:
+        table = OPTIONS_OF.get(builtin)
+        if table is None:
+            return None
+        slots = {k: ENUMS[_SLOT_ENUMS[k]][v] if isinstance(v, str) else v for k, v in given.items()}
+        if node.regions:
+            slots |= {s: self.model.region(r) for s, r in zip(_REGION_SLOTS[node.name], node.regions, strict=True)}
+        return Record(table, slots)
+
+    def _state(self, node: Node, kind: str) -> int:
+        """A variable of an LSTM: [batch, hidden], zero at first."""
+        batch, hidden = node.result.shape[1:]
+        shape = [d if type(d) is int else 1 for d in (batch, hidden)]
+        record = Record(
+            "Tensor",
+            shape=shape,
+            type=ENUMS["TensorType"]["FLOAT32"],
+            name=self._unique(kind),
+            is_variable=True,
+            has_rank=True,
+        )
+        return self._add(record, "FLOAT32", None)
+
+
+def _quantisation(graph: Graph) -> dict[Value, Record]:
+    """Scale and zero point of the integer values on either side of quantize and dequantize, and of what moves them."""
+    found: dict[Value, Record] = {}
+    for node in graph.nodes("quantize", "dequantize"):
+        value = node.result if node.name == "quantize" else node.operands[0]
+        found[value] = _parameters(node, value)
+    return found
+
+
+def _parameters(node: Node, value: Value) -> Record:
+    scale, zero = node.operand("scale"), node.operand("zero_point")
+    scales = scale.array().reshape(-1).astype(np.float32)
+    zeros = np.zeros(len(scales), np.int64)
+    if zero is not None:
+        zeros[:] = zero.array().reshape(-1).astype(np.int64)
+    axis = quant_axis(scale)
+    return Record("QuantizationParameters", scale=scales, zero_point=zeros, quantized_dimension=max(axis or 0, 0))
