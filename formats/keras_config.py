@@ -166,6 +166,8 @@ def _layer(entry: Any, where: str) -> Layer:
         class_name = registered  # custom class: keep the package in sight
     build = entry.get("build_config")
     made = Layer(name, class_name, module if isinstance(module, str) else "", config, [], build if isinstance(build, dict) else {}, sub)
+    if made.is_operation and isinstance(config, dict):
+        made.config = {key: _value(item, where) for key, item in config.items()}
     made.calls = _calls(entry.get("inbound_nodes", []), f"{where}.{name}")
     return made
 

@@ -136,7 +136,8 @@ def pattern_pass(name: str, rules: Iterable[Rule | str], *, doc: str = "") -> Pa
         for graph in reversed(list(module.all_graphs())):
             rewrite_graph(graph, admitted, ctx)
 
-    return _register(Pass(name, run, {}, "exact", doc or "\n".join(r.doc for r in made), package, made))
+    widest = max((r.numerics for r in made), key=NUMERICS.index, default="exact")
+    return _register(Pass(name, run, {}, widest, doc or "\n".join(r.doc for r in made), package, made))
 
 
 def find_pass(name: str) -> Pass:

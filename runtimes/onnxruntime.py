@@ -44,12 +44,15 @@ def run(
     """
     session = load(path, threads=threads, optimise=optimise)
     names = [o.name for o in session.get_outputs()]
-    feeds = {name: _value(array) for name, array in inputs.items()}
     try:
-        made = session.run_with_ort_values(names, feeds)
+        if all(_as_ort_value(array) for array in inputs.values()):
+            feeds = {name: _value(array) for name, array in inputs.items()}
+            made = [_array(value) for value in session.run_with_ort_values(names, feeds)]
+        else:
+            made = session.run(names, dict(inputs))
     except Exception as error:
         raise SystemFailure(f"onnxruntime failed: {clean(error, 600)}") from None
-    return {name: _array(value) for name, value in zip(names, made, strict=True)}
+    return dict(zip(names, made, strict=True))
 
 
 def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = True) -> Any:
@@ -70,15 +73,16 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
         raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
 
 
+def _as_ort_value(array: Any) -> bool:
+    """Strings, sequences and absent optionals can only be fed as they are."""
+    return array is not None and not isinstance(array, list) and np.asarray(array).dtype.kind not in "OUS"
+
+
 def _value(array: Any) -> Any:
     """An OrtValue of an array; scalars stay of rank 0."""
     import onnxruntime as ort
 
-    if isinstance(array, list):
-        raise Unsupported("sequences cannot be passed to onnxruntime here")
     array = np.asarray(array, order="C")
-    if array.dtype.kind in "OUS":
-        return ort.OrtValue.ortvalue_from_numpy(array.astype(object))
     kind = DType.of(array.dtype)
     if kind.name in NATIVE:
         return ort.OrtValue.ortvalue_from_numpy(array)

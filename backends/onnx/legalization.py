@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...formats.onnx import schemas
 from ...ir.errors import Unsupported, UsageError, clean
 from ...ir.graph import Module, Node
+from ...ir.opdef import PURE
 from .emitter import Emitter, Refusal
 
 OLDEST = 13
@@ -81,11 +82,21 @@ def _attempt(module: Module, opset: int | None) -> tuple[Module, list[Offender],
     chosen = starting_opset(module) if opset is None else check_opset(opset)
     while True:
         clone = module.clone()
+        _drop_dead(clone)
         left = list(_decomposed(clone, chosen))
+        _drop_dead(clone)
         newer = [o.opset for o in left if o.opset is not None and o.opset > chosen]
         if opset is not None or not newer or len(newer) < len(left):
             return clone, left, chosen
         chosen = max(newer)
+
+
+def _drop_dead(module: Module) -> None:
+    """Nodes whose results nobody uses are not written: a file that is read and written again stays as it is."""
+    for graph in list(module.all_graphs()):
+        for node in graph.reversed():
+            if node.has(PURE) and not any(value.n_uses for value in node.results):
+                node.erase()
 
 
 def _decomposed(clone: Module, opset: int) -> Iterator[Offender]:

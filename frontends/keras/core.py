@@ -185,3 +185,9 @@ def _known(dims: tuple) -> bool:
 def spectral_normalization(s: Scope, x: Value) -> Value:
     """The stored kernel is the normalized one: at inference only the wrapped layer runs."""
     return s.run(wrapped(s.layer), x)
+
+
+@layer("anyir.Variable", weights=lambda entry: [("", bool(entry.config.get("trainable", True)))], autocast=False)
+def variable(s: Scope) -> Value:
+    """A variable that an operation of a traced model uses directly."""
+    return s.weight("")

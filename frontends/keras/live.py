@@ -7,8 +7,9 @@ with `keras.ops` is recorded as operations. Keras is the user's own module here;
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from ...formats.keras_config import Call, Layer, Model, Ref, leaves, map_leaves, parse_layer, parse_model
-from ...formats.keras_h5 import KerasFile, NamedWeights, Slots, Stored
+from ...formats.keras_h5 import KerasFile, NamedWeights, Stored
 from ...ir.archive import parse_json
 from ...ir.errors import AnyIRError, InvalidModel, Unsupported, UsageError, clean
 from .registry import LAYERS
 
+VARIABLE = "anyir.Variable"  # the class of an entry that stands for a bare variable (`core.variable`)
 _HINT = "write its call with keras.ops and known layers"
 
 
@@ -108,6 +110,8 @@ def _traced(keras: Any, model: Any, inputs: Any) -> tuple[Model, dict[str, list[
         raise UsageError("a model that was never called needs sample inputs", hint="anyir.load(model, inputs=x)")
     if not model.built:
         _call_once(model, inputs)
+    if model.compute_dtype != model.variable_dtype:
+        raise Unsupported("custom code in mixed precision", where=model.name, hint="build it with a float32 policy")
     xs = _symbolic_inputs(keras, backend, model, inputs)
     target = getattr(model, "_functional", None) or model
     try:
@@ -116,7 +120,7 @@ def _traced(keras: Any, model: Any, inputs: Any) -> tuple[Model, dict[str, list[
     except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError, IndexError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Unsupported(f"the model's code cannot be traced ({clean(reason)})", where=model.name, hint=_HINT) from error
-    return _Recorder(keras, backend, model.name).record(xs, ys)
+    return _Recorder(keras, backend, model).record(xs, ys)
 
 
 def _call_once(model: Any, inputs: Any) -> None:
@@ -127,31 +131,41 @@ def _call_once(model: Any, inputs: Any) -> None:
 
 def _symbolic_inputs(keras: Any, backend: Any, model: Any, inputs: Any) -> Any:
     """KerasTensors for the model's inputs, the batch axis open: from samples, else from what the model was built on."""
+    parameter = next(iter(inspect.signature(model.call).parameters), "inputs")
     if inputs is not None:
-        import keras as k
-
-        shaped = k.tree.map_structure(np.asarray, inputs)
-        return k.tree.map_structure(lambda a: backend.KerasTensor((None, *a.shape[1:]), dtype=str(a.dtype)), shaped)
-    try:
-        given = model.inputs
-    except AttributeError:
-        given = None
+        given = keras.tree.map_structure(lambda a: (np.shape(a), str(np.asarray(a).dtype)), inputs)
+        shapes = _named(given, parameter, lambda leaf: isinstance(leaf, tuple) and isinstance(leaf[-1], str))
+        return map_tree(shapes, lambda name, leaf: backend.KerasTensor((None, *leaf[0][1:]), dtype=leaf[1], name=name))
+    given = getattr(model, "inputs", None)
     if given:
         made = [backend.KerasTensor(tuple(x.shape), dtype=x.dtype, name=x.name) for x in given]
         return made[0] if len(made) == 1 else made
-    shapes = getattr(model, "_build_shapes_dict", None) or {}
-    if len(shapes) != 1:
+    built = getattr(model, "_build_shapes_dict", None) or {}
+    if len(built) != 1:
         raise UsageError("the shapes of this model's inputs are not known", hint="anyir.load(model, inputs=x)")
-    shape = next(iter(shapes.values()))
-    return _from_build_shape(backend, shape)
+    is_shape = lambda leaf: isinstance(leaf, tuple) and all(d is None or isinstance(d, int) for d in leaf)  # noqa: E731
+    shapes = _named(next(iter(built.values())), parameter, is_shape)
+    return map_tree(shapes, lambda name, leaf: backend.KerasTensor((None, *leaf[1:]), dtype="float32", name=name))
 
 
-def _from_build_shape(backend: Any, shape: Any) -> Any:
-    if isinstance(shape, dict):
-        return {key: _from_build_shape(backend, item) for key, item in shape.items()}
-    if isinstance(shape, (list, tuple)) and shape and isinstance(shape[0], (list, tuple, dict)):
-        return [_from_build_shape(backend, item) for item in shape]
-    return backend.KerasTensor((None, *shape[1:]), dtype="float32")
+@dataclass(frozen=True)
+class _Leaf:
+    name: str
+    value: Any
+
+
+def _named(struct: Any, name: str, is_leaf: Callable[[Any], bool]) -> Any:
+    """The same nesting with a name per leaf: dict keys, else the parameter's name, numbered in lists."""
+    if is_leaf(struct):
+        return _Leaf(name, struct)
+    if isinstance(struct, dict):
+        return {key: _named(item, str(key), is_leaf) for key, item in struct.items()}
+    return [_named(item, f"{name}_{i}", is_leaf) for i, item in enumerate(struct)]
+
+
+def map_tree(struct: Any, make: Callable[[str, Any], Any]) -> Any:
+    """`make(name, value)` for every leaf of `_named`."""
+    return map_leaves(lambda leaf: make(leaf.name, leaf.value), struct)
 
 
 @contextmanager
@@ -189,8 +203,9 @@ def _is_keras_layer(layer: Any) -> bool:
 class _Recorder:
     """Turns the graph behind symbolic outputs into a Model. Operations get names that are unique in it."""
 
-    def __init__(self, keras: Any, backend: Any, name: str) -> None:
-        self.keras, self.backend, self.name = keras, backend, name
+    def __init__(self, keras: Any, backend: Any, model: Any) -> None:
+        self.keras, self.backend, self.name = keras, backend, model.name
+        self.by_value = {id(v.value): v for v in model.variables}
         self.layers: dict[int, Layer] = {}
         self.weights: dict[str, list[tuple[str, Stored]]] = {}
         self.inputs: dict[int, Ref] = {}
@@ -272,7 +287,8 @@ class _Recorder:
         if isinstance(x, self.backend.Variable):
             return self._variable(x)
         if self.backend.is_tensor(x):
-            return _array(x)
+            known = self.by_value.get(id(x))
+            return _array(x) if known is None else self._variable(known)
         return x
 
     def _variable(self, variable: Any) -> Any:
@@ -282,13 +298,6 @@ class _Recorder:
             name = self._unique(variable.path)
             config = {"name": name, "trainable": bool(variable.trainable), "dtype": str(variable.dtype)}
             self.layers[key] = Layer(name, VARIABLE, "keras.layers", config, [Call([], {})])
-            self.weights[name] = [("value", LiveVariable(variable))]
+            self.weights[name] = [("", LiveVariable(variable))]
         return Ref(self.layers[key].name, 0, 0)
 
-
-VARIABLE = "anyir.Variable"
-
-
-def variable_slots(name: str) -> Slots:
-    """What an entry for a bare variable stores."""
-    return Slots(name, [("value", True)])

@@ -29,9 +29,9 @@ def _pooled(
     rank = len(kernel_shape)
     shape = rules.ranked(x, f"x (with kernel_shape {list(kernel_shape)})", rank + 2)
     made = window(kernel_shape, **geometry)
-    for begin, end, extent in zip(made.begins, made.ends, made.extents, strict=True):
-        if not 0 <= begin < extent or not 0 <= end < extent:
-            raise TypeInferError(f"pads {begin} and {end} must be smaller than the window of {extent}")
+    for begin, end, taps, dilation in zip(made.begins, made.ends, made.kernel, made.dilations, strict=True):
+        if not 0 <= begin < taps * dilation or not 0 <= end < taps * dilation:
+            raise TypeInferError(f"pads {begin} and {end} must be smaller than the window of {taps * dilation}")
     if shape is None:
         return x.type
     batch, channels, *spatial = rules.channels_first(shape, channels_last)

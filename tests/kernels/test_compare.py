@@ -57,9 +57,7 @@ def mlp_in_float32(order: Array | None = None, wrong: str = "") -> Array:
     if wrong == "tanh":
         g = np.float32(0.5) * h * (1 + np.tanh(np.float32(0.7978845608) * (h + np.float32(0.044715) * h**3)))
     else:
-        g = (np.float32(0.5) * h * (1 + np.vectorize(erf)(h / np.float32(2**0.5)).astype(np.float32))).astype(
-            np.float32
-        )
+        g = np.float32(0.5) * h * (1 + np.vectorize(erf)(h / np.float32(2**0.5)).astype(np.float32))
     mean = g.mean(axis=-1, keepdims=True, dtype=np.float32)
     ddof = 1 if wrong == "variance" else 0
     var = g.var(axis=-1, keepdims=True, dtype=np.float32, ddof=ddof)

@@ -1,4 +1,4 @@
-"""What the shape rules of conv, pool, matmul, norm, resize, recurrent, attention and quant refuse, and in what words."""
+"""What the shape rules of conv, pool, matmul, norm, resize, recurrent, attention, quant refuse, and in what words."""
 
 from __future__ import annotations
 

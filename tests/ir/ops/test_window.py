@@ -15,7 +15,8 @@ from anyir.ir.types import F32, TensorType
 PADS = ((0, 0), (1, 0), (1, 1), (0, 1))
 GEOMETRIES = [
     (kernel, stride, dilation, pads, ceil_mode)
-    for kernel, stride, dilation, pads, ceil_mode in itertools.product((1, 2, 3), (1, 2, 3), (1, 2), PADS, (False, True))
+    for kernel, stride, dilation in itertools.product((1, 2, 3), (1, 2, 3), (1, 2))
+    for pads, ceil_mode in itertools.product(PADS, (False, True))
     if max(pads) <= (kernel - 1) * dilation
 ]
 
