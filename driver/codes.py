@@ -42,8 +42,12 @@ CODES: dict[str, Page] = {
         "Type inference found operands that an op cannot take. The message names op, operands, and the place in the model.",
         "inner dims of [N, 100] and [50, 7]: 100 and 50 differ",
     ),
-    "F100": Page("The system said no", "A file could not be read or written. Nothing half-written is left.", "disk full"),
-    "F110": Page("Out of memory", "The process could not get memory.", "irc compile big.onnx -O1 keeps weights on the disk"),
+    "F100": Page(
+        "The system said no", "A file could not be read or written. Nothing half-written is left.", "disk full"
+    ),
+    "F110": Page(
+        "Out of memory", "The process could not get memory.", "irc compile big.onnx -O1 keeps weights on the disk"
+    ),
     "F120": Page(
         "A runtime died",
         "The file was run in its real runtime in a child process, and that process ended by a signal or an error.",
@@ -57,7 +61,9 @@ CODES: dict[str, Page] = {
         "irc inspect model.onnx         shows what each backend would refuse",
     ),
     "U010": Page("No such op", "IR text or a builder names an op that does not exist.", "irc ops"),
-    "U020": Page("No reference kernel", "The op cannot be run by us, so nothing behind it can be verified.", "--no-verify"),
+    "U020": Page(
+        "No reference kernel", "The op cannot be run by us, so nothing behind it can be verified.", "--no-verify"
+    ),
     "M001": Page(
         "Over a safety limit",
         "Sizes, counts and depths that a file declares are checked before memory is taken. The message names the limit.",
@@ -73,7 +79,9 @@ CODES: dict[str, Page] = {
         "The file was read back and run, and an output left its computed limit. Nothing was put in place.",
         "irc compile in.onnx -o out.tflite --check-numerics      names the pass that changed the numbers",
     ),
-    "N002": Page("Two models differ", "`irc verify` found an output outside its limit.", "irc verify a.onnx b.tflite --atol 1e-3"),
+    "N002": Page(
+        "Two models differ", "`irc verify` found an output outside its limit.", "irc verify a.onnx b.tflite --atol 1e-3"
+    ),
     "N010": Page(
         "A pass changed the numbers",
         "With --check-numerics the module is run after each pass; the first pass that leaves the limit is named.",

@@ -16,7 +16,9 @@ from . import options as shared
 @click.option("--to", "target_format", metavar="FORMAT", help="The output's format, whatever its name.")
 @click.option("--opset", type=int, help="ONNX opset to write.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
-@click.option("--inputs", "inputs_file", type=click.Path(path_type=Path), help="Check with these arrays (.npz by name).")
+@click.option(
+    "--inputs", "inputs_file", type=click.Path(path_type=Path), help="Check with these arrays (.npz by name)."
+)
 @click.option("--no-verify", is_flag=True, help="Do not run the result.")
 @click.option("--keep-unverified", is_flag=True, help="Keep the output even if the check fails.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample inputs.")

@@ -43,7 +43,13 @@ def command(**given: Any) -> None:
         try:
             rows.append((name, importlib.metadata.version(name), purpose))
         except importlib.metadata.PackageNotFoundError:
-            rows.append((name, "missing", f'{purpose}: pip install "anyir[{extra}]"' if extra else f"{purpose}: reinstall anyir"))
+            rows.append(
+                (
+                    name,
+                    "missing",
+                    f'{purpose}: pip install "anyir[{extra}]"' if extra else f"{purpose}: reinstall anyir",
+                )
+            )
             missing.append(name)
     screen.table(("package", "version", "for"), rows)
     core = [name for name, _, extra in PACKAGES if not extra and name in missing]
@@ -51,4 +57,6 @@ def command(**given: Any) -> None:
     if core:
         from ..ir.errors import MissingPackage
 
-        raise MissingPackage(f"core packages are missing: {', '.join(core)}", hint="pip install --force-reinstall anyir")
+        raise MissingPackage(
+            f"core packages are missing: {', '.join(core)}", hint="pip install --force-reinstall anyir"
+        )

@@ -15,7 +15,9 @@ from .codes import CODES
 @click.argument("what")
 @click.argument("source", required=False)
 @click.option("--load", "plugins", multiple=True, metavar="MODULE", help="Import a file or module with passes.")
-@click.option("--passes", metavar="PIPELINE", default="", help="Run these first, so that the model is in the form it meets.")
+@click.option(
+    "--passes", metavar="PIPELINE", default="", help="Run these first, so that the model is in the form it meets."
+)
 @click.option("--top", type=int, default=5, show_default=True, help="How many near misses.")
 @shared.screen_options
 def command(**given: Any) -> None:
@@ -55,12 +57,16 @@ def _rule(given: dict[str, Any], screen: Any) -> None:
     if given["what"] in manager.all_pass_names():
         wanted = list(manager.find_pass(given["what"]).rules)
     if not wanted:
-        raise UsageError(f"there is no rule or pass {given['what']!r}", hint="irc passes NAME lists the rules of a pass")
+        raise UsageError(
+            f"there is no rule or pass {given['what']!r}", hint="irc passes NAME lists the rules of a pass"
+        )
     found = []
     for item in wanted:
         matches = sum(attempt(item, n) is not None for g in module.all_graphs() for n in g.nodes(*item.root))
         misses = sorted((t for g in module.all_graphs() for t in near_misses(g, item)), key=lambda t: -t.depth)
-        screen.line(f"{item.name}: {item.doc.splitlines()[0] if item.doc else ''}\n  {matches} matches, {len(misses)} near misses")
+        screen.line(
+            f"{item.name}: {item.doc.splitlines()[0] if item.doc else ''}\n  {matches} matches, {len(misses)} near misses"
+        )
         for trace in misses[: given["top"]]:
             where = f"{trace.node} at {trace.node.loc}" if trace.node is not None else "nowhere"
             screen.line(f"  after {max(trace.depth, 0)} matching nodes: {trace.reason}\n    {where}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import NumericsError, UsageError
+from ..ir.errors import NumericsError, SystemFailure, UsageError
 from ..ir.graph import Module
 from ..ir.outputs import OutputSet, scratch_folder
 from . import formats
@@ -74,7 +74,12 @@ def _is_factory(path: str | os.PathLike[str]) -> bool:
     """`pkg.module:factory`, the user's own code, named on the command line."""
     text = os.fspath(path)
     head, colon, tail = text.rpartition(":")
-    return bool(colon) and tail.isidentifier() and all(p.isidentifier() for p in head.split(".")) and not os.path.exists(text)
+    return (
+        bool(colon)
+        and tail.isidentifier()
+        and all(p.isidentifier() for p in head.split("."))
+        and not os.path.exists(text)
+    )
 
 
 def _call_factory(text: str) -> Any:
@@ -197,6 +202,7 @@ def compile(
     `report.module` is the result. Raises NumericsError when the check fails.
     """
     choice = _options(options)
+    target = None if output is None else _check_request(source, Path(output), choice)
     report = CompileReport(str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__)
     clock = _Clock(report)
     with clock("read"):
@@ -208,8 +214,8 @@ def compile(
         _optimise(module, choice, report)
     progress(f"O{choice.level}", f"{report.ops_before.total()} -> {_count(module).total()} ops")
     report.module = module
-    if output is not None:
-        _write_checked(original, module, source, Path(output), choice, report, clock, progress)
+    if output is not None and target is not None:
+        _write_checked(original, module, source, Path(output), target, choice, report, clock, progress)
     report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return report
 
@@ -222,6 +228,21 @@ def _options(given: dict[str, Any]) -> CompileOptions:
             own.setdefault("load", {})[key] = given[key]
     rest = {k: v for k, v in given.items() if k not in known and k not in ("dynamic_shapes", "names")}
     return CompileOptions(**{**own, "write": {**own.get("write", {}), **rest}})
+
+
+def _check_request(source: Any, output: Path, choice: CompileOptions) -> Format:
+    """Find mistakes in the request before anything is read: format, folder, pipeline. Raises UsageError, SystemFailure."""
+    from ..passes.manager import check_pipeline
+
+    fmt = formats.by_name(choice.format) if choice.format else formats.of_path(output, "output")
+    fmt.writer()
+    if choice.passes is not None:
+        check_pipeline(choice.passes)
+    if not output.resolve().parent.is_dir():
+        raise SystemFailure("there is no such folder", where=str(output.parent))
+    if isinstance(source, (str, os.PathLike)) and output.exists() and os.path.exists(source) and output.samefile(source):
+        raise UsageError("the output would overwrite the input", where=str(output), hint="choose another name")
+    return fmt
 
 
 class _Clock:
@@ -278,13 +299,13 @@ def _write_checked(
     module: Module,
     source: Any,
     output: Path,
+    fmt: Format,
     choice: CompileOptions,
     report: CompileReport,
     clock: _Clock,
     progress: Progress,
 ) -> None:
     """Write beside the output, check there, and move into place."""
-    fmt = formats.by_name(choice.format) if choice.format else formats.of_path(output, "output")
     report.format = fmt.name
     protect = source_files(source, module)
     with Staging(output, protect) as staging:
@@ -318,7 +339,9 @@ def _verify(
         names = sorted({f"{n.attr('domain')}.{n.attr('op_type')}" for n in original.all_nodes("opaque")})
         report.why_not = f"contains {', '.join(names)}"
         return
-    report.checks = check_file(original, path, fmt, choice.inputs if _is_data(choice.inputs) else None, choice.seed, progress)
+    report.checks = check_file(
+        original, path, fmt, choice.inputs if _is_data(choice.inputs) else None, choice.seed, progress
+    )
 
 
 def _is_data(inputs: Any) -> bool:

@@ -37,7 +37,9 @@ class Format:
     def writer(self) -> ModuleType:
         """The backend module, with write, legalize and offenders. Raises UsageError when there is none."""
         if not self.backend:
-            raise UsageError(f"{self.name} files cannot be written", hint=f"write one of: {', '.join(writable_suffixes())}")
+            raise UsageError(
+                f"{self.name} files cannot be written", hint=f"write one of: {', '.join(writable_suffixes())}"
+            )
         return importlib.import_module(self.backend, __package__)
 
     def runner(self) -> ModuleType | None:
@@ -46,13 +48,31 @@ class Format:
 
 
 FORMATS = (
-    Format("onnx", (".onnx",), ("protobuf", "unknown"), "..frontends.onnx", "..backends.onnx", "..runtimes.onnxruntime", "ort"),
+    Format(
+        "onnx",
+        (".onnx",),
+        ("protobuf", "unknown"),
+        "..frontends.onnx",
+        "..backends.onnx",
+        "..runtimes.onnxruntime",
+        "ort",
+    ),
     Format("keras", (".keras",), ("zip",), "..frontends.keras", "", "..runtimes.keras", "keras"),
     Format("keras-h5", (".h5", ".hdf5"), ("hdf5",), "..frontends.keras", "", "..runtimes.keras", "keras"),
     Format("pt2", (".pt2",), ("zip",), "..frontends.torch", "..backends.torch", "..runtimes.torch", "torch"),
     Format("torch", (".py",), ("text",), "..frontends.torch", "..backends.torch", "..runtimes.torch", "torch"),
-    Format("tflite", (".tflite",), ("tflite",), "..frontends.tflite", "..backends.tflite", "..runtimes.litert", "tflite"),
-    Format("mindir", (".mindir",), ("protobuf",), "..frontends.mindir", "..backends.mindir", "..runtimes.mindspore", "mindspore"),
+    Format(
+        "tflite", (".tflite",), ("tflite",), "..frontends.tflite", "..backends.tflite", "..runtimes.litert", "tflite"
+    ),
+    Format(
+        "mindir",
+        (".mindir",),
+        ("protobuf",),
+        "..frontends.mindir",
+        "..backends.mindir",
+        "..runtimes.mindspore",
+        "mindspore",
+    ),
     Format("anyir", (".anyir",), ("anyir", "text"), "..ir.parser:parse_file", "..driver.text_backend"),
 )
 

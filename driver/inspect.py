@@ -13,7 +13,9 @@ BACKENDS = ("onnx", "tflite", "mindir", "torch")
 
 @click.command("inspect")
 @click.argument("source")
-@click.option("--weights", "weight_rows", type=int, default=10, show_default=True, help="How many of the largest weights.")
+@click.option(
+    "--weights", "weight_rows", type=int, default=10, show_default=True, help="How many of the largest weights."
+)
 @click.option("--ir", is_flag=True, help="Print the IR as text instead.")
 @click.option("--no-backends", is_flag=True, help="Skip the question what each backend would refuse.")
 @shared.source_options
@@ -32,7 +34,9 @@ def _inspect(given: dict[str, Any]) -> None:
     from .shapes import parse_shape
 
     screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    module = flow.load(given["source"], format=given["source_format"], shapes=dict(map(parse_shape, given["shape_texts"])))
+    module = flow.load(
+        given["source"], format=given["source_format"], shapes=dict(map(parse_shape, given["shape_texts"]))
+    )
     if given["ir"]:
         screen.line(str(module).rstrip("\n"))
         screen.answer("inspect", {"ir": str(module)})

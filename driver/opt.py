@@ -52,7 +52,9 @@ def _opt(given: dict[str, Any]) -> None:
         screen.line(Printer(elide=given["elide_weights"]).module(module).rstrip("\n"))
     else:
         flow.save(module, given["output"], protect=flow.source_files(source, module))
-    screen.answer("opt", {"rules": dict(ctx.stats), "notes": ctx.notes, "ir": str(module) if given["output"] == "-" else None})
+    screen.answer(
+        "opt", {"rules": dict(ctx.stats), "notes": ctx.notes, "ir": str(module) if given["output"] == "-" else None}
+    )
 
 
 def _reproducer(folder: str) -> tuple[str, str]:

@@ -54,13 +54,17 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def pass_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return _stack(
-        click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="Optimisation level."),
+        click.option(
+            "-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="Optimisation level."
+        ),
         click.option("--passes", metavar="PIPELINE", help="Run these passes instead: 'fold,fix(cse,dce)'."),
         click.option("--load", "plugins", multiple=True, metavar="MODULE", help="Import a file or module with passes."),
         click.option("--print-ir-before", multiple=True, metavar="PASS", help="Print the IR before a pass, or all."),
         click.option("--print-ir-after", multiple=True, metavar="PASS", help="... after a pass, all, or changed."),
         click.option("--ir-scope", metavar="REGEX", default="", help="Print only matching lines of IR."),
-        click.option("--elide-weights", type=int, default=16, show_default=True, help="Longest tensor printed in full."),
+        click.option(
+            "--elide-weights", type=int, default=16, show_default=True, help="Longest tensor printed in full."
+        ),
         click.option("--dump-dir", type=click.Path(path_type=Path), help="One numbered IR file per pass."),
         click.option("--verify-each", is_flag=True, help="Check the IR's structure after each pass."),
         click.option("--check-numerics", is_flag=True, help="Check the numbers after each pass."),
@@ -84,7 +88,15 @@ class Watch:
 def watch(options: dict[str, Any]) -> Watch:
     """Build instruments from the values of `pass_options`. Imports only what is asked for."""
     made = Watch(stats=options["stats"])
-    asked = ("print_ir_before", "print_ir_after", "dump_dir", "verify_each", "check_numerics", "time_passes", "stop_after")
+    asked = (
+        "print_ir_before",
+        "print_ir_after",
+        "dump_dir",
+        "verify_each",
+        "check_numerics",
+        "time_passes",
+        "stop_after",
+    )
     if not any(options[name] for name in asked) and options["bisect_limit"] is None and not options["reproducer"]:
         return made
     from ..passes import instrument as kinds

@@ -31,7 +31,9 @@ def command(**given: Any) -> None:
         found = manager.find_pass(name)
         rows.append((name, _options(found), found.numerics, found.package, found.doc.split("\n")[0]))
     screen.table(("pass", "options", "numerics", "from", "what"), rows)
-    screen.answer("passes", {"passes": [dict(zip(("name", "options", "numerics", "from", "what"), r, strict=True)) for r in rows]})
+    screen.answer(
+        "passes", {"passes": [dict(zip(("name", "options", "numerics", "from", "what"), r, strict=True)) for r in rows]}
+    )
 
 
 def _options(found: Any) -> str:

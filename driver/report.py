@@ -27,7 +27,9 @@ def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
             verdict = "pass" if row.passed else _failure(row)
             agreed = f"{row.argmax[0]}/{row.argmax[1]}" if row.argmax else ""
             shape = "x".join(map(str, row.shape)) or "scalar"
-            rows.append((row.name, shape, f"{row.max_abs:.1e}", f"{row.limit:.1e}", agreed, check.judge, check.shapes, verdict))
+            rows.append(
+                (row.name, shape, f"{row.max_abs:.1e}", f"{row.limit:.1e}", agreed, check.judge, check.shapes, verdict)
+            )
     return rows
 
 

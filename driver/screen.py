@@ -76,7 +76,9 @@ class Screen:
     def answer(self, verb: str, data: dict[str, Any]) -> None:
         """The one JSON object of a verb, when --json asks for it."""
         if self.json:
-            json.dump(_finite({"schema": SCHEMA, "verb": verb, **data}), sys.stdout, indent=2, default=str, allow_nan=False)
+            json.dump(
+                _finite({"schema": SCHEMA, "verb": verb, **data}), sys.stdout, indent=2, default=str, allow_nan=False
+            )
             sys.stdout.write("\n")
 
     def progress(self, stage: str, text: str) -> None:

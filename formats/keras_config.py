@@ -113,6 +113,46 @@ def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
+def flatten(value: Any) -> list[Any]:
+    """Leaves in Keras' flattening order: dicts by sorted key."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value) for leaf in flatten(value[key])]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in flatten(item)]
+    return [value]
+
+
+def ordered(struct: Any) -> list[tuple[tuple, Ref]]:
+    """(path, ref) of a model's inputs or outputs in Keras' flattening order."""
+    by_path = list(paths(struct))
+    by_identity = {id(ref): path for path, ref in by_path}
+    return [(by_identity[id(ref)], ref) for ref in flatten(struct)]
+
+
+def input_names(model: Model) -> list[str]:
+    """The names by which a user feeds the model: dict keys, else the input layers' names."""
+    return [_interface_name(path, ref) for path, ref in ordered(model.inputs)]
+
+
+def output_names(model: Model) -> list[str]:
+    """Dict keys, else the names of the output layers as Keras reports them; a name that is taken gets the first free number."""
+    names = [_interface_name(path, ref) for path, ref in ordered(model.outputs)]
+    taken, used = set(names), set()
+    made = []
+    for name in names:
+        shown, count = name, 0
+        while shown in used or (count and shown in taken):
+            count += 1
+            shown = f"{name}_{count}"
+        used.add(shown)
+        made.append(shown)
+    return made
+
+
+def _interface_name(path: tuple, ref: Ref) -> str:
+    return path[0] if len(path) == 1 and isinstance(path[0], str) else ref.layer
+
+
 # -------------------------------------------------------------------------------------------------------------- reading
 
 

@@ -11,7 +11,7 @@ from .registry import kernel
 Array = np.ndarray
 
 
-def _heads(x: Array, count: int | None) -> Array:
+def _heads(x: Array, count: int) -> Array:
     """[B, S, heads * E] or [B, heads, S, E] as float64 [B, heads, S, E]."""
     data = wide(x)
     if data.ndim == 4:

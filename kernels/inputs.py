@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.dims import evaluate, symbols
+from ..ir.dims import Expr, evaluate, symbols
 from ..ir.errors import Unsupported
 from ..ir.graph import Graph, Module, Value
 from ..ir.opdef import MOVEMENT
 from ..ir.types import BOOL, STRING, DType, TensorType
 
-#: Sizes tried for dims that the model leaves open. They differ, so that mixed-up dims show.
-OPEN_SIZES = (2, 3, 5, 7)
+#: Sizes of batch-like dims (axis 0 of an input) that the model leaves open. They differ, so that mixed-up dims show.
+BATCH_SIZES = (2, 3, 5, 7)
+#: Sizes tried for other open dims, until no dim in the graph comes out empty.
+OPEN_SIZES = (4, 7, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 
 
 def sample_inputs(
@@ -26,25 +28,44 @@ def sample_inputs(
     rng = np.random.default_rng(seed)
     bindings = symbol_sizes(module, sig.graph, sizes or {})
     return {
-        slot.name: _sample(value, slot.name, bindings, rng) for slot, value in zip(sig.inputs, sig.graph.inputs, strict=True)
+        slot.name: _sample(value, slot.name, bindings, rng)
+        for slot, value in zip(sig.inputs, sig.graph.inputs, strict=True)
     }
 
 
 def symbol_sizes(module: Module, graph: Graph, given: dict[str, int]) -> dict[str, int]:
-    """A size for every symbol of the inputs: the given one, else the first open size that the facts allow."""
+    """A size for every symbol of the inputs: the given one, else the smallest of OPEN_SIZES that the facts allow and with
+    which nothing in the graph is empty (a pool or an unpadded convolution may need more than a few pixels)."""
     names = dict.fromkeys(s for v in graph.inputs for d in v.shape or () for s in symbols(d))
+    batches = {s for v in graph.inputs if v.shape for s in symbols(v.shape[0])}
+    dims = dict.fromkeys(
+        d
+        for node in graph.nodes()
+        for v in node.results
+        for d in v.shape or ()
+        if isinstance(d, Expr) and set(symbols(d)) <= set(names)
+    )
     sizes: dict[str, int] = {}
-    for position, name in enumerate(names):
-        wanted = given.get(name)
-        if wanted is None:
-            low, high = module.facts.range_of(name)
-            divisor = module.facts.divisor_of(name)
-            wanted = OPEN_SIZES[position % len(OPEN_SIZES)] * divisor
-            wanted = max(wanted, -(-int(low) // divisor) * divisor)
-            if high != float("inf") and high is not None:
-                wanted = min(wanted, int(high) // divisor * divisor)
-        sizes[name] = wanted
+    for rung in OPEN_SIZES:
+        sizes = {
+            name: given[name] if name in given else _allowed(module, name, _wanted(name, position, rung, batches))
+            for position, name in enumerate(names)
+        }
+        if all(evaluate(d, sizes) > 0 for d in dims):
+            break
     return sizes
+
+
+def _wanted(name: str, position: int, rung: int, batches: set[str]) -> int:
+    return BATCH_SIZES[position % len(BATCH_SIZES)] if name in batches else rung + position
+
+
+def _allowed(module: Module, name: str, wanted: int) -> int:
+    """The size nearest to `wanted` within what is known of the symbol."""
+    low, high = module.facts.range_of(name)
+    divisor = module.facts.divisor_of(name)
+    size = max(-(-wanted // divisor) * divisor, -(-int(low) // divisor) * divisor)
+    return size if high is None or size <= high else int(high) // divisor * divisor
 
 
 def _sample(value: Value, name: str, bindings: dict[str, int], rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ to float64, which holds every dtype that ONNX pools exactly. Imports no framewor
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -99,8 +100,8 @@ class Bounds:
         return [array for pair in pairs for array in pair], (1,) * missing + tuple(self.steps)
 
 
-def _sliding(geometry: Window, sizes: tuple[int, ...], ceil_mode: bool) -> tuple[Bounds, Window]:
-    outs = output_sizes(geometry, sizes, ceil_mode)
+def _sliding(geometry: Window, sizes: tuple[Any, ...], ceil_mode: bool) -> tuple[Bounds, Window]:
+    outs: tuple[Any, ...] = output_sizes(geometry, sizes, ceil_mode)
     geometry = resolve_pads(geometry, sizes)
     starts, stops = [], []
     for axis, (size, out) in enumerate(zip(sizes, outs, strict=True)):
@@ -160,10 +161,10 @@ def _largest(x: np.ndarray, bounds: Bounds, dtype: np.dtype) -> np.ndarray:
 
 def _flat_indices(where: np.ndarray, shape: tuple[int, ...], storage_order: int) -> np.ndarray:
     """Places in a plane as ONNX's indices into the whole input; order 1 counts spatial axes from the first one."""
-    plane = int(np.prod(shape[2:]))
+    plane = math.prod(shape[2:])
     if storage_order == 1:
         coordinates = np.unravel_index(np.maximum(where, 0), shape[2:])
-        where = np.ravel_multi_index(coordinates, shape[2:], order="F")
+        where = np.asarray(np.ravel_multi_index(coordinates, shape[2:], order="F"))
     first = np.arange(shape[0] * shape[1], dtype=np.int64).reshape(shape[0], shape[1], *(1,) * (where.ndim - 2))
     return where + first * plane
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -283,7 +283,9 @@ def grid_sample(x, grid, *, mode="linear", padding_mode="zeros", align_corners=F
 
 def _add_tap(y: Array, flat: Array, taps: tuple, spatial: tuple[int, ...]) -> None:
     """Add one combination of taps, one per axis, to y [N, C, P]."""
-    index, weight, inside = 0, 1.0, True
+    index: Any = 0
+    weight: Any = 1.0
+    inside: Any = True
     for (place, share), size in zip(taps, spatial, strict=True):
         inside = inside & (place >= 0) & (place < size)
         index = index * size + np.clip(np.nan_to_num(place), 0, size - 1).astype(np.int64)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..ir.errors import InvalidModel
+from ..ir.ops.shapes import python_slice
 from .registry import kernel
 
 Array = np.ndarray
@@ -76,7 +77,7 @@ def even_split(size: int, count: int) -> list[int]:
 
 @kernel("slice")
 def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Array:
-    """numpy slicing with clamped bounds; negative steps walk backwards (ONNX Slice-13 equals Python here)."""
+    """Strided slices with clamped bounds; negative steps walk backwards (ONNX Slice-13)."""
     first, last = as_ints(starts), as_ints(ends)
     along = norm_axes(as_ints(axes) if axes is not None else range(len(first)), x.ndim, "slice")
     by = as_ints(steps) if steps is not None else [1] * len(first)
@@ -86,14 +87,8 @@ def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, step
         raise InvalidModel("slice: a step of 0", code="F020")
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(along, first, last, by, strict=True):
-        index[axis] = _slice(x.shape[axis], start, end, step)
+        index[axis] = python_slice(x.shape[axis], start, end, step)
     return x[tuple(index)]
-
-
-def _slice(dim: int, start: int, end: int, step: int) -> slice:
-    """Python's own clamping, with the end before the first element spelled None."""
-    begin, stop, step = slice(start, end, step).indices(dim)
-    return slice(begin, stop if stop >= 0 else None, step) if (stop - begin) * step > 0 else slice(0, 0)
 
 
 @kernel("pad")

@@ -192,15 +192,21 @@ def run_pipeline(
 ) -> Context:
     """Run passes in order on `module`, in place. Raises what a pass raises, with the pass named; UsageError for unknown
     passes and options before anything is run."""
-    steps = parse_pipeline(pipeline) if isinstance(pipeline, str) else list(pipeline)
+    steps = check_pipeline(pipeline)
     context = ctx or Context()
-    for step in _flat(steps):
-        find_pass(step.name).check_options(step.options)
     try:
         _run_steps(module, steps, context, instruments)
     except StopPipeline:
         pass
     return context
+
+
+def check_pipeline(pipeline: str | Sequence[Step | Fix]) -> list[Step | Fix]:
+    """The steps of a pipeline whose passes all exist and take their options. Raises UsageError."""
+    steps = parse_pipeline(pipeline) if isinstance(pipeline, str) else list(pipeline)
+    for step in _flat(steps):
+        find_pass(step.name).check_options(step.options)
+    return steps
 
 
 def _flat(steps: Iterable[Step | Fix]) -> Iterable[Step]:

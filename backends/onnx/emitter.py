@@ -66,6 +66,8 @@ class Draft:
     attrs: dict[str, Any]
     domain: str = ""
     version: int = 0
+    foreign: bool = False
+    source: Node | None = None
     graphs: dict[str, Subgraph] = field(default_factory=dict)
 
 
@@ -105,12 +107,12 @@ class Emitter:
         """An ONNX node that yields the IR node's results (or `outputs`). Attributes that are None are left out."""
         made = list(self._source.results if outputs is None else outputs)  # type: ignore[union-attr]
         given = {name: value for name, value in attrs.items() if value is not None}
-        self.drafts.append(Draft(op_type, list(inputs), made, given, graphs=graphs or {}))
+        self.drafts.append(Draft(op_type, list(inputs), made, given, graphs=graphs or {}, source=self._source))
 
     def foreign(self, op_type: str, domain: str, version: int, inputs: Iterable[Ref], attrs: dict[str, Any]) -> None:
         """A node of a domain that we don't know; its attributes are written as they are."""
         made = list(self._source.results)  # type: ignore[union-attr]
-        self.drafts.append(Draft(op_type, list(inputs), made, attrs, domain, version))
+        self.drafts.append(Draft(op_type, list(inputs), made, attrs, domain, version, True, self._source))
 
     def temp(self, op_type: str, inputs: Iterable[Ref], dtype: DType | None, **attrs: Any) -> Temp:
         """An ONNX node with one result for the row's own use."""

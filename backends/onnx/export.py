@@ -37,16 +37,19 @@ class Export:
         self.by_value: dict[Value | Temp, str] = {}
         self.literals: dict[tuple, str] = {}
         self.stored: dict[Value, None] = {}
+        self.plans: dict[Graph, list[Draft]] = {}
+        self.used: set[Any] = set()
         self.tensors: list[Tensor | None] = []
         self.domains: dict[str, int] = {"": opset}
         self.model: ModelProto = onnx.ModelProto()
 
     def build(self) -> ModelProto:
         graph, proto = self.signature.graph, self.model.graph
+        self._plan(graph)
         proto.name = sanitise(self.module.name) or "main"
         self._reserve_interface(graph)
         for value in self.module.constants():
-            if value.n_uses and value not in self.by_value:
+            if value in self.used and value not in self.by_value:
                 self.by_value[value] = self.names.unique(value.weight.key, "weight")  # type: ignore[union-attr]
         self._interface(proto.input, graph.inputs, self.signature.input_names())
         self._nodes(graph, proto)
@@ -116,14 +119,34 @@ class Export:
             info.name = name
             info.type.CopyFrom(proto_of(value.type))
 
+    def _plan(self, graph: Graph) -> set[Any]:
+        """Emit the nodes of a graph and of its regions; keep the drafts that are needed. Returns what they and the
+        graph's outputs refer to (an operand that became an attribute is not among them)."""
+        drafts = [draft for node in graph.nodes() for draft in self._emitted(node)]
+        needed = set(graph.outputs)
+        kept: list[Draft] = []
+        for draft in reversed(drafts):
+            if not draft.foreign and not any(ref in needed for ref in draft.outputs):
+                continue
+            kept.append(draft)
+            needed.update(ref for ref in draft.inputs if isinstance(ref, Value | Temp))
+            for subgraph in draft.graphs.values():
+                inner = self._plan(subgraph.region)
+                needed.update(outer for value, outer in subgraph.aliases.items() if value in inner)
+                needed.update(ref for ref in inner if isinstance(ref, Value) and ref.is_const)
+        self.plans[graph] = kept[::-1]
+        self.used |= needed
+        return needed
+
+    def _emitted(self, node: Node) -> list[Draft]:
+        try:
+            return self.emitter.emit(node)
+        except Refusal as refusal:
+            raise InternalError(f"{node.name} is not legal ONNX: {refusal.reason}") from None
+
     def _nodes(self, graph: Graph, proto: GraphProto) -> None:
-        for node in graph.nodes():
-            try:
-                drafts = self.emitter.emit(node)
-            except Refusal as refusal:
-                raise InternalError(f"{node.name} is not legal ONNX: {refusal.reason}") from None
-            for draft in drafts:
-                self._node(draft, proto.node.add(), node)
+        for draft in self.plans[graph]:
+            self._node(draft, proto.node.add(), draft.source)  # type: ignore[arg-type]
 
     def _node(self, draft: Draft, proto: NodeProto, node: Node) -> None:
         inputs = [self.name(ref) for ref in draft.inputs]
@@ -150,7 +173,7 @@ class Export:
 
     def _result(self, ref: Any) -> str:
         """The name of an output; a result that nobody uses (beyond the first) is left out."""
-        if ref is None or (isinstance(ref, Value) and ref.index and not ref.n_uses):
+        if ref is None or (isinstance(ref, Value) and ref.index and ref not in self.used):
             return ""
         return self.name(ref)
 

@@ -46,6 +46,9 @@ def parameter(e: Emitter, value: Value | None, how: Grain) -> Value | Literal | 
     if value.is_const:
         key = value.weight.key.removesuffix(".aligned")  # type: ignore[union-attr]
         return Literal(value.array().reshape(shape), value.dtype, key)  # type: ignore[arg-type]
+    made_by = value.node
+    if made_by is not None and made_by.name == "unsqueeze" and made_by.operands[0].rank == len(shape):  # type: ignore[union-attr]
+        return made_by.operands[0]  # the reader aligned it
     return e.temp("Reshape", [value, e.ints(shape)], value.dtype)
 
 

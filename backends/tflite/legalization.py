@@ -118,15 +118,9 @@ def _before_layout(node: Node) -> str | None:
         return "another interpolation"
     if node.name == "lrn" and (node.attr("size") % 2 == 0 or node.operands[0].rank != 4):
         return "an even window"
-    if node.name == "depth_to_space" and node.attr("mode") == "CRD":
+    if node.name in ("depth_to_space", "space_to_depth") and node.attr("mode") == "CRD":
         return "column-row-depth order"
-    if node.name in ("max_pool", "average_pool") and (node.operands[0].rank == 5 or _dilated(node)):
-        return "a dilated or three-dimensional pool"
     return None
-
-
-def _dilated(node: Node) -> bool:
-    return any(d != 1 for d in node.attr("dilations"))
 
 
 # -------------------------------------------------------------------------------------------------------- dtypes
@@ -134,10 +128,11 @@ def _dilated(node: Node) -> bool:
 
 def to_float32(module: Module) -> None:
     """Compute f64, f16 and bf16 in f32: constants are converted, interfaces keep their dtype behind a cast."""
-    if not any(v.dtype in _NARROWED for graph in module.all_graphs() for node in graph.nodes() for v in node.results):
-        if not any(v.dtype in _NARROWED for graph in module.all_graphs() for v in graph.inputs):
-            return
-    if any(v.dtype is F64 for graph in module.all_graphs() for node in graph.nodes() for v in node.results):
+    graphs = list(module.all_graphs())
+    found = {v.dtype for g in graphs for v in (*g.inputs, *(r for node in g.nodes() for r in node.results))}
+    if not found & set(_NARROWED):
+        return
+    if F64 in found:
         module.diagnostics.append("TFLite computes float64 in float32")
     for graph in module.graphs.values():
         _Narrow(module).graph(graph)
@@ -184,6 +179,13 @@ class _Narrow:
         operands = [
             None if v is None else self._constant(b, v) if v.is_const else places.get(v, v) for v in node.operands
         ]
+        if node.name == "bitcast":  # bits are not a number: what it reads keeps its dtype
+            operands = [
+                v if v.dtype is old.dtype else b.cast(v, to=old.dtype)
+                for v, old in zip(operands, node.operands, strict=True)
+            ]
+            node.set_operands(operands)
+            return
         attrs = {k: F32 if isinstance(v, DType) and v in _NARROWED else v for k, v in node.attrs.items()}
         if node.name == "cast" and attrs["to"] is operands[0].dtype:
             places[node.result] = operands[0]
@@ -232,7 +234,11 @@ def _drop_empty(module: Module) -> None:
     for graph in list(module.all_graphs()):
         for node in list(graph.nodes()):
             types = [v.type for v in node.results]
-            if types and node.has(PURE) and all(isinstance(t, TensorType) and t.is_static and 0 in t.shape for t in types):
+            if (
+                types
+                and node.has(PURE)
+                and all(isinstance(t, TensorType) and t.is_static and 0 in t.shape for t in types)
+            ):
                 b = Builder(graph, before=node)
                 node.replace(*(b.const(np.zeros(t.shape, t.dtype.numpy)) for t in types))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...formats.keras_config import Layer, Model, Ref, leaves, map_leaves
+from ...formats.keras_config import Layer, Model, Ref, flatten, leaves, map_leaves
 from ...formats.keras_h5 import Slots
 from ...ir import types as t
 from ...ir.builder import Builder
@@ -251,15 +251,6 @@ def bind_inputs(model: Model, given: Any) -> dict[str, Any]:
     if len(refs) != len(values):
         raise InvalidModel(f"the model {clean(model.name)!r} has {len(refs)} inputs and is called with {len(values)}")
     return {ref.layer: value for ref, value in zip(refs, values, strict=True)}
-
-
-def flatten(value: Any) -> list[Any]:
-    """Leaves in Keras' order: dicts by sorted key."""
-    if isinstance(value, dict):
-        return [leaf for key in sorted(value) for leaf in flatten(value[key])]
-    if isinstance(value, (list, tuple)):
-        return [leaf for item in value for leaf in flatten(item)]
-    return [value]
 
 
 def _call_handler(lowering: Lowering, layer: Layer, slots: Slots, args: list, kwargs: dict, path: str) -> list[Tensor]:

@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ...formats.keras_config import Model, Ref, paths
+from ...formats.keras_config import Model, flatten, input_names, ordered, output_names
 from ...formats.keras_h5 import KerasFile, open_keras
 from ...ir.builder import Builder
 from ...ir.dims import sym
 from ...ir.errors import InvalidModel, UsageError, clean
-from ...ir.graph import Module, bulk
+from ...ir.graph import Graph, Module, bulk
 from ...ir.signature import Slot
 from ...ir.types import TensorType
 from . import families
-from .lower import Lowering, Tensor, flatten
+from .lower import Lowering, Tensor
 from .registry import model_slots
 from .types import policy
 
@@ -60,7 +60,7 @@ def _shape(item: Any) -> tuple:
         raise UsageError(f"an input is {clean(type(item).__name__)}, expected an array or a shape") from None
 
 
-def build(file: KerasFile, *, shapes: Any = (), names: Any = None) -> Module:
+def build(file: KerasFile, *, shapes: Any = None, names: Any = None) -> Module:
     """The Module of a parsed model."""
     model = file.model
     slots = model_slots(model)
@@ -71,36 +71,39 @@ def build(file: KerasFile, *, shapes: Any = (), names: Any = None) -> Module:
     with bulk():
         builder = Builder(graph)
         lowering = Lowering(builder, file.major, file.version, file.backend)
-        tensors, input_slots = _inputs(module, graph, model, shapes, names)
+        tensors, input_slots = _inputs(graph, model, shapes or {}, names)
         result = lowering.model(model, slots, tensors, "")
         lowering.check()
         graph.set_outputs([tensor.value for tensor in flatten(result)])
-    module.add_signature("serving_default", graph, input_slots, _output_slots(model))
+    made = [Slot(name, path) for name, (path, _) in zip(output_names(model), ordered(model.outputs), strict=True)]
+    module.add_signature("serving_default", graph, input_slots, made)
     return module
 
 
-def _inputs(module: Module, graph: Any, model: Model, shapes: Any, names: Any) -> tuple[dict[str, Tensor], list[Slot]]:
+def _inputs(graph: Graph, model: Model, shapes: Any, names: Any) -> tuple[dict[str, Tensor], list[Slot]]:
     """Graph inputs in Keras' order. The batch dim is the symbol N in all of them, other open dims have names of their own."""
     known = model.by_name()
     tensors: dict[str, Tensor] = {}
     slots: list[Slot] = []
-    ordered = _ordered_paths(model.inputs)
-    for i, (path, ref) in enumerate(ordered):
+    for i, ((path, ref), name) in enumerate(zip(ordered(model.inputs), input_names(model), strict=True)):
         layer = known[ref.layer]
-        name = _name(path, ref)
-        given = shapes[i] if isinstance(shapes, list) and i < len(shapes) else dict(shapes).get(name) if isinstance(shapes, dict) else None
-        dims = _dims(layer.config, name, given, ref.layer)
-        dtype, _ = policy(layer.config.get("dtype"), f"input {clean(name)!r}")
         if ref.layer in tensors:
             raise InvalidModel(f"the input {clean(ref.layer)!r} is listed twice", where=model.name)
-        value = graph.add_input(TensorType(dtype, dims), hint=name)
-        tensors[ref.layer] = Tensor(value)
-        shown = names[i] if names is not None and i < len(names) else name
-        slots.append(Slot(str(shown), path))
+        dtype, _ = policy(layer.config.get("dtype"), f"input {clean(name)!r}")
+        dims = _dims(layer.config, name, _given(shapes, i, name))
+        tensors[ref.layer] = Tensor(graph.add_input(TensorType(dtype, dims), hint=name))
+        slots.append(Slot(str(names[i]) if names is not None and i < len(names) else name, path))
     return tensors, slots
 
 
-def _dims(config: Mapping[str, Any], name: str, given: tuple | None, layer: str) -> tuple:
+def _given(shapes: Any, i: int, name: str) -> tuple | None:
+    """The shape that the caller gave for input number `i`."""
+    if isinstance(shapes, list):
+        return shapes[i] if i < len(shapes) else None
+    return shapes.get(name)
+
+
+def _dims(config: Mapping[str, Any], name: str, given: tuple | None) -> tuple:
     shape = config.get("batch_shape", config.get("batch_input_shape"))
     if shape is None and isinstance(config.get("shape"), (list, tuple)):
         shape = [config.get("batch_size"), *config["shape"]]
@@ -124,30 +127,3 @@ def _dims(config: Mapping[str, Any], name: str, given: tuple | None, layer: str)
 def _symbol(name: str, axis: int) -> str:
     safe = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
     return f"{safe if safe[:1].isalpha() else 'd' + safe}_{axis}"
-
-
-def _ordered_paths(struct: Any) -> list[tuple[tuple, Ref]]:
-    """(path, ref) in Keras' flattening order: dicts by sorted key."""
-    by_ref = {id(ref): path for path, ref in paths(struct)}
-    return [(by_ref[id(ref)], ref) for ref in flatten(struct)]
-
-
-def _name(path: tuple, ref: Ref) -> str:
-    """A dict's key is the user's name for it; else the name of the layer."""
-    return path[0] if len(path) == 1 and isinstance(path[0], str) else ref.layer
-
-
-def _output_slots(model: Model) -> list[Slot]:
-    """Keras names outputs after their layers; a name that is taken gets the first free number."""
-    ordered = [(path, _name(path, ref)) for path, ref in _ordered_paths(model.outputs)]
-    taken = {name for _, name in ordered}
-    used: set[str] = set()
-    slots = []
-    for path, name in ordered:
-        shown, count = name, 0
-        while shown in used or (count and shown in taken):
-            count += 1
-            shown = f"{name}_{count}"
-        used.add(shown)
-        slots.append(Slot(shown, path))
-    return slots

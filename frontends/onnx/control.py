@@ -57,8 +57,10 @@ def loop(c: Importer, n: Call) -> Any:
         return c.region(body, n.scope, (COUNTER, FLAG, *types), names)
 
     region, outputs = _settled(c, carried, build, 1)
-    flag = Builder(region).reshape(outputs[0], ()) if outputs[0].rank else outputs[0]
-    region.set_outputs([flag, *outputs[1:]])
+    flag = outputs[0]
+    while flag.node is not None and flag.node.name == "identity":  # `cond_out = Identity(cond_in)`: it never ends early
+        flag = flag.node.operands[0]
+    region.set_outputs([Builder(region).reshape(flag, ()) if flag.rank else flag, *outputs[1:]])
     captured = [c.lookup(name, n.scope) for name in names]
     attrs = {"carried": len(carried)}
     return c.b.call("loop", (trip, condition, *carried, *captured), attrs, [region]).results

@@ -126,7 +126,7 @@ class Attention(OpDef):
                     rules.agree(have, want, f"{what} of shape {rules.show(shape)}")
                 lengths.append(shape[2])
         if len(lengths) == 2:
-            return rules.agree(*lengths, "length of past_k and past_v")
+            return rules.agree(lengths[0], lengths[1], "length of past_k and past_v")
         return lengths[0] if lengths else None
 
     def _check_mask(self, mask, query: Heads, total: Dim) -> None:
@@ -158,14 +158,13 @@ class Attention(OpDef):
 
     def _mask_axes(self, mask, q, heads: Axis | None):
         shape = mask.shape or ()
-        full = [Axis("n"), heads, None, None][4 - len(shape) :]
-        sizes = q.shape[4 - len(shape) :]
-        repeated = [d == 1 and sizes[i] != 1 and full[i] is not None for i, d in enumerate(shape)]
-        return tuple(Axis(a.label, "broadcast") if r else a for a, r in zip(full, repeated, strict=True))
+        full = (Axis("n"), heads, None, None)[4 - len(shape) :]
+        rows = zip(full, shape, q.shape[4 - len(shape) :], strict=True)
+        return tuple(Axis(a.label, "broadcast") if a and d == 1 and want != 1 else a for a, d, want in rows)
 
     def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
-        for q, kv, mask, past, attrs in ATTENTION_SAMPLES:
-            made = [_normal(rng, *q), _normal(rng, *kv), _normal(rng, *kv)]
+        for shape, kv, mask, past, attrs in ATTENTION_SAMPLES:
+            made = [_normal(rng, *shape), _normal(rng, *kv), _normal(rng, *kv)]
             bias = (
                 None if mask is None else rng.random(mask[1:]) > 0.3 if mask[0] == "bool" else _normal(rng, *mask[1:])
             )

@@ -76,17 +76,16 @@ def check_parameter(value: Value | None, data: Value, what: str) -> None:
 
 def quant_axes(data: Value, *parameters: Value | None) -> AxisMap | None:
     """Axes pass; those of parameters with size 1 are broadcast, blocked ones are pinned everywhere."""
-    if data.shape is None or any(p is not None and p.shape is None for p in parameters):
+    shape = data.shape
+    shapes = [None if p is None else p.shape for p in parameters]
+    if shape is None or any(p is not None and p.shape is None for p in parameters):
         return None
-    blocked = {
-        i for p in parameters if p is not None for i in range(len(p.shape)) if _is_blocked(p.shape[i], data.shape[i])
-    }
-    row = rules.passing(len(data.shape), blocked)
+    blocked = {i for own in shapes for i, have in enumerate(own or ()) if _is_blocked(have, shape[i])}
+    row = rules.passing(len(shape), blocked)
     rows: list[Any] = [row]
-    for p in parameters:
-        rows.append(
-            None if p is None else tuple(_parameter_axis(row[i], d, data.shape[i]) for i, d in enumerate(p.shape))
-        )
+    for own in shapes:
+        made = None if own is None else tuple(_parameter_axis(row[i], d, shape[i]) for i, d in enumerate(own))
+        rows.append(made)
     return AxisMap(tuple(rows), (row,))
 
 

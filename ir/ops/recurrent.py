@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class _Recurrent(OpDef):
     activation_alpha = attr(floats, ())
     activation_beta = attr(floats, ())
     clip = attr(float, None)
-    results = ("y", "y_h")
+    results: ClassVar[tuple[str, ...]] = ("y", "y_h")
 
     gates = 1
     functions = 1  # activations per direction

@@ -56,7 +56,7 @@ def resized_shape(
     if by_scale == by_size:
         raise TypeInferError("resize needs either scales or sizes")
     made = list(shape)
-    given = scales if by_scale else sizes
+    given: Sequence[Any] = scales if by_scale else sizes or ()
     if len(given) != len(axes):
         raise TypeInferError(f"{len(given)} scales or sizes for {len(axes)} axes")
     if by_scale:
@@ -86,11 +86,12 @@ def _scaled(size: Dim, scale: np.float32) -> Dim:
 
 
 def _keeping_ratio(shape: list[Dim], sizes: list[Dim], policy: str) -> list[Dim]:
-    if any(isinstance(d, Expr) for d in (*shape, *sizes)):
+    known = [(want, have) for want, have in zip(sizes, shape, strict=True) if type(want) is type(have) is int]
+    if len(known) < len(sizes):
         return [Expr.fresh() for _ in sizes]
     pick = min if policy == "not_larger" else max
-    ratio = pick(Fraction(want, have) for want, have in zip(sizes, shape, strict=True) if have)
-    return [math.floor(ratio * have + Fraction(1, 2)) for have in shape]
+    ratio = pick((Fraction(want, have) for want, have in known if have), default=Fraction(1))
+    return [math.floor(ratio * have + Fraction(1, 2)) for _, have in known]
 
 
 def _const_scales(scales: Value | None) -> np.ndarray | None:

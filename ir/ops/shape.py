@@ -273,7 +273,7 @@ class Split(OpDef):
 
 @op
 class Slice(OpDef):
-    """Elements starts[i], starts[i] + steps[i] ... before ends[i] of `axes`; bounds are clamped as in Python."""
+    """Elements starts[i], starts[i] + steps[i] ... before ends[i] of `axes`; bounds are clamped."""
 
     x = operand(T)
     starts = operand(INDEX)
@@ -302,7 +302,7 @@ class Slice(OpDef):
 
         def cut(elems: np.ndarray) -> np.ndarray:
             return elems[
-                tuple(python_slice(d, bounds[i]) if i in bounds else slice(None) for i, d in enumerate(x.shape))
+                tuple(python_slice(d, *bounds[i]) if i in bounds else slice(None) for i, d in enumerate(x.shape))
             ]
 
         return moved_elems(type_, [x], cut)

@@ -99,9 +99,19 @@ def fresh_shape(rank: Dim | None) -> tuple[Dim, ...] | None:
 UNBOUNDED = 2**31 - 1
 
 
-def python_slice(dim: Dim, bounds: tuple) -> slice:
-    start, stop, step = slice(*bounds).indices(dim)  # type: ignore[arg-type]
-    return slice(start, stop if stop >= 0 else None, step) if (stop - start) * step > 0 else slice(0, 0)
+def slice_positions(dim: int, start: int, end: int, step: int) -> range:
+    """The positions that ONNX Slice-13 takes of an axis. Unlike Python's slices, a negative step whose start lies before
+    the axis begins at its first element."""
+    first, last = (v + dim if v < 0 else v for v in (start, end))
+    if step > 0:
+        return range(min(max(first, 0), dim), min(max(last, 0), dim), step)
+    return range(min(max(first, 0), dim - 1), min(max(last, -1), dim - 1), step)
+
+
+def python_slice(dim: int, start: int, end: int, step: int) -> slice:
+    """`slice_positions` as a slice object."""
+    at = slice_positions(dim, start, end, step)
+    return slice(at.start, at.stop if at.stop >= 0 else None, step) if at else slice(0, 0)
 
 
 def sliced_dim(dim: Dim, start: Dim | None, end: Dim | None, step: Dim | None) -> Dim:
@@ -109,7 +119,7 @@ def sliced_dim(dim: Dim, start: Dim | None, end: Dim | None, step: Dim | None) -
     if step == 0:
         raise TypeInferError("a slice with step 0")
     if all(type(v) is int for v in (dim, start, end, step)):
-        return len(range(*slice(start, end, step).indices(dim)))  # type: ignore[arg-type]
+        return len(slice_positions(dim, start, end, step))  # type: ignore[arg-type]
     if type(step) is not int:
         return Expr.fresh()
     if step < 0:

@@ -20,8 +20,8 @@ class Window(NamedTuple):
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    begins: tuple[int, ...]
-    ends: tuple[int, ...]
+    begins: tuple[Dim, ...]
+    ends: tuple[Dim, ...]
     auto_pad: str = "explicit"
 
     @property
@@ -105,7 +105,9 @@ def transposed(
     A given `output_shape`, or auto_pad (whose output is size * stride), decides the pads; what the full result lacks is
     zeros at the end.
     """
-    begins, ends, made = [], [], []
+    begins: list[Dim] = []
+    ends: list[Dim] = []
+    made: list[Dim] = []
     for axis, size in enumerate(sizes):
         stride = w.strides[axis]
         full = (size - 1) * stride + w.extents[axis] + (output_padding[axis] if output_padding else 0)

@@ -143,7 +143,8 @@ def space_to_depth(b: Builder, node: Node) -> Value | Declined:
     if not static(x.shape[2], x.shape[3]):
         return Declined("the spatial size is not known")
     parts = [Size(x, 0), Size(x, 1), x.shape[2] // size, size, x.shape[3] // size, size]
-    y = b.transpose(_block_reshape(b, x, parts), perm=(0, 3, 5, 1, 2, 4))
+    perm = (0, 3, 5, 1, 2, 4) if node.attr("mode") == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = b.transpose(_block_reshape(b, x, parts), perm=perm)
     if type(x.shape[1]) is not int:
         return Declined("the number of channels is not known")
     y = reshape_to(b, y, [Size(x, 0), x.shape[1] * size * size, x.shape[2] // size, x.shape[3] // size])

@@ -53,9 +53,7 @@ _BINARY: dict[str, tuple[str, str, Callable[[Node], str | None]]] = {
     "DIV": ("div", "f32 i32", _known_rank),
     "MAXIMUM": ("max", "f32 i32 i64", _known_rank),
     "MINIMUM": ("min", "f32 i32 i64", _known_rank),
-    "POW": ("pow", "f32", _low_rank),
     "FLOOR_DIV": ("floor_div", "f32 i32", _low_rank),
-    "ATAN2": ("atan2", "f32", _low_rank),
     "EQUAL": ("equal", "f32 i32 i64 bool", _low_rank),
     "NOT_EQUAL": ("not_equal", "f32 i32 i64 bool", _low_rank),
     "LESS": ("less", "f32 i32 i64", _low_rank),
@@ -72,6 +70,36 @@ for _builtin, (_op, _dtypes, _check) in _BINARY.items():
 
 for _name in ("add", "sub", "mul", "div"):
     row(f"tfl.{_name}", _name.upper(), "f32", _known_rank)(plain)
+
+
+def _one_type(node: Node) -> str | None:
+    x, y = node.operands
+    if x.dtype is not y.dtype:
+        return f"a power of {x.dtype} and {y.dtype}"
+    if x.dtype.is_int and (not y.is_const or y.array().min() < 0):
+        return "an integer power whose exponent may be negative"
+    return _low_rank(node)
+
+
+row("pow", "POW", "f32 i32", _one_type)(bare)
+
+
+def _one_shape(node: Node) -> str | None:
+    x, y = node.operands
+    return None if x.shape is not None and x.shape == y.shape else "the kernel does not broadcast"
+
+
+row("atan2", "ATAN2", "f32", _one_shape)(bare)
+row("bitwise_and", "STABLEHLO_AND", "i32 i64 i16 u8 i8 bool", _one_shape)(bare)
+
+
+def _right(node: Node) -> str | None:
+    if node.attr("direction").lower() != "right":
+        return "RIGHT_SHIFT goes right"
+    return _one_shape(node)
+
+
+row("bit_shift", "RIGHT_SHIFT", "u32 u8", _right)(bare)
 
 
 def _floored(node: Node) -> str | None:

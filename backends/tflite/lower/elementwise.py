@@ -8,7 +8,7 @@ from ....ir.builder import Builder
 from ....ir.types import BOOL, F32, I8, I16, I32, I64, U8, U16, U32, DType
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
-from ..table import broadcasts, rows
+from ..table import rows
 from . import lowers
 from .common import dims_of, f32, knows_dims, reshaped, static
 
@@ -73,10 +73,12 @@ def in_dtype(b: Builder, node: Node, wide: DType) -> tuple[Value, ...]:
     )
 
 
-def _spread_out(b: Builder, node: Node) -> Value | None:
-    """Kernels that broadcast up to rank 4 get operands of one shape above that."""
+def _spread_out(b: Builder, node: Node, least: int = 5) -> Value | None:
+    """Kernels that broadcast below rank `least` only get operands of one shape from there on."""
     shape = node.results[0].shape
-    if shape is None or len(shape) <= 4 or not broadcasts(node) or node.name not in rows():
+    if shape is None or len(shape) < least or node.name not in rows():
+        return None
+    if not any(v.shape != shape for v in node.inputs()):
         return None
     if node.name in ("add", "sub", "mul", "div", "max", "min") or not knows_dims(shape, *node.inputs()):
         return None
@@ -98,10 +100,32 @@ def where(b: Builder, node: Node) -> Outcome:
     return made if made is not None else Declined("")
 
 
-@lowers("atan2", "bitwise_xor", "and", "or")
+@lowers("bitwise_xor", "and", "or")
 def spread_out(b: Builder, node: Node) -> Outcome:
     made = _spread_out(b, node)
     return made if made is not None else Declined("")
+
+
+@lowers("atan2", "bitwise_and", "bit_shift")
+def one_shape(b: Builder, node: Node) -> Outcome:
+    """Kernels that do not broadcast at all; shifts of a width that is missing run in one that is there."""
+    made = _spread_out(b, node, least=0)
+    if made is None and node.name == "bit_shift" and node.operands[0].dtype is U16 and _goes_right(node):
+        return in_dtype(b, node, U32)
+    return made if made is not None else Declined("")
+
+
+def _goes_right(node: Node) -> bool:
+    return node.attr("direction").lower() == "right"
+
+
+@lowers("bitwise_or")
+def bitwise_or(b: Builder, node: Node) -> Outcome:
+    """(x xor y) xor (x and y)"""
+    x, y = node.operands
+    if x.dtype not in rows()["bitwise_xor"].dtypes:
+        return Declined("")
+    return b.bitwise_xor(b.bitwise_xor(x, y), b.bitwise_and(x, y))
 
 
 @lowers("identity")
@@ -149,6 +173,8 @@ def power(b: Builder, node: Node) -> Outcome:
         return b.square(x)
     if x.dtype is F32 and y.dtype is not F32:
         return b.pow(x, b.cast(y, to=F32))
+    if x.dtype is I32 and y.is_const and y.dtype.is_int and y.dtype is not I32:
+        return b.pow(x, b.const(y.array().astype(np.int32)))
     return widened(b, node) if x.dtype is F32 else Declined("")
 
 

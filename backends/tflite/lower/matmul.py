@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ....ir.builder import Builder
-from ....ir.types import F32
+from ....ir.types import F32, I32
 from ....ir.value import Node, Value
-from ....passes.decompose.rules import Declined
+from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
 from .common import derived, f32, reshaped, turned
 
@@ -23,6 +23,39 @@ def matmul(b: Builder, node: Node) -> Value | Declined:
         matrix = y if y.rank == 2 else b.const(y.array().reshape(y.shape[-2:]), key=y.weight.key, role=y.weight.role)
         return fully_connected(b, x, turned(b, matrix, (1, 0)), None)
     return b.call("tfl.batch_matmul", (x, y)).result
+
+
+@lowers("matmul_integer")
+def matmul_integer(b: Builder, node: Node) -> Outcome:
+    """Float products of runs of the contracted axis that are short enough to be exact, summed in int32."""
+    x, y, x_zero, y_zero = (*node.operands, None, None)[:4]
+    if x.rank < 2 or y.rank < 2 or type(x.shape[-1]) is not int:
+        return Declined("a contracted axis of unknown length")
+    left, right = _difference(b, x, x_zero, -1), _difference(b, y, y_zero, None)
+    total = None
+    for start in range(0, x.shape[-1], _EXACT_RUN):
+        stop = min(start + _EXACT_RUN, x.shape[-1])
+        part = b.matmul(_run(b, left, start, stop, x.rank - 1), _run(b, right, start, stop, y.rank - 2))
+        part = b.cast(part, to=I32)
+        total = part if total is None else b.add(total, part)
+    return total if total is not None else Declined("an empty product")
+
+
+# 255 * 255 * 256 is below 2**24, up to which float32 holds every integer.
+_EXACT_RUN = 256
+
+
+def _difference(b: Builder, x: Value, zero: Value | None, row_axis: int | None) -> Value:
+    made = b.cast(x, to=F32)
+    if zero is None:
+        return made
+    point = b.cast(zero, to=F32)
+    per_row = row_axis is not None and zero.rank == 1 and zero.shape != (1,)
+    return b.sub(made, b.unsqueeze(point, (row_axis,)) if per_row else point)
+
+
+def _run(b: Builder, x: Value, start: int, stop: int, axis: int) -> Value:
+    return x if (start, stop) == (0, x.shape[axis]) else b.slice(x, (start,), (stop,), (axis,))
 
 
 def _with_vectors(b: Builder, node: Node, x: Value, y: Value) -> Value:

@@ -25,10 +25,8 @@ def _window(node: Node) -> Window:
 
 def _refused(node: Node) -> str | None:
     x = node.operands[0]
-    if x.rank not in (3, 4) or not node.attr("channels_last"):
+    if x.rank not in (3, 4, 5) or not node.attr("channels_last"):
         return f"a pool over {x.type}"
-    if any(d != 1 for d in _window(node).dilations):
-        return "a dilated pool"
     return None if x.dtype is F32 else f"a pool of {x.dtype}"
 
 
@@ -38,11 +36,41 @@ def _one_dim(b: Builder, node: Node) -> Value:
     attrs = dict(node.attrs) | {
         "kernel_shape": (1, *node.attr("kernel_shape")),
         "strides": (1, *(node.attr("strides") or (1,))),
-        "dilations": (),
+        "dilations": (1, *(node.attr("dilations") or (1,))),
         "pads": (0, pads[0], 0, pads[1]) if pads else (),
     }
     y = b.call(node.name, (as_image(b, node.operands[0]),), attrs).result
     return reshaped(b, y, node.result.shape)
+
+
+def _three_dims(b: Builder, node: Node) -> Value | Declined:
+    """Over height and width of every slice, then over depth: the largest, and the mean, of a box come apart so."""
+    (x,), result = node.operands, node.result.shape
+    if not static(x.shape[1:]) or not static(result[1:]):
+        return Declined("a pool over a volume of unknown size")
+    n, d, h, w, c = x.shape
+    planes = b.reshape(x, (-1, h, w, c))
+    flat = b.call(node.name, (planes,), _axes_of(node, (1, 2))).result
+    columns = b.reshape(flat, (-1, d, result[2] * result[3], c))
+    deep = b.call(node.name, (columns,), _axes_of(node, (0, None))).result
+    return reshaped(b, deep, result)
+
+
+def _axes_of(node: Node, axes: tuple[int | None, int | None]) -> dict:
+    """The attributes for two of three spatial axes; None is an axis that the window leaves alone."""
+
+    def pick(name: str, neutral: int) -> tuple[int, ...]:
+        values = node.attr(name) or (neutral,) * 3
+        return tuple(neutral if axis is None else values[axis] for axis in axes)
+
+    pads = node.attr("pads") or (0,) * 6
+    chosen = [0 if axis is None else pads[axis + side] for side in (0, 3) for axis in axes]
+    windows = {
+        "kernel_shape": pick("kernel_shape", 1),
+        "strides": pick("strides", 1),
+        "dilations": pick("dilations", 1),
+    }
+    return dict(node.attrs) | windows | {"pads": tuple(chosen) if node.attr("pads") else ()}
 
 
 def _overhang(w: Window, sizes: tuple[Dim, ...], ceil_mode: bool) -> tuple[int, ...] | None:
@@ -53,7 +81,7 @@ def _overhang(w: Window, sizes: tuple[Dim, ...], ceil_mode: bool) -> tuple[int, 
         return None
     outs = output_sizes(w, sizes, True)
     return tuple(
-        max(0, (out - 1) * w.strides[i] + w.kernel[i] - (size + w.begins[i] + w.ends[i]))
+        max(0, (out - 1) * w.strides[i] + w.extents[i] - (size + w.begins[i] + w.ends[i]))
         for i, (out, size) in enumerate(zip(outs, sizes, strict=True))
     )
 
@@ -70,8 +98,8 @@ def max_pool(b: Builder, node: Node) -> Value | Declined:
     if reason is not None:
         return Declined(reason)
     x, w = node.operands[0], _window(node)
-    if x.rank == 3:
-        return _one_dim(b, node)
+    if x.rank != 4:
+        return _one_dim(b, node) if x.rank == 3 else _three_dims(b, node)
     sizes = tuple(x.shape[1:3])
     over, where = _overhang(w, sizes, node.attr("ceil_mode")), placed(w, sizes)
     if over is None or where is None:
@@ -80,7 +108,25 @@ def max_pool(b: Builder, node: Node) -> Value | Declined:
     if any(over):
         w = resolve_pads(w, sizes)
         padding, begins, ends = "VALID", w.begins, tuple(e + o for e, o in zip(w.ends, over, strict=True))
+    if any(d != 1 for d in w.dilations):
+        return _max_of_taps(b, x, w, sizes, over)
     return _call(b, "tfl.max_pool_2d", padded(b, x, begins, ends, -np.inf), w, padding)
+
+
+def _max_of_taps(b: Builder, x: Value, w: Window, sizes: tuple[Dim, ...], over: tuple[int, ...]) -> Value | Declined:
+    """A dilated window: the largest of one strided slice per tap."""
+    if not static(sizes):
+        return Declined("a dilated pool over an image of unknown size")
+    w = resolve_pads(w, sizes)
+    x = padded(b, x, w.begins, tuple(e + o for e, o in zip(w.ends, over, strict=True)), -np.inf)
+    outs = [(size - extent) // s + 1 for size, extent, s in zip(x.shape[1:3], w.extents, w.strides, strict=True)]
+    made = None
+    for taps in np.ndindex(*w.kernel):
+        starts = tuple(t * d for t, d in zip(taps, w.dilations, strict=True))
+        ends = tuple(start + (out - 1) * s + 1 for start, out, s in zip(starts, outs, w.strides, strict=True))
+        piece = b.slice(x, starts, ends, (1, 2), w.strides)
+        made = piece if made is None else b.max(made, piece)
+    return made
 
 
 @lowers("average_pool")
@@ -89,8 +135,10 @@ def average_pool(b: Builder, node: Node) -> Value | Declined:
     if reason is not None:
         return Declined(reason)
     x, w = node.operands[0], _window(node)
-    if x.rank == 3:
-        return _one_dim(b, node)
+    if any(d != 1 for d in w.dilations):
+        return Declined("a dilated average")
+    if x.rank != 4:
+        return _one_dim(b, node) if x.rank == 3 else _three_dims(b, node)
     sizes = tuple(x.shape[1:3])
     over, where = _overhang(w, sizes, node.attr("ceil_mode")), placed(w, sizes)
     if over is None or where is None:

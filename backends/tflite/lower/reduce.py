@@ -9,7 +9,7 @@ from ....ir.types import F32, I32, I64
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome, moved_last
 from . import lowers
-from .common import as_i32, i32, reshaped
+from .common import as_i32, i32, reshaped, static
 from .elementwise import in_dtype, widened
 
 
@@ -24,8 +24,44 @@ def reduce(b: Builder, node: Node) -> Outcome:
     elif axes.ints() is None and axes.dtype is not I32:
         return b.call(node.name, (x, as_i32(b, axes)), dict(node.attrs)).result
     if node.name == "reduce_mean" and x.dtype.is_int:
-        return Declined("")
+        return _integer_mean(b, node, x)
     return widened(b, node)
+
+
+def _integer_mean(b: Builder, node: Node, x: Value) -> Outcome:
+    """The sum over the count, truncated toward zero."""
+    axes = node.operand("axes")
+    chosen = None if axes is None else axes.ints()
+    sizes = [x.shape[a] for a in (chosen or range(x.rank))]
+    if (axes is not None and chosen is None) or not static(sizes):
+        return Declined("a mean over a computed number of integers")
+    wide = x if x.dtype in (I32, I64) else b.cast(x, to=I32)
+    total = b.reduce_sum(wide, axes, **dict(node.attrs))
+    made = b.div(total, b.const(np.asarray(int(np.prod(sizes)), wide.dtype.numpy)))
+    return made if made.dtype is x.dtype else b.cast(made, to=x.dtype)
+
+
+@lowers("cumprod")
+def cumprod(b: Builder, node: Node) -> Outcome:
+    """Doubling steps: after step k each element is the product of the 2**k elements that end there."""
+    x, axis = node.operands[0], node.operands[1].ints()
+    if axis is None or type(x.shape[axis[0]]) is not int or x.dtype not in (F32, I32, I64):
+        return Declined("a running product of unknown length")
+    at, size, from_end = axis[0] % x.rank, x.shape[axis[0]], node.attr("reverse")
+    if node.attr("exclusive"):
+        x = _shifted(b, x, at, 1, from_end)
+    step = 1
+    while step < size:
+        x = b.mul(x, _shifted(b, x, at, step, from_end))
+        step *= 2
+    return x
+
+
+def _shifted(b: Builder, x: Value, axis: int, step: int, from_end: bool) -> Value:
+    """x moved by `step` along `axis`, ones where nothing comes from."""
+    kept = b.slice(x, (step if from_end else 0,), (x.shape[axis] if from_end else -step,), (axis,))
+    pads = (0, step) if from_end else (step, 0)
+    return b.pad(kept, pads, b.const(np.ones((), x.dtype.numpy)), (axis,))
 
 
 @lowers("arg_max", "arg_min")
