@@ -16,6 +16,7 @@ import numpy as np
 from ..ir.errors import InvalidModel, Unsupported, clean
 
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
+TF_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # how Keras 2 saved TensorFlow functions
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,12 @@ class Layer:
     def is_operation(self) -> bool:
         """Whether this is a call of `keras.ops`. `.h5` files drop the module: there an operation is what has none of the
         entries that every layer's config has."""
+        if self.class_name in TF_OPERATIONS:
+            return True
         if self.module:
             return self.module.startswith(("keras.src.ops", "keras.src.activations"))
         plain = isinstance(self.config, dict) and "trainable" not in self.config and self.class_name != "InputLayer"
-        return (plain and self.model is None) or self.class_name in ("TFOpLambda", "SlicingOpLambda")
+        return plain and self.model is None
 
 
 @dataclass
@@ -230,7 +233,10 @@ def _functional(name: str, kind: str, config: dict, where: str) -> Model:
         name, kind, layers, _interface(config["input_layers"], where), _interface(config["output_layers"], where), config
     )
     nodes = [n for e in config["layers"] if isinstance(e.get("inbound_nodes"), list) for n in e["inbound_nodes"]]
-    _renumber_nested_calls(model, any(isinstance(node, dict) for node in nodes))
+    is_old = any(isinstance(node, list) for node in nodes)
+    if is_old:  # Keras 2 wrote a list even for a single tensor
+        model.inputs, model.outputs = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (model.inputs, model.outputs))
+    _renumber_nested_calls(model, not is_old)
     _check_refs(model, where)
     return model
 
@@ -306,6 +312,9 @@ def _legacy_call(node: Any, where: str) -> Call:
     def tensor(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: tensor(value) for key, value in item.items()}
+        if isinstance(item, list) and len(item) == 4 and item[0] == "_CONSTANT_VALUE":
+            kwargs.update({k: _legacy_kwarg(v, where) for k, v in item[3].items()} if isinstance(item[3], dict) else {})
+            return item[2]
         is_triple = isinstance(item, list) and 3 <= len(item) <= 4 and isinstance(item[0], str)
         if not is_triple or not all(_is_index(v) for v in item[1:3]):
             if isinstance(item, list) and item and isinstance(item[0], (list, dict)):
@@ -317,8 +326,6 @@ def _legacy_call(node: Any, where: str) -> Call:
 
     if not isinstance(node, (list, dict)):
         raise InvalidModel(f"a call is {clean(node)!r}", where=where)
-    if isinstance(node, list) and node and isinstance(node[0], str) and node[0] == "_CONSTANT_VALUE":
-        raise InvalidModel("a call on constants only", where=where)
     found = tensor(node)
     first = found[0] if isinstance(found, list) and len(found) == 1 else found
     return Call([first], kwargs)

@@ -32,7 +32,8 @@ def range_(start: Array, limit: Array, delta: Array) -> Array:
     if step == 0:
         raise InvalidModel("range: delta is 0", code="F021")
     if dtype.kind in "iu":
-        return np.array(list(range(int(first), int(last), int(step))), dtype=dtype)
+        count = len(range(int(first), int(last), int(step)))
+        return np.arange(count, dtype=np.int64).astype(dtype) * step + first
     begin, end, by = float(first), float(last), float(step)
     if not np.all(np.isfinite((begin, end, by))):
         raise InvalidModel(f"range: {begin} to {end} by {by} has no length", code="F021")

@@ -120,7 +120,7 @@ def widest(*limits: Mapping[str, Limit]) -> dict[str, Limit]:
 
 def is_exact(node: Node) -> bool:
     """The node adds no rounding error; a region counts with everything in it."""
-    if node.has(MOVEMENT) or node.has(RANDOM) or node.name in EXACT:
+    if node.has(MOVEMENT) or node.has(RANDOM) or node.name in EXACT or node.attrs.get("reduction") == "none":
         return all(is_exact(inner) for region in node.regions for inner in region.nodes())
     kinds = {v.dtype.kind if v.dtype is not None else "float" for v in (*node.inputs(), *node.results)}
     return not kinds & {"float", "complex"}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.dims import bind_shape
-from ..ir.errors import AnyIRError, InvalidModel, UsageError
+from ..ir.errors import AnyIRError, InvalidModel, SystemFailure, UsageError
 from ..ir.graph import Graph, Module, Node, Value
 from ..ir.types import STRING, TensorType
 from .registry import get_kernel

@@ -124,7 +124,10 @@ def unsqueeze(node: Node) -> Call:
 
 @row("expand")
 def expand(node: Node) -> Call:
-    return Call("torch.broadcast_to", node.operands[0], shape_of(node.result, "result"))
+    fill, shape = number(node.operands[0]), shape_of(node.result, "result")
+    if fill is not None:
+        return Call("torch.full", shape, fill, dtype=node.result.dtype, device=DEVICE)
+    return Call("torch.broadcast_to", node.operands[0], shape)
 
 
 @row("tile")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...formats.keras_config import Layer, Model, Ref, flatten, leaves, map_leaves
+from ...formats.keras_config import TF_OPERATIONS, Layer, Model, Ref, flatten, leaves, map_leaves
 from ...formats.keras_h5 import Slots
 from ...ir import types as t
 from ...ir.builder import Builder
@@ -301,10 +301,10 @@ def _with_masks(scope: Scope, rule: Rule, first: Tensor | None, results: list[Va
 
 
 def _call_operation(lowering: Lowering, layer: Layer, scope: Scope, args: list, kwargs: dict) -> list[Tensor]:
-    if layer.class_name in ("TFOpLambda", "SlicingOpLambda"):
+    if layer.class_name in TF_OPERATIONS:
         from .tf_ops import lower_tf_op
 
-        handler: Any = lambda s, *a, **k: lower_tf_op(s, *a, **k)  # noqa: E731
+        handler: Any = lower_tf_op
         fixed: dict[str, Any] = {}
     else:
         handler = OPERATIONS.get(layer.class_name)

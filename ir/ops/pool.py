@@ -22,9 +22,7 @@ T = DtypeVar("T", FLOAT)
 M = DtypeVar("M", FLOAT | {I8, I16, I32, U8, U16})
 
 
-def _pooled(
-    x: Value, kernel_shape: tuple[int, ...], ceil_mode: bool, channels_last: bool, **geometry: Any
-) -> TensorType:
+def _pooled(x: Any, kernel_shape: tuple[int, ...], ceil_mode: bool, channels_last: bool, **geometry: Any) -> TensorType:
     """The type of a sliding pool's result. Raises TypeInferError."""
     rank = len(kernel_shape)
     shape = rules.ranked(x, f"x (with kernel_shape {list(kernel_shape)})", rank + 2)

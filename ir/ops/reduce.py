@@ -128,6 +128,7 @@ class ReduceMax(Reduce):
     """Largest element; of nothing: -inf or the dtype's smallest value. NaN wins."""
 
     x = operand(ORDERED)
+    traits = PURE | SAME_QUANT
     dtypes = (F32, I32, U8, BOOL)
     join = staticmethod(lambda a, b: dim_max(a, b))
     samples = _empty_samples
@@ -138,6 +139,7 @@ class ReduceMin(Reduce):
     """Smallest element; of nothing: inf or the dtype's largest value. NaN wins."""
 
     x = operand(ORDERED)
+    traits = PURE | SAME_QUANT
     dtypes = (F32, I32, U8, BOOL)
     join = staticmethod(lambda a, b: dim_min(a, b))
     samples = _empty_samples

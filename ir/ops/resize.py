@@ -56,7 +56,7 @@ def resized_shape(
     if by_scale == by_size:
         raise TypeInferError("resize needs either scales or sizes")
     made = list(shape)
-    given: Sequence[Any] = scales if by_scale else sizes or ()
+    given: Any = scales if by_scale else sizes
     if len(given) != len(axes):
         raise TypeInferError(f"{len(given)} scales or sizes for {len(axes)} axes")
     if by_scale:

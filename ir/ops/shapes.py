@@ -100,7 +100,7 @@ UNBOUNDED = 2**31 - 1
 
 
 def slice_positions(dim: int, start: int, end: int, step: int) -> range:
-    """The positions that ONNX Slice-13 takes of an axis. Unlike Python's slices, a negative step whose start lies before
+    """The positions that ONNX Slice-13 takes of an axis. Unlike in Python, a negative step whose start lies before
     the axis begins at its first element."""
     first, last = (v + dim if v < 0 else v for v in (start, end))
     if step > 0:

@@ -6,7 +6,7 @@ documents of Conv, ConvTranspose, MaxPool and AveragePool; pads are in ONNX's or
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..dims import Dim, ceildiv, dim_max, dim_min
 from ..errors import TypeInferError
@@ -20,8 +20,8 @@ class Window(NamedTuple):
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    begins: tuple[Dim, ...]
-    ends: tuple[Dim, ...]
+    begins: tuple[Any, ...]  # dims once `resolve_pads` has met symbolic sizes, else ints
+    ends: tuple[Any, ...]
     auto_pad: str = "explicit"
 
     @property

@@ -34,7 +34,8 @@ def _summed_in_float32(kernel, x, scale=None, bias=None, *, axis, epsilon):
     data = x.astype(np.float32)
     axes = tuple(range(axis % x.ndim, x.ndim))
     mean = np.mean(data, axis=axes, keepdims=True, dtype=np.float32)
-    y = (data - mean) / np.sqrt(np.mean(data * data, axis=axes, keepdims=True) - mean * mean + np.float32(epsilon))
+    variance = np.mean(data * data, axis=axes, keepdims=True) - mean * mean
+    y = (data - mean) / np.sqrt(np.maximum(variance, 0) + np.float32(epsilon) + np.float32(1e-30))
     return y * (1 if scale is None else scale) + (0 if bias is None else bias)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....ir.value import Node
-from ..table import Emitted, plain, row
+from ..table import Emitted, index_operand, plain, row
 
 for _name in ("conv_2d", "depthwise_conv_2d", "conv_3d", "max_pool_2d", "average_pool_2d"):
     row(f"tfl.{_name}", _name.upper(), "f32")(plain)
@@ -25,8 +25,7 @@ def _transpose_conv(node: Node) -> Emitted:
 
 
 def _sized(node: Node) -> Emitted:
-    sizes = np.asarray(node.operands[1].ints(), np.int32)
-    return Emitted([node.operands[0], sizes], dict(node.attrs))
+    return Emitted([node.operands[0], index_operand(node.operands[1])], dict(node.attrs))
 
 
 row("tfl.resize_bilinear", "RESIZE_BILINEAR", "f32")(_sized)

@@ -31,10 +31,17 @@ def never_negative(value) -> bool:
         node = current.node
         if node is not None and node.name == "where" and _wraps(node):
             continue
+        if node is not None and node.name == "range" and _rises(node):
+            continue
         if node is None or node.name not in _KEEPS_SIGN:
             return False
         pending += [node.operands[i] for i in _KEEPS_SIGN[node.name] if i < len(node.operands)]
     return True
+
+
+def _rises(node: Node) -> bool:
+    start, _, delta = node.operands
+    return all(v.is_const and v.array().min() >= 0 for v in (start, delta))
 
 
 def _wraps(node: Node) -> bool:
@@ -58,7 +65,7 @@ _KEEPS_SIGN: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(
         ("cast", "reshape", "transpose", "squeeze", "unsqueeze", "slice", "gather", "expand", "tile"), (0,)
     ),
-    **dict.fromkeys(("tfl.broadcast_to", "reduce_max", "relu", "tfl.strided_slice", "split"), (0,)),
+    **dict.fromkeys(("cast", "tfl.broadcast_to", "reduce_max", "relu", "tfl.strided_slice", "split"), (0,)),
     **dict.fromkeys(("add", "mul", "min"), (0, 1)),
     "concat": tuple(range(64)),
 }

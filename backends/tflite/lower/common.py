@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....ir.builder import Builder
-from ....ir.dims import Dim
+from ....ir.dims import Dim, sym, symbols
+from ....ir.errors import InternalError
+from ....ir.expr import Atom
 from ....ir.tensor import LazyTensor
 from ....ir.types import I32, I64
 from ....ir.value import Node, Value
@@ -65,24 +67,68 @@ def reshaped(b: Builder, x: Value, shape: Sequence[Dim]) -> Value:
 
 
 def dims_of(b: Builder, shape: Sequence[Dim], *sources: Value) -> Value:
-    """`shape` as an int32 vector; a symbolic dim is taken from the first source that has it."""
+    """`shape` as an int32 vector: runs of known numbers, and dims read from `sources` or computed from theirs."""
+    known = [number_of(b, d, sources) if type(d) is not int else d for d in shape]
     parts: list[Value] = []
-    for dim in shape:
-        parts.append(i32(b, dim) if type(dim) is int else _dim_from(b, dim, sources))
-    return b.concat(*parts, axis=0)
+    run: list[int] = []
+    for part in (*known, None):
+        if type(part) is int:
+            run.append(part)
+            continue
+        if run:
+            parts.append(i32(b, *run))
+            run = []
+        if part is not None:
+            parts.append(part)
+    return b.concat(*parts, axis=0) if len(parts) > 1 else parts[0]
 
 
-def _dim_from(b: Builder, dim: Dim, sources: Sequence[Value]) -> Value:
+def number_of(b: Builder, dim: Dim, sources: Sequence[Value]) -> Value:
+    """One dim as an int32 [1] value. Raises InternalError where `knows_dims` says no."""
+    if type(dim) is int:
+        return i32(b, dim)
     for source in sources:
         if dim in (source.shape or ()):
             axis = source.shape.index(dim)
             return b.slice(b.call("tfl.shape", (source,)).result, (axis,), (axis + 1,), (0,))
-    raise LookupError(str(dim))
+    total: Value | None = None
+    for mono, factor in dim.terms:
+        term = i32(b, factor)
+        for atom, power in mono:
+            for _ in range(power):
+                term = b.mul(term, _atom(b, atom, sources))
+        total = term if total is None else b.add(total, term)
+    if total is None:
+        raise InternalError(f"the dim {dim} cannot be computed")
+    return total
+
+
+# Opaque dims by the op that computes them; divisions are of non-negative numbers.
+_ATOM_OPS = {"floordiv": "floor_div", "mod": "mod", "min": "min", "max": "max"}
+
+
+def _atom(b: Builder, atom: Atom, sources: Sequence[Value]) -> Value:
+    if atom.kind == "sym":
+        return number_of_symbol(b, atom.args[0], sources)
+    args = [number_of(b, arg, sources) for arg in atom.args]
+    made = args[0]
+    for arg in args[1:]:
+        made = b.call(_ATOM_OPS[atom.kind], (made, arg)).result
+    return made
+
+
+def number_of_symbol(b: Builder, name: str, sources: Sequence[Value]) -> Value:
+    plain = sym(name)
+    for source in sources:
+        if plain in (source.shape or ()):
+            return number_of(b, plain, (source,))
+    raise InternalError(f"the dim {name} cannot be read from the operands")
 
 
 def knows_dims(shape: Sequence[Dim], *sources: Value) -> bool:
     """`dims_of` can compute this shape from these values."""
-    return all(type(d) is int or any(d in (s.shape or ()) for s in sources) for d in shape)
+    plain = {d for source in sources for d in source.shape or () if type(d) is not int}
+    return all(type(d) is int or d in plain or all(sym(name) in plain for name in symbols(d)) for d in shape)
 
 
 def padded(b: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Value:

@@ -14,7 +14,7 @@ from ....ir.ops.window import Window, split_padding, transposed, window
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined
 from . import lowers
-from .common import dims_of, padded, reshaped, static, turned, zeros
+from .common import derived, dims_of, knows_dims, padded, reshaped, static, turned, zeros
 
 
 def placed(w: Window, sizes: tuple[Dim, ...]) -> tuple[str, tuple[int, ...], tuple[int, ...]] | None:
@@ -116,16 +116,16 @@ def _build(b: Builder, x: Value, w: Value, bias: Value, shape: Window, padding: 
 @lowers("conv_transpose")
 def conv_transpose(b: Builder, node: Node) -> Value | Declined:
     x, w, bias = (*node.operands, None)[:3]
-    if x.rank not in (3, 4) or w.shape is None or not static(w.shape):
+    if x.rank is None or w.shape is None or not static(w.shape):
         return Declined(f"transposed convolution of {x.type} with {w.type}")
     if not node.attr("channels_last"):
         return Declined("layout assignment has not run")
-    if x.rank == 3:
-        return _transposed_one_dim(b, node, x, w, bias)
     if node.attr("groups") > 1:
         return _transposed_groups(b, node, x, w, bias)
-    if not static(x.shape[1:3]):
-        return Declined("transposed convolution of an image of unknown size")
+    if x.rank == 3:
+        return _transposed_one_dim(b, node, x, w, bias)
+    if x.rank == 5:
+        return _transposed_volume(b, node, x, w, bias)
     return _transposed(b, node, x, w, zeros(b, w.shape[1]) if bias is None else bias)
 
 
@@ -134,20 +134,24 @@ def _transposed(b: Builder, node: Node, x: Value, w: Value, bias: Value) -> Valu
     shape = window(w.shape[2:], node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
     made, sizes = transposed(shape, tuple(x.shape[1:3]), node.attr("output_padding"), node.attr("output_shape"))
     natural = [(s - 1) * st + e for s, st, e in zip(x.shape[1:3], shape.strides, shape.extents, strict=True)]
-    full = [max(n, begin + size) for n, begin, size in zip(natural, made.begins, sizes, strict=True)]
-    if any(f - n >= s for f, n, s in zip(full, natural, shape.strides, strict=True)) and full != natural:
+    lacks = [begin + size - n for n, begin, size in zip(natural, made.begins, sizes, strict=True)]
+    if not static(lacks) or not static(made.begins):
+        return Declined("pads that depend on sizes that are not known")
+    full = [n + max(lack, 0) for n, lack in zip(natural, lacks, strict=True)]
+    if any(lack >= s for lack, s in zip(lacks, shape.strides, strict=True)):
         return Declined("an output that reaches beyond one stride")
     if any(d != 1 for d in shape.dilations):
         if not w.is_const:
             return Declined("a computed filter with dilation")
         w = _dilated(b, w, shape.dilations)
     result = (x.shape[0], *full, w.shape[1])
+    if not knows_dims(result, x):
+        return Declined("an output size that cannot be computed")
     output_shape = b.const(np.asarray(result, np.int32)) if static(result) else dims_of(b, result, x)
     attrs = {"stride_h": shape.strides[0], "stride_w": shape.strides[1]}
     y = b.call("tfl.transpose_conv", (output_shape, turned(b, w, (1, 2, 3, 0)), x, bias), attrs).result
     begins = [-begin for begin in made.begins]
-    ends = [begin + size - f for begin, size, f in zip(made.begins, sizes, full, strict=True)]
-    return padded(b, y, begins, ends)
+    return padded(b, y, begins, [min(lack, 0) for lack in lacks])
 
 
 def _dilated(b: Builder, w: Value, dilations: tuple[int, ...]) -> Value:
@@ -165,11 +169,38 @@ def _transposed_groups(b: Builder, node: Node, x: Value, w: Value, bias: Value |
     step = w.shape[0] // groups
     parts = []
     for g in range(groups):
-        piece = b.slice(x, (g * step,), ((g + 1) * step,), (3,))
+        piece = b.slice(x, (g * step,), ((g + 1) * step,), (x.rank - 1,))
         rows = _rows(b, w, g * step, (g + 1) * step)
         outs = None if bias is None else _rows(b, bias, g * w.shape[1], (g + 1) * w.shape[1])
         parts.append(b.conv_transpose(piece, rows, outs, **attrs))
-    return b.concat(*parts, axis=3)
+    return b.concat(*parts, axis=x.rank - 1)
+
+
+def _transposed_volume(b: Builder, node: Node, x: Value, w: Value, bias: Value | None) -> Value | Declined:
+    """Zeros between the input's elements, then a plain convolution with the filter turned round."""
+    if not static(x.shape[1:4]) or not w.is_const:
+        return Declined("a transposed convolution over a volume of unknown size")
+    shape = window(w.shape[2:], node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
+    made, sizes = transposed(shape, tuple(x.shape[1:4]), node.attr("output_padding"), node.attr("output_shape"))
+    for axis, stride in enumerate(shape.strides):
+        x = _stretched(b, x, axis + 1, stride)
+    begins = [e - 1 - begin for e, begin in zip(shape.extents, made.begins, strict=True)]
+    ends = [s + e - 1 - p - n for s, e, p, n in zip(sizes, shape.extents, begins, x.shape[1:4], strict=True)]
+    turned_round = np.flip(w.array(), (2, 3, 4)).swapaxes(0, 1)
+    filters = derived(b, w, turned_round, "turned round")
+    return b.conv(padded(b, x, begins, ends), filters, bias, dilations=shape.dilations, channels_last=True)
+
+
+def _stretched(b: Builder, x: Value, axis: int, stride: int) -> Value:
+    """stride - 1 zeros between the elements along one axis."""
+    if stride == 1:
+        return x
+    size, rest = x.shape[axis], int(np.prod(x.shape[axis + 1 :]))
+    rows = b.reshape(x, (-1, size, 1, rest))
+    wide = b.pad(rows, (0, 0, 0, 0, 0, 0, stride - 1, 0))
+    lead = [d if type(d) is int else -1 for d in x.shape[:axis]]
+    joined = b.reshape(wide, (*lead, size * stride, *x.shape[axis + 1 :]))
+    return b.slice(joined, (0,), (size * stride - stride + 1,), (axis,))
 
 
 def _rows(b: Builder, value: Value, start: int, stop: int) -> Value:

@@ -45,19 +45,23 @@ def gather_nd(b: Builder, node: Node) -> Outcome:
     x, indices = node.operands
     if node.attr("batch_dims") or never_negative(indices) or x.rank is None:
         return Declined("")
-    depth = indices.shape[-1]
-    if type(depth) is not int or not static(x.shape[:depth]):
-        return Declined("negative coordinates into dims that are not known")
-    return b.gather_nd(x, _coordinates(b, indices, x.shape[:depth]), batch_dims=0)
+    if type(indices.shape[-1]) is not int:
+        return Declined("coordinates of unknown depth")
+    return b.gather_nd(x, _coordinates(b, x, indices), batch_dims=0)
 
 
-def _coordinates(b: Builder, indices: Value, sizes: tuple[int, ...]) -> Value:
-    array = np.asarray(sizes, indices.dtype.numpy)
-    if indices.is_const:
+def _coordinates(b: Builder, x: Value, indices: Value) -> Value:
+    """Coordinates into `x` with negative ones counted from the end of their axis."""
+    sizes = x.shape[: indices.shape[-1]]
+    if never_negative(indices):
+        return indices
+    if indices.is_const and static(sizes):
         given = indices.array()
-        return b.const(np.where(given < 0, given + array, given).astype(given.dtype))
+        return b.const(np.where(given < 0, given + np.asarray(sizes), given).astype(given.dtype))
     zero = b.const(np.asarray(0, indices.dtype.numpy))
-    return b.where(b.less(indices, zero), b.add(indices, b.const(array)), indices)
+    ends = i32(b, *sizes) if static(sizes) else dims_of(b, sizes, x)
+    ends = ends if indices.dtype is I32 else b.cast(ends, to=indices.dtype)
+    return b.where(b.less(indices, zero), b.add(indices, ends), indices)
 
 
 @lowers("scatter_nd")
@@ -67,13 +71,11 @@ def scatter_nd(b: Builder, node: Node) -> Outcome:
     how = node.attr("reduction")
     if how not in ("none", "add") or x.rank is None:
         return Declined(f"a scatter that reduces by {how}")
-    depth = indices.shape[-1]
-    if type(depth) is not int or not static(x.shape[:depth]):
-        return Declined("scatter into dims that are not known")
-    places = as_i32(b, _coordinates(b, indices, x.shape[:depth]))
+    if type(indices.shape[-1]) is not int:
+        return Declined("coordinates of unknown depth")
+    places = as_i32(b, _coordinates(b, x, indices))
     if how == "none" and not _distinct(places):
-        places_unique = "indices that may repeat: TFLite adds what should replace"
-        return Declined(places_unique)
+        return Declined("coordinates that repeat: SCATTER_ND adds what should replace")
     shape = i32(b, *x.shape) if static(x.shape) else dims_of(b, x.shape, x)
     if x.dtype not in (F32, I32, I64):
         return Declined(f"a scatter of {x.dtype}")

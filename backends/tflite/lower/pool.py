@@ -12,10 +12,11 @@ from ....ir.dims import Dim
 from ....ir.ops.window import Window, output_sizes, resolve_pads, window
 from ....ir.types import F32
 from ....ir.value import Node, Value
-from ....passes.decompose.rules import Declined
+from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
-from .common import padded, reshaped, static
+from .common import dims_of, f32, padded, reshaped, static
 from .conv import as_image, placed
+from .elementwise import in_dtype
 
 
 def _window(node: Node) -> Window:
@@ -27,7 +28,7 @@ def _refused(node: Node) -> str | None:
     x = node.operands[0]
     if x.rank not in (3, 4, 5) or not node.attr("channels_last"):
         return f"a pool over {x.type}"
-    return None if x.dtype is F32 else f"a pool of {x.dtype}"
+    return None
 
 
 def _one_dim(b: Builder, node: Node) -> Value:
@@ -78,7 +79,9 @@ def _overhang(w: Window, sizes: tuple[Dim, ...], ceil_mode: bool) -> tuple[int, 
     if not ceil_mode:
         return (0,) * len(sizes)
     if not static(sizes):
-        return None
+        # stride - 1 more: floor((n + s - 1) / s) = ceil(n / s); the last window starts inside while extent >= stride.
+        fits = all(e >= s for e, s in zip(w.extents, w.strides, strict=True)) and w.auto_pad == "explicit"
+        return tuple(s - 1 for s in w.strides) if fits else None
     outs = output_sizes(w, sizes, True)
     return tuple(
         max(0, (out - 1) * w.strides[i] + w.extents[i] - (size + w.begins[i] + w.ends[i]))
@@ -93,11 +96,13 @@ def _call(b: Builder, name: str, x: Value, w: Window, padding: str) -> Value:
 
 
 @lowers("max_pool")
-def max_pool(b: Builder, node: Node) -> Value | Declined:
+def max_pool(b: Builder, node: Node) -> Outcome:
     reason = _refused(node)
     if reason is not None:
         return Declined(reason)
     x, w = node.operands[0], _window(node)
+    if x.dtype is not F32:
+        return in_dtype(b, node, F32) if x.dtype.bits <= 16 else Declined(f"a pool of {x.dtype}")
     if x.rank != 4:
         return _one_dim(b, node) if x.rank == 3 else _three_dims(b, node)
     sizes = tuple(x.shape[1:3])
@@ -106,7 +111,7 @@ def max_pool(b: Builder, node: Node) -> Value | Declined:
         return Declined("the pads depend on sizes that are not known")
     padding, begins, ends = where
     if any(over):
-        w = resolve_pads(w, sizes)
+        w = resolve_pads(w, sizes) if static(sizes) else w
         padding, begins, ends = "VALID", w.begins, tuple(e + o for e, o in zip(w.ends, over, strict=True))
     if any(d != 1 for d in w.dilations):
         return _max_of_taps(b, x, w, sizes, over)
@@ -150,7 +155,7 @@ def average_pool(b: Builder, node: Node) -> Value | Declined:
     if not any(over) and counts_pads and padding == "VALID":
         return _call(b, "tfl.average_pool_2d", padded(b, x, begins, ends), w, "VALID")
     if not static(sizes):
-        return Declined("the number of elements in a window depends on sizes that are not known")
+        return _counted_then(b, x, w, over, counts_pads)
     return _counted(b, x, resolve_pads(w, sizes), sizes, over, counts_pads)
 
 
@@ -165,6 +170,20 @@ def _counted(
         line = _counts(w, axis, size, y.shape[1 + axis], counts_pads)
         factors = factors * (w.kernel[axis] / line).reshape([-1 if a == 1 + axis else 1 for a in range(4)])
     return y if (factors == 1).all() else b.mul(y, b.const(factors.astype(np.float32)))
+
+
+def _counted_then(b: Builder, x: Value, w: Window, over: tuple[int, ...], counts_pads: bool) -> Value | Declined:
+    """As `_counted` where the counts are known when it runs: the same pool over ones."""
+    if w.auto_pad != "explicit" or any(p >= e for p, e in zip(w.ends, w.extents, strict=True)):
+        return Declined("the number of elements in a window depends on sizes that are not known")
+    ends = tuple(e + o for e, o in zip(w.ends, over, strict=True))
+    sums = _call(b, "tfl.average_pool_2d", padded(b, x, w.begins, ends), w, "VALID")
+    ones = b.call("tfl.fill", (dims_of(b, (1, *x.shape[1:3], 1), x), f32(b, 1.0))).result
+    if counts_pads:
+        ones = padded(b, padded(b, ones, w.begins, w.ends, 1.0), (0, 0), over)
+    else:
+        ones = padded(b, ones, w.begins, ends)
+    return b.div(sums, _call(b, "tfl.average_pool_2d", ones, w, "VALID"))
 
 
 def _counts(w: Window, axis: int, size: int, outs: int, counts_pads: bool) -> np.ndarray:

@@ -32,9 +32,22 @@ def native(node: Node) -> tuple[str, bool, bool] | None:
     height, width = (1, 2) if last else (2, 3)
     before, after = ((v.shape[height], v.shape[width]) for v in (x, node.result))
     rest = [axis for axis in range(4) if axis not in (height, width)]
-    if not static((*before, *after)) or any(x.shape[a] != node.result.shape[a] for a in rest):
+    if any(x.shape[a] != node.result.shape[a] for a in rest):
         return None
-    return _kernel(node, before, after)
+    if static((*before, *after)):
+        return _kernel(node, before, after)
+    factors = whole_scales(node)
+    return None if factors is None else _kernel(node, (1, 1), factors)
+
+
+def whole_scales(node: Node) -> tuple[int, int] | None:
+    """Constant scales of height and width that are whole numbers: then sizes need not be known."""
+    scales = node.operand("scales")
+    if scales is None or not scales.is_const or scales.shape == (0,):
+        return None
+    given = dict(zip((a % 4 for a in node.attr("axes") or range(4)), scales.array(), strict=True))
+    made = [float(given.get(axis, 1.0)) for axis in (2, 3)]
+    return (int(made[0]), int(made[1])) if all(s >= 1 and s == int(s) for s in made) else None
 
 
 def _kernel(node: Node, before: tuple[int, int], after: tuple[int, int]) -> tuple[str, bool, bool] | None:
@@ -45,7 +58,7 @@ def _kernel(node: Node, before: tuple[int, int], after: tuple[int, int]) -> tupl
         floors = coordinates == "asymmetric" and node.attr("nearest_mode") == "floor"
         rounds = coordinates == "half_pixel" and node.attr("nearest_mode").startswith("round")
         return _NATIVE["nearest", "asymmetric", "floor"] if floors or rounds else None
-    if coordinates == "pytorch_half_pixel" and 1 in after:
+    if coordinates == "pytorch_half_pixel" and (1 in after or 1 in before):
         return None
     return _NATIVE.get((mode, coordinates, node.attr("nearest_mode") if mode == "nearest" else ""))
 
@@ -74,6 +87,10 @@ def resize(b: Builder, node: Node) -> Outcome:
     if found is None or not node.attr("channels_last"):
         return Declined("")
     name, corners, centres = found
-    size: Value = b.const(np.asarray(node.result.shape[1:3], np.int32))
-    attrs = {"align_corners": corners, "half_pixel_centers": centres}
-    return b.call(name, (node.operands[0], size), attrs).result
+    x, wanted = node.operands[0], node.result.shape[1:3]
+    if static(wanted):
+        size: Value = b.const(np.asarray(wanted, np.int32))
+    else:
+        own = b.slice(b.call("tfl.shape", (x,)).result, (1,), (3,), (0,))
+        size = b.mul(own, b.const(np.asarray(whole_scales(node), np.int32)))
+    return b.call(name, (x, size), {"align_corners": corners, "half_pixel_centers": centres}).result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from anyir.ir.ops import load_families
 from anyir.tests.support.ops import call, check_axes, check_types, results, samples_of
 
