@@ -12,7 +12,6 @@ File Format Specification Version 3.0". Must not import the IR (errors apart) or
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +20,11 @@ import ml_dtypes
 import numpy as np
 
 from ..ir.errors import InvalidModel, LimitExceeded, Unsupported, clean
-from ..ir.storage import check_limit, limit
+from ..ir.storage import check_limit
+from .hdf5_data import RESAVE, UNDEFINED, Chunks, Type, datatype, product
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-_UNDEFINED = 0xFFFFFFFFFFFFFFFF
 _MAX_RANK = 32
-_RESAVE = "save the model again with Keras' own defaults"
 
 # message numbers of the object header (specification, section IV.A.2)
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
@@ -37,16 +35,6 @@ _KEPT = {
 _UNIQUE = (_DATASPACE, _DATATYPE, _LAYOUT, _FILTERS, _SYMBOLS, _LINK_INFO)
 
 
-@dataclass(frozen=True)
-class _Type:
-    """A decoded datatype message: a numpy dtype, or a kind of string ("fixed", "vlen"), or a refusal in words."""
-
-    size: int
-    dtype: np.dtype | None = None
-    text: str = ""
-    reason: str = ""
-
-
 @dataclass
 class Dataset:
     """A numeric array in the file. `read()` gives it; contiguous data come as a read-only view of the file's bytes."""
@@ -54,18 +42,18 @@ class Dataset:
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    _file: H5File
-    _layout: bytes
-    _filters: bytes | None
+    file: H5File
+    layout: bytes
+    filters: bytes | None
     attrs: Attributes
 
     @property
     def nbytes(self) -> int:
-        return _product(self.shape) * self.dtype.itemsize
+        return product(self.shape) * self.dtype.itemsize
 
     def read(self) -> np.ndarray:
         """The data; `InvalidModel` where the file holds fewer bytes than it declares."""
-        return self._file._read_dataset(self)
+        return self.file.read_dataset(self)
 
 
 @dataclass
@@ -100,8 +88,8 @@ class Attributes:
     """The attributes of one object by name. Values: str, list of str, or a numpy array (also 0-d)."""
 
     def __init__(self, file: H5File, where: str, messages: list[bytes]) -> None:
-        self._file, self._where = file, where
-        self._raw: dict[str, tuple[_Type, tuple[int, ...], memoryview]] = {}
+        self._file, self.where = file, where
+        self._raw: dict[str, tuple[Type, tuple[int, ...], memoryview]] = {}
         for message in messages:
             name, value = file._attribute(message, where)
             if name in self._raw:
@@ -118,7 +106,7 @@ class Attributes:
         """The decoded value or None; `InvalidModel` for kinds of attributes that Keras never writes."""
         if name not in self._raw:
             return None
-        return self._file._attribute_value(*self._raw[name], f"{self._where}@{name}")
+        return self._file._attribute_value(*self._raw[name], f"{self.where}@{name}")
 
 
 class H5File:
@@ -129,51 +117,51 @@ class H5File:
 
     def __init__(self, data: bytes | memoryview, where: str = "HDF5") -> None:
         self._data = memoryview(data)
-        self._where = where
+        self.where = where
         self._seen: set[int] = set()
         self._stored_budget = len(self._data)
         self._text_budget = len(self._data)
-        self._inflated = self._stored = 0
+        self.inflated = self.stored = 0
         self.root = self._tree(self._superblock())
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
-    def _fail(self, message: str, where: str = "") -> InvalidModel:
-        place = f"{self._where}: {where}" if where else self._where
+    def fail(self, message: str, where: str = "") -> InvalidModel:
+        place = f"{self.where}: {where}" if where else self.where
         return InvalidModel(message, where=place, hint="the file is damaged or not a Keras file")
 
-    def _at(self, offset: int, size: int, what: str) -> memoryview:
+    def at(self, offset: int, size: int, what: str) -> memoryview:
         if offset < 0 or size < 0 or offset + size > len(self._data):
-            raise self._fail(f"{what} at byte {offset} needs {size} bytes, the file ends at byte {len(self._data)}")
+            raise self.fail(f"{what} at byte {offset} needs {size} bytes, the file ends at byte {len(self._data)}")
         return self._data[offset : offset + size]
 
     def _unpack(self, form: str, offset: int, what: str) -> tuple:
-        return struct.unpack("<" + form, self._at(offset, struct.calcsize("<" + form), what))
+        return struct.unpack("<" + form, self.at(offset, struct.calcsize("<" + form), what))
 
     def _visit(self, offset: int, what: str) -> None:
         if offset in self._seen:
-            raise self._fail(f"{what} at byte {offset} is reached twice")
+            raise self.fail(f"{what} at byte {offset} is reached twice")
         self._seen.add(offset)
 
     def _superblock(self) -> int:
         """The address of the root group's object header (specification, section II.A)."""
         if bytes(self._data[:8]) != MAGIC:
-            raise self._fail("this is not an HDF5 file (the signature is missing)")
+            raise self.fail("this is not an HDF5 file (the signature is missing)")
         (version,) = self._unpack("B", 8, "superblock")
         if version > 3:
-            raise self._fail(f"superblock version {version} is unknown (0-3 are known)")
+            raise self.fail(f"superblock version {version} is unknown (0-3 are known)")
         sizes = self._unpack("BB", 13 if version < 2 else 9, "superblock")
         if sizes != (8, 8):
-            raise self._fail(f"offsets and lengths of {sizes} bytes are not supported (8 and 8 are)")
+            raise self.fail(f"offsets and lengths of {sizes} bytes are not supported (8 and 8 are)")
         if version < 2:
             base, _, end, _ = self._unpack("QQQQ", 24 + 4 * version, "superblock")
             _, root = self._unpack("QQ", 56 + 4 * version, "root entry")
         else:
             base, _, end, root = self._unpack("QQQQ", 12, "superblock")
         if base != 0:
-            raise self._fail("a user block before the data is not supported")
+            raise self.fail("a user block before the data is not supported")
         if end > len(self._data):
-            raise self._fail(f"the file is truncated: it says {end} bytes and has {len(self._data)}")
+            raise self.fail(f"the file is truncated: it says {end} bytes and has {len(self._data)}")
         return root
 
     # -- objects -------------------------------------------------------------------------------------------------------
@@ -181,14 +169,14 @@ class H5File:
     def _tree(self, root_address: int) -> Group:
         root = self._object(root_address, "")
         if not isinstance(root[0], Group):
-            raise self._fail("the root is not a group")
+            raise self.fail("the root is not a group")
         stack = [(root[0], root[1], 0)]
         while stack:
             group, links, depth = stack.pop()
-            check_limit("nesting", depth, "nested groups", f"{self._where}: {group.path}")
+            check_limit("nesting", depth, "nested groups", f"{self.where}: {group.path}")
             for name, address in links:
                 if name in group.children or not name or "/" in name or name == ".":
-                    raise self._fail(f"bad or repeated link name {clean(name)!r}", group.path)
+                    raise self.fail(f"bad or repeated link name {clean(name)!r}", group.path)
                 child, below = self._object(address, f"{group.path}/{name}" if group.path else name)
                 group.children[name] = child
                 if isinstance(child, Group):
@@ -200,53 +188,53 @@ class H5File:
         messages = self._messages(address, path)
         for kind in _UNIQUE:
             if len(messages.get(kind, ())) > 1:
-                raise self._fail("an object header repeats a message that must be unique", path)
+                raise self.fail("an object header repeats a message that must be unique", path)
         for info, offset in ((_LINK_INFO, 2), (_ATTRIBUTE_INFO, 2)):
             for message in messages.get(info, ()):
                 self._refuse_dense(message, info, offset, path)
-        attrs = Attributes(self, f"{self._where}: {path or '/'}", messages.get(_ATTRIBUTE, []))
+        attrs = Attributes(self, f"{self.where}: {path or '/'}", messages.get(_ATTRIBUTE, []))
         if _LAYOUT in messages:
             return self._dataset(messages, path, attrs), []
         if _SYMBOLS in messages:
             return Group(path, attrs), self._symbol_links(messages[_SYMBOLS][0], path)
         if _LINK_INFO in messages or _LINK in messages:
             return Group(path, attrs), [self._link(m, path) for m in messages.get(_LINK, [])]
-        raise self._fail("an object is neither a group nor a dataset", path)
+        raise self.fail("an object is neither a group nor a dataset", path)
 
     def _refuse_dense(self, message: bytes, kind: int, offset: int, path: str) -> None:
         if len(message) < 2:
-            raise self._fail("a short info message", path)
+            raise self.fail("a short info message", path)
         offset += (8 if kind == _LINK_INFO else 2) if message[1] & 1 else 0
         if len(message) < offset + 8:
-            raise self._fail("a short info message", path)
-        if struct.unpack_from("<Q", message, offset)[0] != _UNDEFINED:
+            raise self.fail("a short info message", path)
+        if struct.unpack_from("<Q", message, offset)[0] != UNDEFINED:
             what = "links" if kind == _LINK_INFO else "attributes"
-            raise Unsupported(f"dense storage of {what} is not supported", where=f"{self._where}: {path}", hint=_RESAVE)
+            raise Unsupported(f"dense storage of {what} is not supported", where=f"{self.where}: {path}", hint=RESAVE)
 
     def _messages(self, address: int, path: str) -> dict[int, list[bytes]]:
         """Header messages by number, continuation blocks followed (specification, section IV.A.1)."""
         found: dict[int, list[bytes]] = {}
-        if bytes(self._at(address, 4, "object header")) == b"OHDR":
+        if bytes(self.at(address, 4, "object header")) == b"OHDR":
             ordered, start, size = self._header_v2(address)
             blocks, parse, cut = [(start, size)], partial(self._block_v2, ordered=ordered), 4
         else:
             version, _, _, _, size = self._unpack("BBHII", address, "object header")
             if version != 1:
-                raise self._fail(f"object header version {version} is unknown", path)
+                raise self.fail(f"object header version {version} is unknown", path)
             blocks, parse, cut = [(address + 16, size)], self._block_v1, 0
         while blocks:
             for kind, flags, body in parse(*blocks.pop()):
                 if kind not in _KEPT:
                     continue
                 if flags & 2:
-                    raise Unsupported("shared (committed) messages are not supported", where=path, hint=_RESAVE)
+                    raise Unsupported("shared (committed) messages are not supported", where=path, hint=RESAVE)
                 if kind == _CONTINUE:
                     if len(body) < 16:
-                        raise self._fail("a short continuation message", path)
+                        raise self.fail("a short continuation message", path)
                     offset, length = struct.unpack_from("<QQ", body)
                     self._visit(offset, "header block")
-                    if cut and bytes(self._at(offset, 4, "header block")) != b"OCHK":
-                        raise self._fail("a header continuation without its signature", path)
+                    if cut and bytes(self.at(offset, 4, "header block")) != b"OCHK":
+                        raise self.fail("a header continuation without its signature", path)
                     blocks.append((offset + cut, length - 2 * cut))
                 else:
                     found.setdefault(kind, []).append(bytes(body))
@@ -255,29 +243,29 @@ class H5File:
     def _header_v2(self, address: int) -> tuple[bool, int, int]:
         version, flags = self._unpack("BB", address + 4, "object header")
         if version != 2:
-            raise self._fail(f"object header version {version} is unknown")
+            raise self.fail(f"object header version {version} is unknown")
         at = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 3)
-        return bool(flags & 4), at + width, int.from_bytes(self._at(at, width, "object header"), "little")
+        return bool(flags & 4), at + width, int.from_bytes(self.at(at, width, "object header"), "little")
 
     def _block_v1(self, at: int, size: int) -> Iterator[tuple[int, int, memoryview]]:
-        self._at(at, size, "header block")
+        self.at(at, size, "header block")
         end = at + size
         while at + 8 <= end:
             kind, length, flags = self._unpack("HHB", at, "header message")
             if at + 8 + length > end:
-                raise self._fail(f"a header message at byte {at} runs out of its block")
-            yield kind, flags, self._at(at + 8, length, "header message")
+                raise self.fail(f"a header message at byte {at} runs out of its block")
+            yield kind, flags, self.at(at + 8, length, "header message")
             at += 8 + length
 
     def _block_v2(self, at: int, size: int, ordered: bool) -> Iterator[tuple[int, int, memoryview]]:
-        self._at(at, size, "header block")
+        self.at(at, size, "header block")
         end, head = at + size, 6 if ordered else 4
         while at + head <= end:
             kind, length, flags = self._unpack("BHB", at, "header message")
             if at + head + length > end:
-                raise self._fail(f"a header message at byte {at} runs out of its block")
-            yield kind, flags, self._at(at + head, length, "header message")
+                raise self.fail(f"a header message at byte {at} runs out of its block")
+            yield kind, flags, self.at(at + head, length, "header message")
             at += head + length
 
     # -- links ---------------------------------------------------------------------------------------------------------
@@ -285,28 +273,28 @@ class H5File:
     def _symbol_links(self, message: bytes, path: str) -> list[tuple[str, int]]:
         """Links of an old-style group: a B-tree of symbol nodes whose names lie in a local heap (section III)."""
         if len(message) < 16:
-            raise self._fail("a short symbol table message", path)
+            raise self.fail("a short symbol table message", path)
         tree, heap = struct.unpack_from("<QQ", message)
         sign, _, size, _, segment = self._unpack("4sB3xQQQ", heap, "local heap")[:5]
         if sign != b"HEAP":
-            raise self._fail("a local heap without its signature", path)
-        names = bytes(self._at(segment, size, "local heap"))
+            raise self.fail("a local heap without its signature", path)
+        names = bytes(self.at(segment, size, "local heap"))
         links: list[tuple[str, int]] = []
-        for node in self._tree_leaves(tree, 0, 8):
+        for node in self.tree_leaves(tree, 0, 8):
             sign, version, count = self._unpack("4sBxH", node, "symbol node")
             if sign != b"SNOD" or version != 1:
-                raise self._fail("a symbol node without its signature", path)
+                raise self.fail("a symbol node without its signature", path)
             for i in range(count):
                 name, address, cache = self._unpack("QQI", node + 8 + 40 * i, "symbol")
                 if cache == 2:
-                    raise Unsupported("soft links are not allowed", where=f"{self._where}: {path}", hint=_RESAVE)
+                    raise Unsupported("soft links are not allowed", where=f"{self.where}: {path}", hint=RESAVE)
                 end = names.find(b"\0", name)
                 if name >= len(names) or end < 0:
-                    raise self._fail("a link name lies outside its heap", path)
+                    raise self.fail("a link name lies outside its heap", path)
                 links.append((self._utf8(names[name:end], path), address))
         return links
 
-    def _tree_leaves(self, address: int, kind: int, key_size: int) -> Iterator[int | tuple[bytes, int]]:
+    def tree_leaves(self, address: int, kind: int, key_size: int) -> Iterator[int | tuple[bytes, int]]:
         """Children of the leaves of a version 1 B-tree, left to right; chunk trees (kind 1) give (key, address)."""
         stack = [(address, None)]
         while stack:
@@ -314,9 +302,9 @@ class H5File:
             self._visit(at, "tree node")
             sign, node_kind, level, count = self._unpack("4sBBH", at, "tree node")
             if sign != b"TREE" or node_kind != kind or expected not in (None, level):
-                raise self._fail(f"the tree node at byte {at} is not what it should be")
+                raise self.fail(f"the tree node at byte {at} is not what it should be")
             step = key_size + 8
-            entries = self._at(at + 24, count * step, "tree node")
+            entries = self.at(at + 24, count * step, "tree node")
             children = [
                 (bytes(entries[i : i + key_size]), struct.unpack_from("<Q", entries, i + key_size)[0])
                 for i in range(0, count * step, step)
@@ -339,14 +327,14 @@ class H5File:
             if kind:
                 raise Unsupported(
                     f"link {clean(name)} leads elsewhere ({'soft' if kind == 1 else 'external'} link)",
-                    where=f"{self._where}: {path}",
-                    hint=_RESAVE,
+                    where=f"{self.where}: {path}",
+                    hint=RESAVE,
                 )
             (address,) = struct.unpack_from("<Q", message, at + width + size)
         except (IndexError, struct.error):
-            raise self._fail("a short link message", path) from None
+            raise self.fail("a short link message", path) from None
         if version != 1:
-            raise self._fail(f"link message version {version} is unknown", path)
+            raise self.fail(f"link message version {version} is unknown", path)
         return self._utf8(name, path), address
 
     # -- types and attributes ------------------------------------------------------------------------------------------
@@ -355,20 +343,20 @@ class H5File:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise self._fail(f"text {clean(raw)} is not UTF-8", path) from None
+            raise self.fail(f"text {clean(raw)} is not UTF-8", path) from None
 
     def _shape(self, message: bytes, path: str) -> tuple[int, ...]:
         try:
             version, rank, flags = message[:3]
             if version not in (1, 2) or (version == 1 and flags & 2) or (version == 2 and message[3] == 2):
-                raise self._fail("a dataspace of an unknown kind", path)
+                raise self.fail("a dataspace of an unknown kind", path)
             if rank > _MAX_RANK:
-                raise LimitExceeded(f"rank {rank} is above {_MAX_RANK}", where=f"{self._where}: {path}")
+                raise LimitExceeded(f"rank {rank} is above {_MAX_RANK}", where=f"{self.where}: {path}")
             return struct.unpack_from(f"<{rank}Q", message, 8 if version == 1 else 4)
         except (ValueError, IndexError, struct.error):
-            raise self._fail("a short dataspace message", path) from None
+            raise self.fail("a short dataspace message", path) from None
 
-    def _attribute(self, message: bytes, where: str) -> tuple[str, tuple[_Type, tuple[int, ...], memoryview]]:
+    def _attribute(self, message: bytes, where: str) -> tuple[str, tuple[Type, tuple[int, ...], memoryview]]:
         try:
             version, flags, *sizes = struct.unpack_from("<BBHHH", message)
         except struct.error:
@@ -382,10 +370,10 @@ class H5File:
         if at > len(message) or any(len(part) != size for part, size in zip(parts, sizes, strict=True)):
             raise InvalidModel("a short attribute message", where=where)
         name = self._utf8(parts[0].rstrip(b"\0"), where)
-        return name, (_datatype(parts[1]), self._shape(parts[2], where), memoryview(message)[at:])
+        return name, (datatype(parts[1]), self._shape(parts[2], where), memoryview(message)[at:])
 
-    def _attribute_value(self, kind: _Type, shape: tuple[int, ...], raw: memoryview, where: str):
-        count = _product(shape)
+    def _attribute_value(self, kind: Type, shape: tuple[int, ...], raw: memoryview, where: str):
+        count = product(shape)
         if len(shape) > 1 or kind.reason:
             raise InvalidModel(f"attribute of an unexpected kind ({kind.reason or f'rank {len(shape)}'})", where=where)
         if count * kind.size > len(raw):
@@ -405,33 +393,33 @@ class H5File:
     def _heap_string(self, reference: bytes, where: str) -> bytes:
         """A variable-length string in a global heap collection (section III.E)."""
         length, address, index = struct.unpack("<IQI", reference)
-        if length == 0 or address in (0, _UNDEFINED):
+        if length == 0 or address in (0, UNDEFINED):
             return b""
         sign, version, size = self._unpack("4sB3xQ", address, "global heap")
         if sign != b"GCOL" or version != 1:
-            raise self._fail("a global heap without its signature", where)
-        self._at(address, size, "global heap")
+            raise self.fail("a global heap without its signature", where)
+        self.at(address, size, "global heap")
         at, end = address + 16, address + size
         while at + 16 <= end:
             found, _, stored = self._unpack("HH4xQ", at, "heap object")
             if found == index:
                 if length > stored or at + 16 + stored > end:
                     break
-                return bytes(self._at(at + 16, length, "string"))
+                return bytes(self.at(at + 16, length, "string"))
             if found == 0:
                 break
             at += 16 + -(-stored // 8) * 8
-        raise self._fail("a string is missing from its heap", where)
+        raise self.fail("a string is missing from its heap", where)
 
     # -- datasets ------------------------------------------------------------------------------------------------------
 
     def _dataset(self, messages: dict[int, list[bytes]], path: str, attrs: Attributes) -> Dataset:
-        where = f"{self._where}: {path}"
+        where = f"{self.where}: {path}"
         if _EXTERNAL in messages:
-            raise Unsupported("a dataset keeps its bytes in another file", where=where, hint=_RESAVE)
+            raise Unsupported("a dataset keeps its bytes in another file", where=where, hint=RESAVE)
         if _DATATYPE not in messages or _DATASPACE not in messages:
-            raise self._fail("a dataset lacks its type or shape", path)
-        kind = _datatype(messages[_DATATYPE][0])
+            raise self.fail("a dataset lacks its type or shape", path)
+        kind = datatype(messages[_DATATYPE][0])
         dtype = kind.dtype
         if dtype is None and kind.size == 2 and kind.reason == "opaque" and attrs.get("dtype") == "bfloat16":
             dtype = np.dtype(ml_dtypes.bfloat16)
@@ -441,169 +429,41 @@ class H5File:
         filters = messages[_FILTERS][0] if _FILTERS in messages else None
         return Dataset(path, shape, dtype, self, messages[_LAYOUT][0], filters, attrs)
 
-    def _charge(self, stored: int, path: str) -> None:
+    def charge(self, stored: int, path: str) -> None:
         self._stored_budget -= stored
         if self._stored_budget < 0:
-            raise LimitExceeded("datasets share or exceed the bytes of the file", where=f"{self._where}: {path}")
+            raise LimitExceeded("datasets share or exceed the bytes of the file", where=f"{self.where}: {path}")
 
-    def _read_dataset(self, dataset: Dataset) -> np.ndarray:
-        layout, nbytes, path = dataset._layout, dataset.nbytes, dataset.path
+    def read_dataset(self, dataset: Dataset) -> np.ndarray:
+        layout, nbytes, path = dataset.layout, dataset.nbytes, dataset.path
         if nbytes >= 1 << 62:
-            raise LimitExceeded(f"a dataset of shape {dataset.shape} is too large", where=f"{self._where}: {path}")
+            raise LimitExceeded(f"a dataset of shape {dataset.shape} is too large", where=f"{self.where}: {path}")
         version, kind = (layout[0], layout[1]) if len(layout) > 1 else (0, 0)
         if version not in (3, 4):
-            raise Unsupported(f"data layout version {version} is not supported", where=path, hint=_RESAVE)
+            raise Unsupported(f"data layout version {version} is not supported", where=path, hint=RESAVE)
         if kind == 3 or (kind == 2 and version == 4) or kind > 3:
             what = "virtual" if kind == 3 else "new-style chunked"
-            raise Unsupported(f"a {what} dataset is not supported", where=f"{self._where}: {path}", hint=_RESAVE)
+            raise Unsupported(f"a {what} dataset is not supported", where=f"{self.where}: {path}", hint=RESAVE)
         if nbytes == 0:
             return np.zeros(dataset.shape, dataset.dtype)
         if kind == 2:
-            return _Chunks(self, dataset).read()
-        if dataset._filters is not None:
-            raise self._fail("filters on a dataset without chunks", path)
+            return Chunks(self, dataset).read()
+        if dataset.filters is not None:
+            raise self.fail("filters on a dataset without chunks", path)
         if kind == 0:
             raw = memoryview(layout)[4:]
             if len(raw) < nbytes:
-                raise self._fail(f"a dataset declares {nbytes} bytes and holds {len(raw)}", path)
+                raise self.fail(f"a dataset declares {nbytes} bytes and holds {len(raw)}", path)
         else:
             raw = self._contiguous(layout, nbytes, path)
         return np.frombuffer(raw[:nbytes], dataset.dtype).reshape(dataset.shape)
 
     def _contiguous(self, layout: bytes, nbytes: int, path: str) -> memoryview:
         if len(layout) < 18:
-            raise self._fail("a short layout message", path)
+            raise self.fail("a short layout message", path)
         address, size = struct.unpack_from("<QQ", layout, 2)
-        if address == _UNDEFINED or size < nbytes:
-            held = 0 if address == _UNDEFINED else size
-            raise self._fail(f"a dataset declares {nbytes} bytes and holds {held}", path)
-        self._charge(nbytes, path)
-        return self._at(address, nbytes, f"dataset {path}")
-
-
-class _Chunks:
-    """Reads one chunked dataset: sizes first, then chunk by chunk into one array."""
-
-    def __init__(self, file: H5File, dataset: Dataset) -> None:
-        self.file, self.dataset = file, dataset
-        layout, rank = dataset._layout, len(dataset.shape)
-        if len(layout) < 11 + 4 * (rank + 1) or layout[2] != rank + 1:
-            raise file._fail("chunks of another rank than the data", dataset.path)
-        (self.tree,) = struct.unpack_from("<Q", layout, 3)
-        *self.chunk, element = struct.unpack_from(f"<{rank + 1}I", layout, 11)
-        if element != dataset.dtype.itemsize or 0 in self.chunk or self.tree == _UNDEFINED:
-            raise file._fail(f"a dataset declares {dataset.nbytes} bytes and holds none, or has bad chunks", dataset.path)
-        self.filters = self._filters(dataset._filters) if dataset._filters else []
-
-    def read(self) -> np.ndarray:
-        file, data = self.file, self.dataset
-        chunks = self._table()
-        stored = sum(size for _, _, size, _ in chunks)
-        chunk_bytes = _product(self.chunk) * data.dtype.itemsize
-        file._charge(stored, data.path)
-        file._stored += stored
-        file._inflated += max(data.nbytes, chunk_bytes)
-        if file._inflated > limit("hdf5_ratio") * file._stored:
-            check_limit("hdf5_bytes", file._inflated, "inflated bytes of datasets", f"{file._where}: {data.path}")
-        out = np.empty(data.shape, data.dtype)
-        for offset, address, size, mask in chunks:
-            raw = self._decode(file._at(address, size, f"chunk of {data.path}"), chunk_bytes, mask)
-            block = np.frombuffer(raw, data.dtype).reshape(self.chunk)
-            inside = tuple(slice(0, min(c, n - o)) for c, n, o in zip(self.chunk, data.shape, offset, strict=True))
-            out[tuple(slice(o, o + c) for o, c in zip(offset, self.chunk, strict=True))] = block[inside]
-        return out
-
-    def _table(self) -> list[tuple[tuple[int, ...], int, int, int]]:
-        """(offset, address, stored bytes, filter mask) of all chunks; each place exactly once."""
-        data, rank = self.dataset, len(self.dataset.shape)
-        found: dict[tuple[int, ...], tuple[tuple[int, ...], int, int, int]] = {}
-        for key, address in self.file._tree_leaves(self.tree, 1, 8 + 8 * (rank + 1)):
-            size, mask, *offset = struct.unpack(f"<II{rank + 1}Q", key)
-            place = tuple(offset[:-1])
-            if place in found or any(o % c or o >= n for o, c, n in zip(place, self.chunk, data.shape, strict=True)):
-                raise self.file._fail("a chunk lies outside the data or repeats another", data.path)
-            found[place] = (place, address, size, mask)
-        expected = _product([-(-n // c) for n, c in zip(data.shape, self.chunk, strict=True)])
-        if len(found) != expected:
-            raise self.file._fail(f"{expected - len(found)} of {expected} chunks are missing", data.path)
-        return list(found.values())
-
-    def _decode(self, raw: memoryview, size: int, mask: int) -> bytes | memoryview:
-        for i, (kind, width) in reversed(list(enumerate(self.filters))):
-            if mask >> i & 1:
-                continue
-            if kind == 1:
-                raw = self._inflate(raw, size)
-            elif width > 1 and len(raw) % width == 0:
-                raw = np.frombuffer(raw, np.uint8).reshape(width, -1).T.tobytes()
-        if len(raw) != size:
-            raise self.file._fail(f"a chunk holds {len(raw)} bytes instead of {size}", self.dataset.path)
-        return raw
-
-    def _inflate(self, raw: memoryview, size: int) -> bytes:
-        stream = zlib.decompressobj()
-        try:
-            data = stream.decompress(raw, size + 1)
-        except zlib.error as error:
-            raise self.file._fail(f"a compressed chunk is damaged ({error})", self.dataset.path) from None
-        if len(data) != size:
-            raise self.file._fail("a compressed chunk does not inflate to its declared size", self.dataset.path)
-        return data
-
-    def _filters(self, message: bytes) -> list[tuple[int, int]]:
-        """(filter, shuffle width) in the order of application (specification, section IV.A.2.l)."""
-        found = []
-        try:
-            version, count = message[0], message[1]
-            at = 8 if version == 1 else 2
-            for _ in range(count):
-                (kind,) = struct.unpack_from("<H", message, at)
-                if version not in (1, 2) or kind not in (1, 2):
-                    raise Unsupported(
-                        f"HDF5 filter {kind} is not supported (gzip and shuffle are)",
-                        where=f"{self.file._where}: {self.dataset.path}",
-                        hint=_RESAVE,
-                    )
-                name, values = 0, struct.unpack_from("<H", message, at + (6 if version == 1 else 4))[0]
-                if version == 1:
-                    name = -(-struct.unpack_from("<H", message, at + 2)[0] // 8) * 8
-                at += (8 if version == 1 else 6) + name
-                found.append((kind, struct.unpack_from("<I", message, at)[0] if kind == 2 and values else 1))
-                at += 4 * (values + (values % 2 if version == 1 else 0))
-        except (IndexError, struct.error):
-            raise self.file._fail("a short filter message", self.dataset.path) from None
-        return found
-
-
-def _product(dims) -> int:
-    total = 1
-    for n in dims:
-        total *= n
-    return total
-
-
-_FLOATS = {(2, 5, 10): np.float16, (2, 8, 7): ml_dtypes.bfloat16, (4, 8, 23): np.float32, (8, 11, 52): np.float64}
-_OTHERS = {2: "times", 4: "bit fields", 5: "opaque", 6: "compounds", 7: "references", 8: "enums", 10: "arrays", 11: "complex"}
-
-
-def _datatype(message: bytes) -> _Type:
-    """A datatype message (section IV.A.2.d): IEEE floats, ordinary integers and strings; a reason for all else."""
-    if len(message) < 8:
-        return _Type(1, reason="unreadable types")
-    kind, bits, size = message[0] & 15, message[1], struct.unpack_from("<I", message, 4)[0]
-    if kind == 3 and size:
-        return _Type(size, text="fixed")
-    if kind == 9:
-        is_text = bits & 15 == 1 and size == 16
-        return _Type(16, text="vlen") if is_text else _Type(max(size, 1), reason="variable-length sequences")
-    order = ">" if bits & 1 else "<"
-    if kind == 0 and size in (1, 2, 4, 8) and len(message) >= 12:
-        if struct.unpack_from("<HH", message, 8) == (0, 8 * size):
-            return _Type(size, np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}"))
-    if kind == 1 and len(message) >= 16 and not bits & 64:
-        offset, precision, _, exponent, _, mantissa = struct.unpack_from("<HHBBBB", message, 8)
-        base = _FLOATS.get((size, exponent, mantissa))
-        if base is not None and (offset, precision) == (0, 8 * size) and not (order == ">" and size == 2 and mantissa == 7):
-            dtype = np.dtype(base)
-            return _Type(size, dtype.newbyteorder(order) if order == ">" else dtype)
-    return _Type(max(size, 1), reason=_OTHERS.get(kind, "unusual numbers"))
+        if address == UNDEFINED or size < nbytes:
+            held = 0 if address == UNDEFINED else size
+            raise self.fail(f"a dataset declares {nbytes} bytes and holds {held}", path)
+        self.charge(nbytes, path)
+        return self.at(address, nbytes, f"dataset {path}")

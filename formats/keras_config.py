@@ -208,7 +208,15 @@ def _layer(entry: Any, where: str) -> Layer:
     if isinstance(registered, str) and ">" in registered and not registered.startswith("keras>"):
         class_name = registered  # custom class: keep the package in sight
     build = entry.get("build_config")
-    made = Layer(name, class_name, module if isinstance(module, str) else "", config, [], build if isinstance(build, dict) else {}, sub)
+    made = Layer(
+        name,
+        class_name,
+        module if isinstance(module, str) else "",
+        config,
+        [],
+        build if isinstance(build, dict) else {},
+        sub,
+    )
     if made.is_operation and isinstance(config, dict):
         made.config = {key: _value(item, where) for key, item in config.items()}
     made.calls = _calls(entry.get("inbound_nodes", []), f"{where}.{name}")
@@ -230,12 +238,19 @@ def _functional(name: str, kind: str, config: dict, where: str) -> Model:
         if key not in config:
             raise InvalidModel(f"the model config lacks {key}", where=where)
     model = Model(
-        name, kind, layers, _interface(config["input_layers"], where), _interface(config["output_layers"], where), config
+        name,
+        kind,
+        layers,
+        _interface(config["input_layers"], where),
+        _interface(config["output_layers"], where),
+        config,
     )
     nodes = [n for e in config["layers"] if isinstance(e.get("inbound_nodes"), list) for n in e["inbound_nodes"]]
     is_old = any(isinstance(node, list) for node in nodes)
     if is_old:  # Keras 2 wrote a list even for a single tensor
-        model.inputs, model.outputs = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (model.inputs, model.outputs))
+        model.inputs, model.outputs = (
+            x[0] if isinstance(x, list) and len(x) == 1 else x for x in (model.inputs, model.outputs)
+        )
     _renumber_nested_calls(model, not is_old)
     _check_refs(model, where)
     return model
@@ -254,7 +269,9 @@ def _sequential(name: str, config: dict, build: dict, where: str) -> Model:
             shape = layers[0].model.by_name()[inner.layer].config.get("batch_shape")
         if not isinstance(shape, list):
             raise InvalidModel(
-                "the model was saved before it knew its input shape", where=where, hint="call or build it, then save again"
+                "the model was saved before it knew its input shape",
+                where=where,
+                hint="call or build it, then save again",
             )
         given = f"{layers[0].name}_input" if "batch_input_shape" in first else "input_layer"
         dtype = first.get("dtype", "float32") if "batch_input_shape" in first else "float32"
@@ -333,7 +350,12 @@ def _legacy_call(node: Any, where: str) -> Call:
 
 def _legacy_kwarg(value: Any, where: str) -> Any:
     """Keras 2 keeps tensors in keyword arguments as bare triples, at any depth."""
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and all(_is_index(v) for v in value[1:]):
+    if (
+        isinstance(value, list)
+        and len(value) == 3
+        and isinstance(value[0], str)
+        and all(_is_index(v) for v in value[1:])
+    ):
         return Ref(value[0], value[1], value[2])
     if isinstance(value, list):
         return [_legacy_kwarg(item, where) for item in value]
@@ -371,7 +393,20 @@ def _value(value: Any, where: str) -> Any:
 
 _ARRAY_TYPES = {
     name: np.dtype(name)
-    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+    for name in (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
 }
 
 

@@ -212,7 +212,8 @@ class NamedWeights:
             if len(stored) != len(wanted):
                 names = ", ".join(slot for _, slot, _ in wanted) or "none"
                 raise InvalidModel(
-                    f"layer {clean(child.name)!r} needs {len(wanted)} weights ({names}), the file has {len(stored)}", where=where
+                    f"layer {clean(child.name)!r} needs {len(wanted)} weights ({names}), the file has {len(stored)}",
+                    where=where,
                 )
             order = self._order(wanted, stored, where)
             for (owner, slot, _), (_, value) in zip(order, stored, strict=True):
@@ -226,7 +227,8 @@ class NamedWeights:
             if [slot for _, slot, _ in order] == names:
                 return order
         raise InvalidModel(
-            f"weights {clean(', '.join(names))} do not match the layer's {', '.join(slot for _, slot, _ in split)}", where=where
+            f"weights {clean(', '.join(names))} do not match the layer's {', '.join(slot for _, slot, _ in split)}",
+            where=where,
         )
 
 

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from ..ir.errors import InvalidModel, LimitExceeded, SystemFailure
+from ..ir.storage import check_limit, limit
 from .tflite_schema import ALIGNED, ENUMS, FILE_IDENTIFIER, SCALARS, SCHEMA_VERSION, TABLES, Slot
 
-RECORD_LIMIT = 4_000_000
 BUILDER_LIMIT = (1 << 31) - (1 << 20)
 OUTSIDE_ABOVE = 512 << 20
 OUTSIDE_ALIGNMENT = 64
@@ -78,6 +78,17 @@ def buffer_bytes(data: memoryview, buffer: Record) -> memoryview:
     return memoryview(data).cast("B")[start : start + size]
 
 
+def buffer_range(data: memoryview, buffer: Record) -> tuple[int, int]:
+    """Where the content of a `Buffer` record lies in the file: offset and length, (0, 0) without content."""
+    content = buffer_bytes(data, buffer)
+    if buffer["offset"] > 1:
+        return buffer["offset"], buffer["size"]
+    if not len(content):
+        return 0, 0
+    here, base = (np.frombuffer(v, np.uint8).__array_interface__["data"][0] for v in (content, data))
+    return here - base, len(content)
+
+
 def _unpack(view: memoryview, code: str, position: int) -> Any:
     if position < 0 or position + struct.calcsize("<" + code) > len(view):
         raise InvalidModel(f"offset {position} is outside the file ({len(view)} bytes)", code="F212")
@@ -90,13 +101,14 @@ class _Reader:
     def __init__(self, view: memoryview) -> None:
         self.view = view
         self.records = 0
+        self.most = limit("items")
         self.strings: dict[int, str] = {}
         self.text_left = 4 * len(view) + (1 << 20)
 
     def record(self, table: str, position: int) -> Record:
         self.records += 1
-        if self.records > RECORD_LIMIT:
-            raise LimitExceeded(f"more than {RECORD_LIMIT} records in one file", code="M210", where=f"byte {position}")
+        if self.records > self.most:
+            check_limit("items", self.records, "records in one file", f"byte {position}")
         record = Record(table)
         for slot, place in zip(TABLES[table].slots, self.slot_positions(table, position), strict=True):
             if slot is not None:

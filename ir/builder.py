@@ -45,6 +45,7 @@ class Builder:
             node = self.make(op, operands, attrs, tuple(regions))
             return node.results[0] if len(node.results) == 1 else node.results
 
+        self.__dict__[name] = build  # the next call finds it without asking here
         return build
 
     def call(self, name: str, operands: Sequence[Any], attrs: dict[str, Any] | None = None, regions: Sequence[Graph] = ()) -> Node:
@@ -53,9 +54,14 @@ class Builder:
 
     def make(self, op: OpDef, operands: tuple, attrs: dict[str, Any], regions: tuple[Graph, ...] = ()) -> Node:
         """Build, infer and place one node. Raises TypeInferError, naming op, operands and location."""
-        given = tuple(o if o is None or isinstance(o, Value) else self._constant(op, operands, i) for i, o in enumerate(operands))
+        given = operands
+        if not all(o is None or isinstance(o, Value) for o in operands):
+            made = [o if o is None or isinstance(o, Value) else self._constant(op, operands, i) for i, o in enumerate(operands)]
+            given = tuple(made)
         while given and given[-1] is None:
             given = given[:-1]
+        if op.max_operands is None and len(given) < op.min_position:
+            given = (*given, *[None] * (op.min_position - len(given)))
         try:
             interned = op.make_attrs(attrs)
             known = op.infer_results(given, interned, regions)
@@ -84,13 +90,13 @@ class Builder:
 
     @staticmethod
     def _array(value: Any, dtype: DType | None) -> Any:
-        """Numbers and nested sequences as an array: i64, f32 or bool unless a dtype is given."""
+        """Numbers and nested sequences as a tensor: i64, f32 or bool unless a dtype is given. Raises InvalidModel for
+        a number that an integer dtype cannot hold."""
         if isinstance(value, (bool, int, float, list, tuple)):
             made = np.asarray(value)
             if dtype is None and made.size == 0:
                 dtype = I64
-            dtype = dtype or {"b": BOOL, "i": I64, "f": F32}.get(made.dtype.kind)
-            return made.astype(dtype.numpy) if dtype is not None else made
+            return as_tensor(made, dtype or {"b": BOOL, "i": I64, "f": F32}.get(made.dtype.kind))
         return value
 
     def _constant(self, op: OpDef, operands: tuple, index: int) -> Value:

@@ -16,7 +16,7 @@ def clone_module(module: Module) -> Module:
     copy.diagnostics = list(module.diagnostics)
     copy.files = list(module.files)
     mapping: dict[Value, Value] = {}
-    weights = {w: copy.weights.add(Weight(w.key, w.tensor, w.role, w.aliases, w.origin)) for w in module.weights}
+    weights = {w: copy.weights.add(_copy_weight(w)) for w in module.weights}
     for value in module.constants():
         mapping[value] = copy.constant(weights[value.weight])  # type: ignore[index]
         mapping[value].hint = value.hint
@@ -28,6 +28,12 @@ def clone_module(module: Module) -> Module:
         target = copy.graphs[sig.graph.name]
         copy.signatures[key] = Signature(key, target, list(sig.inputs), list(sig.outputs), list(sig.state))
     return copy
+
+
+def _copy_weight(weight: Weight) -> Weight:
+    made = Weight(weight.key, weight.tensor, weight.role, weight.aliases, weight.origin)
+    made.wanted = weight.wanted
+    return made
 
 
 def copy_graph(source: Graph, target: Graph, mapping: dict[Value, Value]) -> None:

@@ -59,14 +59,13 @@ def _values(a: Value | None, b: Value | None, same: dict[Value, Value]) -> bool:
         return a is b
     if a.weight is None or b.weight is None:
         return same.get(a) is b
-    known = same.get(a)
-    if known is not None:
-        return known is b
+    if same.get(a) is b:
+        return True
     x, y = a.weight, b.weight
     keys_agree = x.key == y.key or x.role == "const"
     if x.role != y.role or not keys_agree or x.type is not y.type or x.tensor.digest() != y.tensor.digest():
         return False
-    same[a] = b
+    same[a] = b  # a hint only: unnamed constants are equal by contents, however often each side stores them
     return True
 
 

@@ -123,9 +123,11 @@ class Graph:
 
     def insert(self, node: Node, before: Node | None = None) -> Node:
         """Link a staged node in front of `before` (default: `return`)."""
-        if node.graph is not None:
-            raise InternalError(f"{node.name} is already in a graph")
-        self._link(node, before or self._return)
+        before = self._return if before is None else before
+        if node.graph is not None or before.graph is not self:
+            where = "already in a graph" if node.graph is not None else f"inserted before {before.name} of another graph"
+            raise InternalError(f"{node.name} is {where}")
+        self._link(node, before)
         node.graph = self
         node._add_uses()
         self.version += 1
@@ -181,7 +183,9 @@ class Graph:
         node.graph = None
         self.version += 1
 
-    def _move(self, node: Node, before: Node) -> None:
+    def _move(self, node: Node, before: Node | None) -> None:
+        if node is self._return or before is None or before.graph is not self:
+            raise InternalError(f"{node.name} cannot be moved out of its graph or behind return")
         if before is node or node.next is before:
             return
         self._detach(node)
@@ -326,6 +330,7 @@ class Module:
             raise InvalidModel(f"weight {weight.key!r} is {weight.type}, the new contents are {type_}")
         weight.tensor = made
         value = self._constants.get(weight)
+        self._literals = {key: v for key, v in self._literals.items() if v is not value}
         if value is not None:
             value._elems = None
             for use in value.uses:
@@ -340,7 +345,7 @@ class Module:
         from ..formats import safetensors
 
         stored, _ = safetensors.read(path)
-        by_name = {name: w for w in self.weights for name in (w.key, *w.aliases)}
+        by_name = {name: w for w in self.weights if w.role != "const" for name in (w.key, *w.aliases)}
         pairs = [(by_name[name], tensor) for name, tensor in stored.items() if name in by_name]
         for weight, tensor in pairs:
             if TensorType(tensor.dtype, tuple(tensor.shape)) is not weight.type:

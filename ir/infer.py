@@ -7,22 +7,22 @@ from collections.abc import Iterable
 
 from .errors import TypeInferError
 from .graph import Graph, Module, Node
-from .types import refines
+from .types import meet
 
 
 def infer_node(node: Node) -> bool:
-    """Infer one node again and refine its results; True if any became better known. Contradictions are kept out:
-    what inference says about a result is taken only where it refines what is known. Raises TypeInferError."""
+    """Infer one node again and refine its results; True if any became better known. Raises TypeInferError.
+
+    Inference has the last word on symbolic dims; what contradicts the known type is left for the verifier to report."""
     try:
         known = node.op.infer_results(node.operands, node.attrs, node.regions)
     except TypeInferError as error:
         raise error.at(f"{node.name} at {node.loc}") from None
     changed = False
     for value, found in zip(node.results, known, strict=True):
-        if refines(found.type, value.type):
-            changed |= value.refine(found.type, found.elems)
-        elif found.elems is not None and refines(value.type, found.type):
-            changed |= value.refine(value.type, found.elems)
+        known_together = meet(found.type, value.type)
+        if known_together is not None:
+            changed |= value.refine(known_together, found.elems)
     return changed
 
 

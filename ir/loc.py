@@ -40,14 +40,19 @@ class Loc:
 
     @staticmethod
     def fuse(locs: list[Loc], tag: str = "") -> Loc:
-        """One origin for a node that replaces several: distinct leaves in order, at most FUSED_LIMIT."""
-        leaves = list(dict.fromkeys(leaf for loc in locs for leaf in (loc.fused or (loc,)) if leaf is not UNKNOWN_LOC))
-        if not leaves:
-            return Loc(tag=tag) if tag else UNKNOWN_LOC
-        if len(leaves) == 1:
-            one = leaves[0]
-            return Loc(one.frontend, one.scope, file=one.file, line=one.line, tag=tag or one.tag)
-        return Loc(fused=tuple(leaves[:FUSED_LIMIT]), tag=tag)
+        """One origin for a node that replaces several: distinct leaves in order, at most FUSED_LIMIT. The tag is the
+        given one, else the last that any of them has."""
+        tag = tag or next((loc.tag for loc in reversed(locs) if loc.tag), "")
+        leaves = list(dict.fromkeys(leaf._bare() for loc in locs for leaf in (loc.fused or (loc,))))
+        leaves = [leaf for leaf in leaves if leaf is not UNKNOWN_LOC]
+        if len(leaves) > 1:
+            return Loc(fused=tuple(leaves[:FUSED_LIMIT]), tag=tag)
+        one = leaves[0] if leaves else UNKNOWN_LOC
+        return Loc(one.frontend, one.scope, file=one.file, line=one.line, tag=tag)
+
+    def _bare(self) -> Loc:
+        """This origin without the pass that made the node."""
+        return Loc(self.frontend, self.scope, file=self.file, line=self.line) if self.tag else self
 
     def __str__(self) -> str:
         if self.fused:

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import enum
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, overload
 
@@ -172,7 +173,7 @@ def _of_class(cls: type) -> Callable[[Any], Any]:
 
 
 def _as_bool(value: Any) -> bool | None:
-    return bool(value) if isinstance(value, (bool, int)) or type(value).__name__ == "bool" else None
+    return bool(value) if isinstance(value, (bool, int)) or type(value).__name__ in ("bool", "bool_") else None
 
 
 _COERCE: dict[Any, Callable[[Any], Any]] = {
@@ -256,16 +257,26 @@ class Attrs(Mapping[str, Any]):
         return repr(self._values)
 
 
+_AS_THEY_ARE = frozenset({int, str, bytes, type(None), DType})
+
+
 def _key(value: Any) -> Any:
-    """A hashable stand-in under which 1, 1.0 and True, or 0.0 and -0.0, stay different."""
-    if type(value) is float:
-        return ("f", value.hex())
-    if type(value) is bool:
+    """A hashable stand-in under which 1, 1.0 and True, 0.0 and -0.0, or two NaNs with different bits, stay different."""
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if kind is tuple:
+        return ("t", *map(_key, value))
+    if kind is float:
+        return ("f", struct.pack("<d", value))
+    if kind is bool:
         return ("b", value)
-    if type(value) is tuple:
-        return tuple(map(_key, value))
     digest = getattr(value, "digest", None)
-    return digest() if callable(digest) else value
+    return ("d", digest()) if callable(digest) else value
+
+
+#: Inference over operands with more known elements than this is not remembered.
+MEMO_ELEMS = 16
 
 
 class OpDef:
@@ -285,23 +296,28 @@ class OpDef:
         self.min_operands = sum(o.kind == "one" for o in self.operands)
         variadic_last = bool(self.operands) and self.operands[-1].kind == "variadic"
         self.max_operands = None if variadic_last else len(self.operands)
+        #: Where a variadic begins: operands before it are written even when absent, so that positions stay clear.
+        self.min_position = len(self.operands) - 1 if variadic_last else 0
         self.positions = {o.name: i for i, o in enumerate(self.operands)}
         self._attr_sets: dict[tuple, Attrs] = {}
         self._memo: dict[tuple, tuple[Known, ...]] = {}
+        self._trait_bits = self.traits.value
         self.defaults = self.make_attrs({}) if not self._required() else None
 
     def _required(self) -> list[str]:
         return [a.name for a in self.attributes.values() if a.default is REQUIRED]
 
     def has(self, trait: Trait) -> bool:
-        return trait in self.traits
+        """Whether the op has this trait (all of them, if several are joined)."""
+        bits = trait._value_
+        return self._trait_bits & bits == bits
 
     # What a family file writes.
 
     def infer(self, *operands: Any, **attrs: Any) -> Any:
         raise TypeInferError(f"{self.name} has no shape rule")
 
-    def axes(self, *operands: Any, **attrs: Any) -> AxisMap | None:
+    def axes(self, /, *operands: Any, **attrs: Any) -> AxisMap | None:
         if not self.has(ELEMENTWISE):
             return None
         flat = [v for o in operands for v in (o if isinstance(o, tuple) else (o,))]
@@ -344,7 +360,8 @@ class OpDef:
         declared = self.operands
         if declared and declared[-1].kind == "variadic":
             fixed = len(declared) - 1
-            return [*operands[:fixed], tuple(operands[fixed:])]
+            absent = [None] * (fixed - len(operands))
+            return [*operands[:fixed], *absent, tuple(operands[fixed:])]
         return [*operands, *([None] * (len(declared) - len(operands)))]
 
     def check_operands(self, operands: tuple[Value | None, ...]) -> None:
@@ -393,13 +410,12 @@ class OpDef:
 
     def infer_results(self, operands: tuple[Value | None, ...], attrs: Attrs, regions: tuple = ()) -> tuple[Known, ...]:
         """Types and known elements of all results; checks operands first. Raises TypeInferError."""
-        memo_key = None
-        fresh = Expr._fresh
-        if not regions and self.memoisable(operands):
-            memo_key = (attrs, *[None if v is None else v.type for v in operands])
+        memo_key = None if regions else self._memo_key(operands, attrs)
+        if memo_key is not None:
             found = self._memo.get(memo_key)
             if found is not None:
                 return found
+        fresh = Expr._fresh
         self.check_operands(operands)
         extra = {"regions": regions} if self.regions else {}
         made = self._normalise(self.infer(*self.group(operands), **attrs, **extra))
@@ -407,6 +423,20 @@ class OpDef:
         if memo_key is not None and Expr._fresh == fresh:
             self._memo[memo_key] = made
         return made
+
+    def _memo_key(self, operands: tuple[Value | None, ...], attrs: Attrs) -> tuple | None:
+        """All that inference may look at; None where that is more than types, attributes and a few known elements."""
+        if self.memoisable(operands):
+            return (attrs, *[None if v is None else v.type for v in operands])
+        key: list[Any] = [attrs, "elems"]
+        for value in operands:
+            elems = None if value is None else value.elems
+            if value is not None and elems is None and value.is_const:
+                return None
+            if elems is not None and len(elems) > MEMO_ELEMS:
+                return None
+            key += (None, None) if value is None else (value.type, elems)
+        return tuple(key)
 
     def _normalise(self, made: Any) -> tuple[Known, ...]:
         many = made if isinstance(made, (list, tuple)) and not isinstance(made, Known) else (made,)

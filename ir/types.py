@@ -11,7 +11,7 @@ from typing import ClassVar
 import ml_dtypes
 import numpy as np
 
-from .dims import Dim, Expr
+from .dims import Dim, Expr, dim_eq, symbols
 from .errors import InvalidModel
 
 
@@ -249,7 +249,8 @@ UNKNOWN = TensorType()
 
 
 def refines(new: Type, old: Type) -> bool:
-    """`new` says the same as `old` or more: unknown dtype, rank or symbolic dims may have become known."""
+    """`new` says the same as `old` or more: unknown dtype, rank or symbolic dims may have become known. A symbolic dim
+    may become any other that is not surely different (N is not N + 1)."""
     if new is old:
         return True
     if isinstance(new, _Wrapper) and type(new) is type(old):
@@ -262,7 +263,42 @@ def refines(new: Type, old: Type) -> bool:
         return True
     if new.shape is None or len(new.shape) != len(old.shape):
         return False
-    return all(n == o or isinstance(o, Expr) for n, o in zip(new.shape, old.shape, strict=True))
+    return all(n == o or _may_become(n, o) for n, o in zip(new.shape, old.shape, strict=True))
+
+
+def _may_become(new: Dim, old: Dim) -> bool:
+    return isinstance(old, Expr) and dim_eq(new, old) is not False
+
+
+def meet(a: Type, b: Type) -> Type | None:
+    """What two types of one value say together; None if they contradict. Where both are symbolic `a` has the word,
+    unless it only has a made-up symbol to say."""
+    if a is b:
+        return a
+    if isinstance(a, _Wrapper) and type(a) is type(b):
+        inner = meet(a.elem, b.elem)  # type: ignore[attr-defined]
+        return None if inner is None else type(a)(inner)
+    if not (isinstance(a, TensorType) and isinstance(b, TensorType)):
+        return None
+    if a.dtype is not b.dtype and a.dtype is not None and b.dtype is not None:
+        return None
+    dtype = a.dtype if b.dtype is None else b.dtype
+    if a.shape is None or b.shape is None:
+        return TensorType(dtype, b.shape if a.shape is None else a.shape)
+    if len(a.shape) != len(b.shape):
+        return None
+    dims = [_meet_dims(x, y) for x, y in zip(a.shape, b.shape, strict=True)]
+    return None if None in dims else TensorType(dtype, dims)  # type: ignore[arg-type]
+
+
+def _meet_dims(a: Dim, b: Dim) -> Dim | None:
+    if a == b:
+        return a
+    if dim_eq(a, b) is False:
+        return None
+    if not isinstance(a, Expr) or not isinstance(b, Expr):
+        return b if isinstance(a, Expr) else a
+    return b if any(name[0] == "_" and name[1:].isdigit() for name in symbols(a)) else a
 
 
 def join(a: Type, b: Type) -> Type:

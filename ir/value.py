@@ -72,7 +72,8 @@ class Value:
         return None if self.weight is not None else self.owner  # type: ignore[return-value]
 
     def refine(self, type_: Type, elems: tuple[Dim | None, ...] | None = None) -> bool:
-        """Know more about this value; True if anything changed. A type that does not refine the old one is refused."""
+        """Know more about this value; True if anything changed. Raises VerifyError for a type that contradicts the old
+        one or knows less."""
         changed = False
         if type_ is not self.type:
             if not refines(type_, self.type):
@@ -241,7 +242,7 @@ class Node:
         return self.attrs[name]
 
     def has(self, trait: Trait) -> bool:
-        return trait in self.op.traits
+        return self.op.has(trait)
 
     def inputs(self) -> Iterator[Value]:
         """The operands that are present."""
@@ -314,11 +315,14 @@ class Node:
             if value.n_uses:
                 user = value.uses[0].node
                 raise InternalError(f"cannot erase {self.name}: %{value.hint or '?'} is used by {user.name}")
-        if self.graph is not None:
-            self.graph._unlink(self)
+        graph = self.graph
+        if graph is not None:
+            graph._unlink(self)
         self._operands = ()
         for region in self.regions:
             region.clear()
+            if graph is not None:
+                graph.version += region.version  # the module's count of edits, a sum over graphs, must not fall
         self.regions = ()
 
     def move_before(self, other: Node) -> None:

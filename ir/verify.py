@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from .errors import AnyIRError, TypeInferError, VerifyError
 from .graph import Graph, Module, Node, Value
 from .opdef import SPATIAL
-from .types import TensorType, refines
+from .types import TensorType, meet
+from .value import Use
 
 ERROR_LIMIT = 20
+
+Problem = tuple[Node | None, str]
 
 
 def verify(module: Module, *, allow_channels_last: bool = False) -> None:
@@ -19,7 +22,7 @@ def verify(module: Module, *, allow_channels_last: bool = False) -> None:
     Checked: links and order, definitions before uses, closed regions, exact use lists, operand and result types against
     inference, signatures, weights. `channels_last` is refused unless layout assignment has run.
     """
-    problems = list(_some(problems_of(module, allow_channels_last)))
+    problems = [problem for _, problem in zip(range(ERROR_LIMIT), problems_of(module, allow_channels_last), strict=False)]
     if problems:
         from .printer import window
 
@@ -29,21 +32,145 @@ def verify(module: Module, *, allow_channels_last: bool = False) -> None:
         raise VerifyError(f"the IR is broken: {first}{shown}{rest}")
 
 
-def _some(found: Iterator[tuple[Node | None, str]]) -> Iterator[tuple[Node | None, str]]:
-    for _, problem in zip(range(ERROR_LIMIT), found, strict=False):
-        yield problem
-
-
-def problems_of(module: Module, allow_channels_last: bool = False) -> Iterator[tuple[Node | None, str]]:
+def problems_of(module: Module, allow_channels_last: bool = False) -> Iterator[Problem]:
     """All problems as (node, text), graph by graph."""
-    uses: Counter[Value] = Counter()
-    for graph in module.all_graphs():
-        yield from _structure(graph, uses)
-        for node in graph.nodes():
-            yield from _types(node)
-            if not allow_channels_last and node.has(SPATIAL) and node.attrs.get("channels_last"):
-                yield node, f"{node.name} has channels_last before layout assignment"
-    yield from _use_counts(module, uses)
+    pending = list(reversed(module.graphs.values()))
+    for name, graph in module.graphs.items():
+        if graph.name != name or graph.module is not module or graph.parent is not None:
+            yield None, f"graph @{name} is not the module's own graph of that name"
+    counter = _Uses()
+    while pending:
+        graph = pending.pop()
+        broken = _links(graph)
+        if broken:
+            yield broken
+            return  # what follows would walk in circles
+        yield from _inputs(graph)
+        yield from _nodes(graph, counter)
+        if not allow_channels_last:
+            yield from _canonical_layout(graph)
+        inner = [region for node in graph.nodes() for region in node.regions]
+        pending.extend(reversed(inner))
+    yield from counter.lost(module)
+    yield from _constants(module)
+    yield from _signatures(module)
+
+
+def _links(graph: Graph) -> Problem | None:
+    """The list of nodes is well linked, ends in `return`, and its order labels grow."""
+    previous, order, last = None, 0, graph.return_node
+    node: Node | None = graph.first
+    while node is not None:
+        if node.graph is not graph or node.prev is not previous:
+            return node, f"{node.name} is linked wrongly"
+        if node.order <= order:
+            return node, f"the order label of {node.name} is not above that of the node before it"
+        previous, order, node = node, node.order, node.next
+    return None if previous is last else (previous, f"@{graph.name} does not end in return")
+
+
+def _inputs(graph: Graph) -> Iterator[Problem]:
+    for index, value in enumerate(graph.inputs):
+        if value.owner is not graph or value.index != index or value.weight is not None:
+            yield None, f"input {index} of @{graph.name} is not the graph's own value number {index}"
+
+
+class _Uses:
+    """Use lists against the operands seen: each operand must be listed, and nothing else may be."""
+
+    def __init__(self) -> None:
+        self.operands = 0
+        self.listed = 0
+        self.values: list[Value] = []
+
+    def lost(self, module: Module) -> Iterator[Problem]:
+        """Lists that are too long. Every operand is in its list (`_nodes` saw to that), so equal totals say that all is
+        well, and only otherwise is it worth counting value by value."""
+        constants = list(module.constants())
+        listed = self.listed + sum(value.n_uses for value in constants)
+        if listed == self.operands:
+            return
+        counted: Counter[Value] = Counter()
+        for graph in module.all_graphs():
+            for node in (*graph.nodes(), graph.return_node):
+                counted.update(node.inputs())
+        for graph in module.all_graphs():
+            for value in (*graph.inputs, *(v for node in graph.nodes() for v in node.results), *constants):
+                if value.n_uses != counted[value]:
+                    found = f"lists {value.n_uses} uses, a recount finds {counted[value]}"
+                    yield value.node, f"%{value.hint or '?'} {found}"
+
+
+def _nodes(graph: Graph, counter: _Uses) -> Iterator[Problem]:
+    """Operands are defined before, listed as uses, and of this graph; results are what inference says."""
+    defined = set(graph.inputs)
+    constants = graph.module._constants
+    counter.listed += sum(value.n_uses for value in graph.inputs)
+    node: Node | None = graph.first
+    while node is not None:
+        for index, value in enumerate(node._operands):
+            if value is None:
+                continue
+            counter.operands += 1
+            uses = value._uses
+            alone = type(uses) is Use and uses.node is node and uses.index == index
+            if not alone and not (type(uses) is dict and (node, index) in uses):
+                yield node, f"operand {index} of {node.name} is not in the use list of %{value.hint or '?'}"
+            if value not in defined and (value.weight is None or constants.get(value.weight) is not value):
+                yield node, f"operand {index} of {node.name} is {_why_undefined(value, graph)}"
+        yield from _results(node)
+        for value in node.results:
+            defined.add(value)
+            uses = value._uses
+            if uses is not None:
+                counter.listed += 1 if type(uses) is Use else len(uses)
+        node = node.next
+
+
+def _why_undefined(value: Value, graph: Graph) -> str:
+    if value.is_const:
+        return "a constant of another module"
+    if value.graph is not graph:
+        return "of another graph (regions are closed: pass it as an operand)"
+    return "not defined before its use"
+
+
+def _results(node: Node) -> Iterator[Problem]:
+    for region in node.regions:
+        if region.parent is not node:
+            yield node, f"a region of {node.name} belongs to another node"
+    try:
+        known = node.op.infer_results(node._operands, node.attrs, node.regions)
+    except TypeInferError as error:
+        yield node, str(error)
+        return
+    results = node.results
+    if len(known) != len(results):
+        yield node, f"{node.name} has {len(results)} results, inference says {len(known)}"
+        return
+    for index, (value, found) in enumerate(zip(results, known)):  # noqa: B905 - lengths were compared; this is hot
+        if value.owner is not node or value.index != index:
+            yield node, f"result {index} of {node.name} is not the node's own value number {index}"
+        if value.type is not found.type and meet(value.type, found.type) is None:
+            yield node, f"result {index} of {node.name} is {value.type}, inference says {found.type}"
+
+
+def _canonical_layout(graph: Graph) -> Iterator[Problem]:
+    for node in graph.nodes():
+        if node.op.has(SPATIAL) and node.attrs.get("channels_last"):
+            yield node, f"{node.name} has channels_last before layout assignment"
+
+
+def _constants(module: Module) -> Iterator[Problem]:
+    for value in module.constants():
+        weight = value.weight
+        if value.type is not TensorType(weight.tensor.dtype, tuple(weight.tensor.shape)):  # type: ignore[union-attr]
+            yield None, f"constant {weight.key!r} is {value.type}, its tensor is not"  # type: ignore[union-attr]
+        if module.weights.get(weight.key) is not weight:  # type: ignore[union-attr]
+            yield None, f"the module does not own the weight {weight.key!r} under that key"  # type: ignore[union-attr]
+
+
+def _signatures(module: Module) -> Iterator[Problem]:
     for signature in module.signatures.values():
         try:
             signature.check()
@@ -51,57 +178,3 @@ def problems_of(module: Module, allow_channels_last: bool = False) -> Iterator[t
             yield None, str(error)
         if module.graphs.get(signature.graph.name) is not signature.graph:
             yield None, f"signature {signature.key!r} is of a graph that the module does not have"
-
-
-def _structure(graph: Graph, uses: Counter[Value]) -> Iterator[tuple[Node | None, str]]:
-    defined = set(graph.inputs)
-    previous: Node | None = None
-    node: Node | None = graph.first
-    while node is not None:
-        if node.graph is not graph or node.prev is not previous:
-            yield node, f"{node.name} is linked wrongly"
-            return
-        if previous is not None and not previous.order < node.order:
-            yield node, f"order labels of {previous.name} and {node.name} are not increasing"
-        for index, value in enumerate(node.operands):
-            if value is None:
-                continue
-            uses[value] += 1
-            if value.is_const:
-                if graph.module._constants.get(value.weight) is not value:  # type: ignore[arg-type]
-                    yield node, f"operand {index} of {node.name} is a constant of another module"
-            elif value not in defined:
-                outside = "of another graph (regions are closed: pass it as an operand)" if value.graph is not graph else ""
-                yield node, f"operand {index} of {node.name} is {outside or 'not defined before its use'}"
-        defined.update(node.results)
-        previous, node = node, node.next
-    if previous is not graph.return_node:
-        yield previous, f"@{graph.name} does not end in return"
-
-
-def _types(node: Node) -> Iterator[tuple[Node | None, str]]:
-    try:
-        known = node.op.infer_results(node.operands, node.attrs, node.regions)
-    except TypeInferError as error:
-        yield node, str(error)
-        return
-    if len(known) != len(node.results):
-        yield node, f"{node.name} has {len(node.results)} results, inference says {len(known)}"
-        return
-    for value, found in zip(node.results, known, strict=True):
-        if not (refines(value.type, found.type) or refines(found.type, value.type)):
-            yield node, f"result {value.index} of {node.name} is {value.type}, inference says {found.type}"
-
-
-def _use_counts(module: Module, counted: Counter[Value]) -> Iterator[tuple[Node | None, str]]:
-    for graph in module.all_graphs():
-        values = [*graph.inputs, *(v for node in graph.nodes() for v in node.results)]
-        for value in values:
-            if value.n_uses != counted[value]:
-                yield value.node, f"%{value.hint or '?'} lists {value.n_uses} uses, a recount finds {counted[value]}"
-    for value in module.constants():
-        weight = value.weight
-        if value.n_uses != counted[value]:
-            yield None, f"constant {weight.key!r} lists {value.n_uses} uses, a recount finds {counted[value]}"  # type: ignore[union-attr]
-        if value.type is not TensorType(weight.tensor.dtype, tuple(weight.tensor.shape)):  # type: ignore[union-attr]
-            yield None, f"constant {weight.key!r} is {value.type}, its tensor is not"  # type: ignore[union-attr]

@@ -55,11 +55,15 @@ class Row:
         return self.verdict == PASS
 
     def __str__(self) -> str:
+        return self.line(len(self.name))
+
+    def line(self, width: int) -> str:
+        """One line of the report, the name padded to `width`."""
         shape = "x".join(map(str, self.shape)) or "scalar"
         agreed = f"{self.argmax[0]}/{self.argmax[1]}" if self.argmax else "-"
         cells = (self.max_abs, self.mean_abs, self.ulps)
         numbers = f"{cells[0]:9.1e} {cells[1]:9.1e} {cells[2]:8.3g} {self.cosine:8.6f} {agreed:>9} {self.limit:9.1e}"
-        return f"{self.name[:24]:24} {self.dtype + ' ' + shape:20} {numbers}  {self.verdict}{self._detail()}"
+        return f"{self.name:{width}} {self.dtype + ' ' + shape:20} {numbers}  {self.verdict}{self._detail()}"
 
     def _detail(self) -> str:
         where = "" if self.index is None else f" at {list(self.index)}: {self.expected!r} vs {self.found!r}"
@@ -92,9 +96,10 @@ class Report:
         return {"passed": self.passed, "outputs": rows}
 
     def __str__(self) -> str:
+        width = max([len(row.name) for row in self.rows] + [len("output")])
         columns = f"{'max|d|':>9} {'mean|d|':>9} {'ulps':>8} {'cos':>8} {'argmax':>9} {'limit':>9}"
-        head = f"{'output':24} {'type':20} {columns}  verdict"
-        return "\n".join([head, *map(str, self.rows)])
+        head = f"{'output':{width}} {'type':20} {columns}  verdict"
+        return "\n".join([head, *(row.line(width) for row in self.rows)])
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -263,7 +264,7 @@ def _spell(x: Array) -> Array:
     return made
 
 
-def _spell_one(item: np.generic) -> str:
+def _spell_one(item: Any) -> str:
     if item.dtype.kind != "f":
         return str(int(item))
     if np.isnan(item):

@@ -244,9 +244,9 @@ class _Noise:
         if not isinstance(array, np.ndarray) or not is_float(array.dtype):
             return array
         step = float(ml_dtypes.finfo(array.dtype).eps) * ulps
-        factor = 1.0 + step * (2.0 * self.rng.random(array.shape, dtype=np.float32) - 1.0).astype(np.float64)
+        drawn = np.asarray(self.rng.random(array.shape, dtype=np.float32), np.float64)
         with np.errstate(all="ignore"):
-            return narrow(array.astype(np.float64) * factor, array.dtype)
+            return narrow(array.astype(np.float64) * (1.0 + step * (2.0 * drawn - 1.0)), array.dtype)
 
 
 def _limit(wanted: Any, moved: Sequence[Any]) -> Limit:

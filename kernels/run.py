@@ -27,7 +27,7 @@ Evaluate = Callable[[Node, Sequence[Any]], tuple[Any, ...]]
 def run(
     module: Module, inputs: Inputs, *, signature: str | None = None, taps: Mapping[Value, Observer] | None = None
 ) -> dict[str, np.ndarray]:
-    """Outputs by name. Raises UsageError for missing, unknown or misshapen inputs, InvalidModel where a kernel refuses."""
+    """Outputs by name. UsageError for missing, unknown or misshapen inputs, InvalidModel where a kernel refuses."""
     sig = module.signatures.get(signature) if signature else module.signature
     if sig is None:
         raise UsageError(f"no signature {signature!r}", hint=f"there are: {', '.join(module.signatures)}")
@@ -49,7 +49,8 @@ def bind_inputs(graph: Graph, names: list[str], inputs: Inputs) -> list[np.ndarr
         given = list(inputs)
         if len(given) != len(names):
             raise UsageError(f"{len(given)} inputs were given, there are {len(names)}: {', '.join(names)}")
-    arrays, bindings = [], {}
+    arrays: list[Any] = []
+    bindings: dict[str, int] = {}
     for value, name, item in zip(graph.inputs, names, given, strict=True):
         arrays.append(_checked(value, name, item, bindings))
     return arrays
@@ -68,7 +69,8 @@ def _checked(value: Value, name: str, item: Any, bindings: dict[str, int]) -> An
         try:
             bindings.update(bind_shape(type_.shape, array.shape, bindings))
         except AnyIRError as error:
-            raise UsageError(f"input {name!r} has shape {list(array.shape)}, the model wants {type_}: {error.message}") from None
+            what = f"input {name!r} has shape {list(array.shape)}, the model wants {type_}"
+            raise UsageError(f"{what}: {error.message}") from None
     return array
 
 
@@ -79,7 +81,7 @@ def run_graph(
     taps: Mapping[Value, Observer] | None = None,
     evaluate: Evaluate | None = None,
 ) -> list[Any]:
-    """The outputs of a graph or region for these inputs, in order. `evaluate` stands in for `run_node`, in regions too."""
+    """The outputs of a graph or region, in order. `evaluate` stands in for `run_node`, in its regions too."""
     environment: dict[Value, Any] = dict(zip(graph.inputs, arrays, strict=True))
     observers = taps or {}
     for value, array in list(environment.items()):
@@ -89,11 +91,11 @@ def run_graph(
     for node in graph.nodes():
         operands = [_fetch(v, environment) for v in node.operands]
         results = evaluate(node, operands) if evaluate else run_node(node, operands)
-        for value in node.operands:
-            if value is not None and value in remaining:
-                remaining[value] -= 1
-                if not remaining[value]:
-                    del environment[value], remaining[value]
+        for used in node.inputs():
+            if used in remaining:
+                remaining[used] -= 1
+                if not remaining[used]:
+                    del environment[used], remaining[used]
         for value, array in zip(node.results, results, strict=True):
             if value in observers:
                 observers[value](array)
@@ -117,8 +119,12 @@ def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None =
         made = kernel(*operands, **node.attrs, **extra)
     except AnyIRError as error:
         raise error.at(f"{node.name} at {node.loc}") from None
+    except MemoryError:
+        wanted = ", ".join(str(value.type) for value in node.results)
+        raise SystemFailure(f"out of memory for {wanted}", where=f"{node.name} at {node.loc}") from None
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
-        raise InvalidModel(f"the reference kernel of {node.name} fails: {error}", where=f"{node} at {node.loc}") from error
+        where = f"{node} at {node.loc}"
+        raise InvalidModel(f"the reference kernel of {node.name} fails: {error}", where=where) from error
     results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
     return tuple(_as_declared(array, value) for array, value in zip(results, node.results, strict=True))
 
@@ -130,7 +136,8 @@ def _as_declared(array: Any, value: Value) -> Any:
         return array
     made = np.asarray(array)
     if made.dtype != dtype.numpy:
-        raise InvalidModel(f"the reference kernel returned {made.dtype} for %{value.hint or value.index}, declared {dtype}")
+        name = value.hint or value.index
+        raise InvalidModel(f"the reference kernel returned {made.dtype} for %{name}, declared {dtype}")
     return made
 
 

@@ -36,6 +36,7 @@ CORE = {
     "fuse-activations": "optimize.fuse",
     "dead-weights": "optimize.dead_weights",
     "assign-layout": "layout.named",
+    "cancel-transposes": "layout.named",
 }
 
 ENTRY_POINTS = "anyir.passes"

@@ -328,19 +328,26 @@ class _Matcher:
         return None
 
 
+#: Constants with more elements are not compared with the literals of patterns.
+LITERAL_LIMIT = 64
+
+
 def literal_equals(value: Value, wanted: Any) -> bool:
     """`value` is a constant whose elements are `wanted` (a number broadcasts; -0.0 is not 0.0, NaN matches nothing)."""
     if not value.is_const:
         return False
     count = value.type.numel  # type: ignore[attr-defined]
     expected = np.asarray(wanted)
-    if count > 64 or (expected.ndim and expected.size != count):
+    if not 0 < count <= LITERAL_LIMIT or (expected.ndim and expected.size != count):
         return False
-    flat = value.array().reshape(-1)
-    if flat.dtype == object:
+    dtype = value.dtype
+    if dtype is None or dtype.kind in ("string", "complex"):
         return False
+    flat, target = value.array().reshape(-1), expected.reshape(-1)
+    if not dtype.is_float and expected.dtype.kind in "biu":
+        return bool(np.all(flat.astype(object) == target.astype(object)))  # exact: 2**53 + 1 is not 2**53
     flat = flat.astype(np.float64)
-    target = np.broadcast_to(expected.reshape(-1) if expected.ndim else expected, flat.shape).astype(np.float64)
+    target = np.broadcast_to(target, flat.shape).astype(np.float64)
     return bool(np.array_equal(flat, target) and np.array_equal(np.signbit(flat), np.signbit(target)))
 
 
@@ -362,7 +369,20 @@ def parse_rule(text: str) -> tuple[Pattern, Call | Var | Literal]:
     right = reader.expression()
     if reader.tokens or not isinstance(left, Call):
         raise UsageError(f"rule {text!r} is `op(...) -> value`")
+    bound = set(_names_in(left))
+    unbound = [name for name in _names_in(right) if name not in bound]
+    if unbound:
+        raise UsageError(f"rule {text!r}: {unbound[0]} does not stand on the left side")
     return Pattern((left,), tuple(reader.names), show(left)), right
+
+
+def _names_in(part: Any) -> Iterator[str]:
+    """The variables of a rule's side, in operands and attributes."""
+    if isinstance(part, Var):
+        yield part.name
+    elif isinstance(part, Call):
+        for inner in (*part.args, *part.attrs.values()):
+            yield from _names_in(inner)
 
 
 class _RuleReader:
@@ -385,6 +405,8 @@ class _RuleReader:
         token = self.take()
         if token.lstrip("-").replace(".", "", 1).isdigit():
             return Literal(float(token) if "." in token else int(token))
+        if token in ("true", "false"):
+            return Literal(token == "true")
         if not self.tokens or self.tokens[0] != "(":
             return self.names.setdefault(token, Var(token))
         self.take()

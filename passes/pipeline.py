@@ -39,6 +39,8 @@ class Fix:
 def _show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value not in ("true", "false")):
+        return f"'{value}'"
     return value if isinstance(value, str) else repr(value)
 
 
@@ -46,7 +48,8 @@ def print_pipeline(steps: Sequence[Step | Fix]) -> str:
     return ",".join(map(str, steps))
 
 
-_TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*|[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?|[{}(),=])")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_TOKEN = re.compile(rf"\s*({_PLAIN.pattern}|[-+]?[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|'[^'\n]*'|[{{}}(),=])")
 
 
 def parse_pipeline(text: str) -> list[Step | Fix]:
@@ -90,11 +93,13 @@ class _Reader:
         if depth > DEPTH_LIMIT:
             self.fail("nested too deeply")
         made: list[Step | Fix] = []
-        while self.token and self.token not in "})":
+        while self.token and self.token not in ("}", ")"):
             made.append(self.step(depth))
             if self.token != ",":
                 break
             self.advance()
+            if not self.token or self.token in ("}", ")"):
+                self.fail("a pass is missing behind the comma")
         return made
 
     def step(self, depth: int) -> Step | Fix:
@@ -126,13 +131,17 @@ class _Reader:
         return made
 
     def value(self) -> Any:
+        if self.token and self.token in "{}(),=":
+            self.fail("expected a value")
         word = self.advance()
         if word in ("true", "false"):
             return word == "true"
-        if re.fullmatch(r"[-+]?\d+", word):
+        if word.startswith("'"):
+            return word[1:-1]
+        if re.fullmatch(r"[-+]?[0-9]+", word):
             return int(word)
-        if re.match(r"[-+]?\d", word):
+        if re.match(r"[-+]?[0-9]", word):
             return float(word)
-        if not re.match(r"[A-Za-z_]", word):
+        if not word:
             self.fail("expected a value")
         return word

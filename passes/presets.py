@@ -9,6 +9,7 @@ _EXACT = (
     ("dce", "what nobody uses should not cost the passes behind"),
     ("canonicalize", "one spelling per meaning, before anything looks for patterns"),
     ("fold", "constants that canonical forms have brought together"),
+    ("cancel-transposes", "what channels-last frontends put around spatial ops; before anything looks across them"),
     ("fix(canonicalize,cse,dce)", "folding makes identities, merging makes dead code"),
 )
 _ULP = (

@@ -25,9 +25,9 @@ from ..ir.builder import Builder
 from ..ir.errors import AnyIRError, PassError, UsageError
 from ..ir.graph import Graph, Node, Value
 from ..ir.infer import propagate
-from ..ir.loc import Loc
-from ..ir.opdef import PURE
-from ..ir.types import TensorType, refines
+from ..ir.loc import UNKNOWN_LOC, Loc
+from ..ir.opdef import PURE, OpDef
+from ..ir.types import TensorType, meet, refines
 from .pattern import Call, Literal, Match, Pattern, Trace, Var, match, parse_rule
 
 if TYPE_CHECKING:
@@ -50,11 +50,20 @@ class Declined:
 
 
 class StagingBuilder(Builder):
-    """A builder whose nodes are in no graph until the driver commits them."""
+    """A builder whose nodes are in no graph until the driver commits them. Their location, the fused one of the nodes
+    that they stand for, is made with the first of them: most attempts build none."""
 
-    def __init__(self, graph: Graph, loc: Loc) -> None:
-        super().__init__(graph, loc=loc)
+    def __init__(self, graph: Graph, sources: Sequence[Node], tag: str) -> None:
+        super().__init__(graph)
         self.staged: list[Node] = []
+        self._sources = sources
+        self._tag = tag
+
+    def make(self, op: OpDef, operands: tuple, attrs: dict[str, Any], regions: tuple[Graph, ...] = ()) -> Node:
+        if self._sources and self.loc is UNKNOWN_LOC:
+            self.loc = Loc.fuse([node.loc for node in reversed(self._sources)], self._tag)
+            self._sources = ()
+        return super().make(op, operands, attrs, regions)
 
     def place(self, node: Node) -> Node:
         self.staged.append(node)
@@ -238,12 +247,13 @@ def attempt(item: Rule, node: Node, trace: Trace | None = None) -> tuple[Staging
         if hit is None:
             return None
         found = hit
+        found.bound = {name: found.bound.get(name) for name in dict.fromkeys((*item.pattern.names, *found.bound))}
         outside = None if item.escape else found.escaping()
         if outside is not None:
             if trace is not None:
                 trace.note(len(found.nodes), outside.node, f"%{outside.hint} is also used outside the match")
             return None
-    builder = StagingBuilder(node.graph, Loc.fuse([n.loc for n in reversed(found.nodes)], tag=item.name))  # type: ignore[arg-type]
+    builder = StagingBuilder(node.graph, found.nodes, item.name)  # type: ignore[arg-type]
     made = item.apply(builder, **found.bound)
     if made is None or isinstance(made, Declined):
         if trace is not None:
@@ -277,6 +287,7 @@ def commit(item: Rule, builder: StagingBuilder, found: Match, made: Any) -> None
             if not isinstance(new, Value):
                 raise PassError(f"rule {item.name!r} returned {new!r}, not a value", where=str(root))
             _check_type(item, old, new)
+            _check_place(item, root, new, builder.staged)
     graph: Graph = builder.graph
     anchor = min(found.roots, key=lambda n: n.order) if len(found.roots) > 1 else found.root
     _check_order(item, builder.staged, anchor)
@@ -287,8 +298,8 @@ def commit(item: Rule, builder: StagingBuilder, found: Match, made: Any) -> None
         for old, new in zip(root.results, values, strict=True):
             if new.type is not old.type and refines(new.type, old.type):
                 refined += old.users
-            elif new.type is not old.type:
-                new.refine(old.type)
+            elif new.node is not None:  # the type of a graph's input is its interface
+                new.refine(meet(old.type, new.type) or new.type, new._elems or old._elems)
             old.replace_uses(new)
     erase_dead(found.roots)
     erase_dead(reversed(found.nodes))
@@ -299,10 +310,18 @@ def commit(item: Rule, builder: StagingBuilder, found: Match, made: Any) -> None
 def _check_type(item: Rule, old: Value, new: Value) -> None:
     """The new value must say the same as the old one or more; where it says less, the old type must refine it."""
     a, b = new.type, old.type
-    if not (refines(a, b) or refines(b, a)):
+    if meet(a, b) is None:
         both = isinstance(a, TensorType) and isinstance(b, TensorType)
         what = f"{b} by {a}" if both else f"{old} by {new}"
         raise PassError(f"rule {item.name!r} replaces {what}: the type is another one")
+
+
+def _check_place(item: Rule, root: Node, new: Value, staged: Sequence[Node]) -> None:
+    """A value that was there before must be defined before the node that it replaces, in the same graph."""
+    if new.is_const or new.node in staged:
+        return
+    if new.graph is not root.graph or (new.node is not None and not new.node.before(root)):
+        raise PassError(f"rule {item.name!r} returns %{new.hint}, which is not defined before its root", where=str(root))
 
 
 def _check_order(item: Rule, staged: Sequence[Node], anchor: Node) -> None:
@@ -311,7 +330,7 @@ def _check_order(item: Rule, staged: Sequence[Node], anchor: Node) -> None:
     for node in staged:
         for value in node.inputs():
             late = value.node is not None and value not in inside and not value.node.before(anchor)
-            if late:
+            if late or (value not in inside and not value.is_const and value.graph is not anchor.graph):
                 raise PassError(f"rule {item.name!r} uses %{value.hint} before it is defined", where=str(anchor))
 
 

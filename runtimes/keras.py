@@ -58,6 +58,4 @@ def work(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np
         made = keras.tree.flatten(model(keras.tree.map_structure(keras.ops.convert_to_tensor, xs), training=False))
     except Exception as error:
         raise SystemFailure(f"keras failed: {clean(error, 600)}") from None
-    return {
-        name: np.asarray(keras.ops.convert_to_numpy(y)) for name, y in zip(output_names(config), made, strict=True)
-    }
+    return {name: np.asarray(keras.ops.convert_to_numpy(y)) for name, y in zip(output_names(config), made, strict=True)}

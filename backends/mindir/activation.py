@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ...ir.builder import Builder
+from ...ir.types import F16, F64
 from ...ir.value import Node, Value
 from ...passes.decompose.rules import Declined, Outcome
 from .registry import FLOAT_2, FLOAT_3, NUMBERS, Call, Dtypes, emits, lowers, simple
@@ -13,11 +14,10 @@ _SIMPLE: tuple[tuple[str, str, Dtypes], ...] = (
     ("relu", "ReLU", NUMBERS),
     ("relu6", "ReLU6", FLOAT_2),
     ("sigmoid", "Sigmoid", FLOAT_3),
-    ("tanh", "Tanh", FLOAT_3),
+    ("tanh", "Tanh", frozenset({F16, F64})),
     ("silu", "SiLU", FLOAT_3),
     ("softsign", "Softsign", FLOAT_3),
     ("softplus", "Softplus", FLOAT_2),
-    ("mish", "Mish", FLOAT_2),
     ("hard_swish", "HSwish", FLOAT_3),
     ("ms.prelu", "PReLU", FLOAT_2),
 )

@@ -12,14 +12,14 @@ _BY_COUNT: dict[int, str] = {
         Abs Neg Exp Log Sqrt Rsqrt Reciprocal Floor Ceil Trunc Sign Square Erf Sin Cos Tan Asin ACos Atan Sinh Cosh
         Asinh Acosh Atanh Log1p Expm1 IsNan IsInf LogicalNot Invert Identity ReLU ReLU6 Sigmoid Tanh SiLU Softsign
         Softplus Mish HSwish HSigmoid GeLU SeLU Shape TensorShape TensorToTuple NonZero MaxPool MaxPool3D
-        MaxPoolWithArgmaxV2 AvgPool3D LRN DepthToSpace SpaceToDepth Tril Load
+        MaxPoolWithArgmaxV2 Sort TensorToScalar AvgPool3D LRN DepthToSpace SpaceToDepth Tril Load
     """,
     2: """
         Add Sub Mul Div TruncateDiv FloorDiv FloorMod Mod Pow Atan2 Minimum Maximum Equal NotEqual Less LessEqual
         Greater GreaterEqual LogicalAnd LogicalOr LogicalXor BitwiseAnd BitwiseOr BitwiseXor LeftShift RightShift
         Round Elu CeLU HShrink SoftShrink Softmax LogSoftmax Cast PReLU Conv2D Conv3D Conv3DTranspose MatMulExt
         TupleGetItem ScalarAdd ScalarSub ScalarMul ScalarFloorDiv ScalarMod ScalarMax ScalarMin Reshape Transpose
-        Squeeze ExpandDims BroadcastTo Tile Concat ReverseV2 Triu FillV2 GatherNd TopK
+        Squeeze ExpandDims BroadcastTo Tile Concat ReverseV2 Triu FillV2 GatherNd
     """,
     3: """
         BiasAdd ClampScalar Select Conv2DTranspose ReduceMean ReduceMax ReduceMin ReduceProd ReduceAll ReduceAny

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...ir.builder import Builder
-from ...ir.types import BOOL
-from ...ir.value import Node
-from ...passes.decompose.rules import Outcome
+from ...ir.types import BOOL, I32
+from ...ir.value import Node, Value
+from ...passes.decompose.rules import Declined, Outcome, shape_of, sizes, static
 from .registry import EVERY, Call, emits, lowers
 
 
@@ -20,8 +22,62 @@ def gather_elements(node: Node) -> Call:
     return Call("GatherD", (x, node.attr("axis"), indices))
 
 
+#: What gives indices that are never negative.
+_COUNTS = ("arg_max", "arg_min", "ms.non_zero", "shape", "ms.max_pool_with_argmax")
+
+
+def _never_negative(indices: Value) -> bool:
+    """GatherNd and the TensorScatter family count from the start only."""
+    if indices.is_const:
+        return int(indices.array().min(initial=0)) >= 0
+    node = indices.node
+    if node is not None and node.name == "concat":
+        return all(_is_count(value) for value in node.operands)
+    return _is_count(indices)
+
+
+def _is_count(value: Value) -> bool:
+    """A constant without negative numbers, a count, or a remainder by something positive."""
+    if value.is_const:
+        return int(value.array().min(initial=0)) >= 0
+    node = value.node
+    while node is not None and node.name in ("transpose", "reshape", "unsqueeze", "squeeze", "expand"):
+        node = node.operands[0].node
+    return node is not None and (node.name in _COUNTS or (node.name == "mod" and not node.attr("fmod")))
+
+
+def wrapped(b: Builder, x: Value, indices: Value) -> Value:
+    """Negative coordinates count from the end: the remainder by the dims."""
+    count = indices.shape[-1]
+    if indices.is_const:
+        array = indices.array()
+        if static(*x.shape[:count]):
+            return b.const(np.mod(array, np.asarray(x.shape[:count], array.dtype)))
+    dims = shape_of(b, sizes(x, range(count)))
+    dims = b.const(np.asarray(dims, np.int32)) if isinstance(dims, tuple) else b.cast(dims, to=I32)
+    return b.mod(b.cast(indices, to=I32), dims)
+
+
+@lowers("gather_nd")
+def lower_gather_nd(b: Builder, node: Node) -> Outcome:
+    x, indices = node.operands
+    if node.attr("batch_dims") or _never_negative(indices):
+        return Declined("")
+    return b.gather_nd(x, wrapped(b, x, indices))
+
+
+@lowers("scatter_nd")
+def lower_scatter_nd(b: Builder, node: Node) -> Outcome:
+    x, indices, updates = node.operands
+    if _never_negative(indices):
+        return Declined("")
+    return b.scatter_nd(x, wrapped(b, x, indices), updates, reduction=node.attr("reduction"))
+
+
 def _no_batch(node: Node) -> str | None:
-    return None if node.attr("batch_dims") == 0 else "GatherNd has no batch dims"
+    if node.attr("batch_dims"):
+        return "GatherNd has no batch dims"
+    return None if _never_negative(node.operands[1]) else "GatherNd takes no negative indices"
 
 
 @emits("gather_nd", EVERY, check=_no_batch)
@@ -39,6 +95,8 @@ _SCATTERS = {
 
 
 def _numbers(node: Node) -> str | None:
+    if not _never_negative(node.operands[1]):
+        return "TensorScatter takes no negative indices"
     whole = node.attr("reduction") == "none" or node.operands[0].dtype is not BOOL
     return None if whole else "there is no such reduction of bools"
 

@@ -78,7 +78,7 @@ def _interface(signature: Signature) -> list[Offender]:
     """Inputs and outputs that MindIR has no tensor for."""
     values = [(slot.name, v) for slot, v in zip(signature.inputs, signature.graph.inputs, strict=True)]
     values += [(slot.name, v) for slot, v in zip(signature.outputs, signature.graph.outputs, strict=True)]
-    reasons = [(name, registry._type_reason(value)) for name, value in values]
+    reasons = [(name, registry.type_reason(value)) for name, value in values]
     return [Offender("interface", name, reason) for name, reason in reasons if reason and "rank" not in reason]
 
 
@@ -110,6 +110,9 @@ def _rules() -> dict[str, Rule]:
 
 def _widening(rule: Rule | None) -> Rule:
     def widen_or(b: Builder, node: Node) -> Outcome:
+        hopeless = registry.untyped(node)
+        if hopeless:
+            return Declined(hopeless)
         if node.attrs.get("channels_last"):
             return in_channels_first(b, node)
         made = _through_wider(b, node)

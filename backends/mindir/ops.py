@@ -83,6 +83,18 @@ class TensorToTuple(OpDef):
         return Known(TensorType(I64, x.shape), x.elems)
 
 
+@op(name="ms.item")
+class Item(OpDef):
+    """A tensor of rank 0 as a scalar."""
+
+    x = operand(frozenset({I64, F32}))
+    reads_elems = True
+
+    def infer(self, x):
+        return Known(x.type, x.elems)
+
+
+kernel("ms.item")(lambda x: x.copy())
 kernel("ms.dim")(lambda x, *, axis: np.asarray(x.shape[axis], np.int64))
 kernel("ms.scalar")(lambda a, b, *, kind: np.asarray(_ARITHMETIC[kind][1](a, b), np.int64))
 kernel("ms.make_tuple")(lambda *dims: np.asarray([int(d) for d in dims], np.int64))
@@ -172,24 +184,22 @@ def _prelu(x, slope):
     return get_kernel("prelu")(x, slope.reshape((-1,) + (1,) * max(x.ndim - 2, 0)))
 
 
-@op(name="ms.topk")
-class TopK(OpDef):
-    """The k largest of the last axis, with i32 indices; k is a scalar."""
+@op(name="ms.sort")
+class Sort(OpDef):
+    """The last axis in order with the i32 places that its elements had; equal elements keep their order."""
 
     x = operand(T)
-    k = operand(COUNT)
+    descending = attr(bool, False)
     results = ("values", "indices")
-    reads_elems = True
 
-    def infer(self, x, k):
-        count = k.elems[0] if k.elems and k.elems[0] is not None else Expr.fresh()
-        made = x.type.with_shape((*x.shape[:-1], count))
-        return [made, made.with_dtype(I32)]
+    def infer(self, x, *, descending):
+        return [x.type, x.type.with_dtype(I32)]
 
 
-@kernel("ms.topk")
-def _topk(x, k):
-    values, indices = get_kernel("topk")(x, k.reshape(1), axis=-1, largest=True, sorted=True)
+@kernel("ms.sort")
+def _sort(x, *, descending):
+    count = np.asarray([x.shape[-1]], np.int64)
+    values, indices = get_kernel("topk")(x, count, axis=-1, largest=descending, sorted=True)
     return values, indices.astype(np.int32)
 
 
@@ -268,7 +278,8 @@ class MaxPoolWithArgmax(OpDef):
 
 @kernel("ms.max_pool_with_argmax")
 def _max_pool_with_argmax(x, *, shape, **attrs):
-    y, flat = get_kernel("max_pool_with_indices")(x, **attrs)
+    plain = {"ceil_mode": False, "auto_pad": "explicit", "storage_order": 0, "channels_last": False}
+    y, flat = get_kernel("max_pool_with_indices")(x, **attrs, **plain)
     return y, flat % (x.shape[2] * x.shape[3])
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...ir.builder import Builder
-from ...ir.types import BOOL, I8, I64
-from ...ir.value import Node
+from ...ir.types import BOOL, I8, I16, I32, I64, U8
+from ...ir.value import Node, Value
 from ...passes.decompose.reduce import reduced_axes
 from ...passes.decompose.rules import Declined, Outcome
-from .registry import FLOAT_3, NUMBERS, Call, Dtypes, emits, lowers
+from .registry import FLOAT_2, FLOAT_3, NUMBERS, WIDER, Call, Dtypes, emits, lowers
 
 
 def _constant_axes(node: Node) -> str | None:
@@ -67,20 +67,30 @@ def cumprod(node: Node) -> Call:
     return Call("CumProd", (node.operands[0], node.operands[1].ints()[0], node.attr("exclusive"), node.attr("reverse")))
 
 
+_SORTED = FLOAT_2 | {I8, I16, I32, I64, U8}
+
+
 @lowers("topk")
 def topk(b: Builder, node: Node) -> Outcome:
-    """Of the last axis, largest first; the indices come as i32."""
+    """The head of the sorted last axis: TopK itself leaves the order of equal elements open, Sort keeps it."""
     x, k = node.operands
-    if not node.attr("largest") or node.attr("axis") % x.rank != x.rank - 1 or x.dtype not in NUMBERS:
+    if node.attr("axis") % x.rank != x.rank - 1:
         return Declined("")
-    count = k.ints()
-    scalar = b.const(count[0]) if count else b.squeeze(k if k.dtype is I64 else b.cast(k, to=I64), (0,))
-    values, indices = b.call("ms.topk", (x, scalar)).results
-    return values, b.cast(indices, to=I64)
+    if x.dtype not in _SORTED:
+        return _sorted_wider(b, node, x, k)
+    values, indices = b.call("ms.sort", (x,), {"descending": node.attr("largest")}).results
+    head = [b.slice(v, (0,), k if k.dtype is I64 else b.cast(k, to=I64), (-1,)) for v in (values, indices)]
+    return head[0], b.cast(head[1], to=I64)
 
 
-@emits("ms.topk", NUMBERS)
-def ms_topk(node: Node) -> Call:
-    x, k = node.operands
-    count = k.ints()
-    return Call("TopK", (x, count[0] if count else k), {"sorted": True}, (0, 1))
+def _sorted_wider(b: Builder, node: Node, x: Value, k: Value) -> Outcome:
+    wide = next((w for w in WIDER.get(x.dtype, ()) if w in _SORTED), None)
+    if wide is None:
+        return Declined(f"MindSpore on CPU does not sort {x.dtype}")
+    values, indices = b.topk(b.cast(x, to=wide), k, **dict(node.attrs))
+    return b.cast(values, to=x.dtype), indices
+
+
+@emits("ms.sort", _SORTED)
+def sort(node: Node) -> Call:
+    return Call("Sort", node.operands, {"axis": -1, "descending": node.attr("descending")}, (0, 1))

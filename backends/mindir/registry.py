@@ -142,10 +142,9 @@ def legal(node: Node, profile: str = "mindspore") -> str | None:
     row = ROWS.get(node.name)
     if row is None:
         return "MindSpore has no such operator"
-    for value in (*node.operands, *node.results):
-        reason = _type_reason(value)
-        if reason:
-            return reason
+    reason = untyped(node)
+    if reason:
+        return reason
     if node.attrs.get("channels_last"):
         return "MindSpore on CPU is channels-first"
     if row.dtypes:
@@ -155,7 +154,12 @@ def legal(node: Node, profile: str = "mindspore") -> str | None:
     return row.check(node) if row.check else None
 
 
-def _type_reason(value: Value | None) -> str | None:
+def untyped(node: Node) -> str | None:
+    """Why one of the node's values is no tensor that MindSpore computes with; no rewrite of the node helps then."""
+    return next((reason for v in (*node.operands, *node.results) if (reason := type_reason(v))), None)
+
+
+def type_reason(value: Value | None) -> str | None:
     if value is None:
         return None
     if not isinstance(value.type, TensorType):
@@ -164,7 +168,9 @@ def _type_reason(value: Value | None) -> str | None:
         return "its dtype is not known"
     if value.dtype.name not in TENSOR_CODES:
         return f"MindIR has no dtype {value.dtype}"
-    return None if value.rank is not None else "its rank is not known"
+    if value.rank is None:
+        return "its rank is not known"
+    return "MindSpore on CPU computes garbage of tensors without elements" if 0 in value.shape and not value.is_const else None
 
 
 # ------------------------------------------------------------------------------------------------- wider dtypes

@@ -10,7 +10,7 @@ from ...ir.value import Node, Value
 from ...passes.decompose.rules import Declined, Outcome, shape_of, sizes, static
 from ...passes.decompose.shape import constant_pads
 from .registry import EVERY, FLOAT_2, INTS, Call, Shape, Tensors, emits, lowers
-from .tuples import is_tuple, needs_tuple, tuple_of
+from .tuples import is_scalar, is_tuple, needs_tuple, scalar_of, tuple_of
 
 _FAR = (1 << 31) - 1
 
@@ -301,7 +301,7 @@ def depth_to_space(node: Node) -> Call:
     return Call("DepthToSpace", node.operands, {"block_size": node.attr("blocksize"), "format": "NCHW"})
 
 
-@emits("space_to_depth", FLOAT_2 | INTS)
+@emits("space_to_depth", FLOAT_2 | INTS, check=_dcr)
 def space_to_depth(node: Node) -> Call:
     return Call("SpaceToDepth", node.operands, {"block_size": node.attr("blocksize"), "format": "NCHW"})
 
@@ -320,7 +320,34 @@ def trilu(node: Node) -> Call:
     return Call("Tril", (node.operands[0],), {"diagonal": shift})
 
 
-@emits("range", frozenset({F32, F64, I16, I32, I64}))
+@emits("ms.item", frozenset({F32, I64}))
+def item(node: Node) -> Call:
+    return Call("TensorToScalar", node.operands)
+
+
+def _scalars(node: Node) -> str | None:
+    """All constants, or none that is a computed tensor."""
+    if all(v.is_const for v in node.operands):
+        return None
+    if node.operands[0].dtype not in (F32, I64):
+        return "scalars are of 64-bit integers or 32-bit floats"
+    return None if all(v.is_const or is_scalar(v) for v in node.operands) else "bounds are scalars"
+
+
+@emits("range", frozenset({F32, F64, I16, I32, I64}), check=_scalars)
 def range_(node: Node) -> Call:
     """The last argument is the most elements that there may be."""
-    return Call("Range", (*node.operands, _FAR))
+    if all(v.is_const for v in node.operands):
+        return Call("Range", (*node.operands, _FAR))
+    return Call("Range", (*(v.scalar() if v.is_const else v for v in node.operands), _FAR))
+
+
+@lowers("range")
+def lower_range(b: Builder, node: Node) -> Outcome:
+    """Computed bounds become scalars; narrow integers count in i64."""
+    kind = node.operands[0].dtype
+    if kind in (I16, I32):
+        return b.cast(b.range(*(b.cast(v, to=I64) for v in node.operands)), to=kind)
+    if kind not in (F32, I64):
+        return Declined("a computed range of f64")
+    return b.range(*(v if v.is_const or is_scalar(v) else scalar_of(b, node, v) for v in node.operands))

@@ -18,11 +18,28 @@ from ...ir.types import I64
 from ...ir.value import Node, Value
 
 _MAKERS = ("ms.make_tuple", "ms.tensor_to_tuple")
+_SCALARS = ("ms.dim", "ms.scalar", "ms.item")
 
 
 def is_tuple(value: Value) -> bool:
     """This operand can be written as a tuple."""
     return value.ints() is not None or (value.node is not None and value.node.name in _MAKERS)
+
+
+def is_scalar(value: Value) -> bool:
+    """This value is a scalar in MindSpore, not a tensor of rank 0."""
+    return value.node is not None and value.node.name in _SCALARS
+
+
+def scalar_of(b: Builder, node: Node, value: Value) -> Value:
+    """A rank-0 value as a scalar: spelled by dims where inference knows it, else taken out of the tensor."""
+    known = value.elems[0] if value.elems else None
+    if known is not None and type(known) is not int:
+        wanted = dict.fromkeys(symbols(known))
+        sources = _sources(node, wanted)
+        if len(sources) == len(wanted):
+            return _Maker(b, sources).scalar(known)
+    return b.call("ms.item", (value,)).results[0]
 
 
 def needs_tuple(index: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,8 @@ _SLOT_ENUMS = {
     "mode": "MirrorPadMode",
     **dict.fromkeys(("in_data_type", "out_data_type", "output_type", "out_type"), "TensorType"),
 }
+#: Metadata under which the symbolic dims of the inputs are kept.
+SHAPES = "anyir.shapes"
 _REGION_SLOTS = {
     "if": ("then_subgraph_index", "else_subgraph_index"),
     "tfl.while": ("cond_subgraph_index", "body_subgraph_index"),
@@ -87,7 +90,21 @@ class _Model:
             buffers=[Record("Buffer") for _ in self.payloads],
             signature_defs=[self._signature(key, subgraphs) for key in self.module.signatures],
         )
+        noted = self._input_dims()
+        if noted:
+            model["metadata"] = [Record("Metadata", name=SHAPES, buffer=len(self.payloads))]
+            self.payloads.append(as_tensor(np.frombuffer(noted, np.uint8)))
+            model["buffers"].append(Record("Buffer"))
         return model, self.payloads
+
+    def _input_dims(self) -> bytes:
+        """Symbolic dims of the inputs by name: the format itself cannot say which of them are equal."""
+        dims: dict[str, list[str]] = {}
+        for signature in self.module.signatures.values():
+            for slot, value in zip(signature.inputs, signature.graph.inputs, strict=True):
+                if isinstance(value.type, TensorType) and not value.type.is_static:
+                    dims[slot.name] = [str(d) for d in value.shape or ()]
+        return json.dumps(dims, sort_keys=True).encode() if dims else b""
 
     @staticmethod
     def _code(name: str, version: int) -> Record:

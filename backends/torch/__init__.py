@@ -72,4 +72,11 @@ def offenders(module: Module, **_: Any) -> list[Offender]:
     return run(module)
 
 
-__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "to_torch", "write"]
+def support(name: str) -> str:
+    """How an op is written: `direct`, `decomposed` into smaller ones, or `-` when it is refused."""
+    from .legalization import support as run
+
+    return run(name)
+
+
+__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "support", "to_torch", "write"]

@@ -44,10 +44,6 @@ class Call:
         return (leaf for leaf in self.leaves() if isinstance(leaf, Value))
 
 
-#: Functions that return several tensors; all others return one.
-SEVERAL = frozenset(["torch.split", "helpers.topk", "helpers.lstm", "helpers.gru", "helpers.rnn"])
-
-
 class _Device:
     """Stands for the device of the first input, so that created tensors live where the data does."""
 

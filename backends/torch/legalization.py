@@ -15,6 +15,7 @@ from ...ir.graph import Module, Node
 from ...ir.ops.window import resolve_pads, spread, transposed, window
 from ...ir.types import BF16, BOOL, C64, C128, F16, F32, F64, I8, I16, I32, I64, U8, TensorType
 from ...passes.decompose import Declined, Rule, decompose
+from ...passes.decompose import load as load_shared
 from .calls import FAMILIES, ROWS, Refusal
 from .plan import is_host
 
@@ -56,6 +57,14 @@ def legal(node: Node) -> str | None:
     except Refusal as refusal:
         return refusal.message
     return None
+
+
+def support(name: str) -> str:
+    """How the op `name` is written: direct, decomposed, or - when there is no way."""
+    load()
+    if name in ROWS:
+        return "direct"
+    return "decomposed" if name in RULES or name in load_shared() or name in ("shape", "size") else "-"
 
 
 def _dtype_reason(node: Node) -> str | None:

@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...formats import torch_helpers as helpers
+from ...formats.torch_source import SEVERAL
 from ...ir.dims import Dim
 from ...ir.expr import Atom, Expr, terms_of
 from ...ir.graph import Value
 from ...ir.types import DType
-from . import helpers
-from .calls import DEVICE, SEVERAL, Call
+from .calls import DEVICE, Call
 from .names import registered_names, torch_name
 from .plan import Plan, SizeOf, Step
 from .text import nest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...formats.torch_source import SEVERAL
 from ...ir.dims import symbols
 from ...ir.errors import Unsupported, clean
 from ...ir.expr import Expr, terms_of
@@ -15,7 +16,7 @@ from ...ir.graph import Graph, Module, Node, Value
 from ...ir.loc import UNKNOWN_LOC, Loc
 from ...ir.signature import Signature
 from ...ir.types import TensorType
-from .calls import DEVICE, ROWS, SEVERAL, Call, Refusal
+from .calls import DEVICE, ROWS, Call, Refusal
 
 
 @dataclass(frozen=True)

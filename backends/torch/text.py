@@ -6,85 +6,25 @@ and its origin as a comment. `frontends/torch/python.py` reads it back without r
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...formats.torch_source import BODY, FORMAT_LINE, HEADER, IMPORTS, SEVERAL, TAIL, helper_text
 from ...ir.dims import Dim
 from ...ir.expr import Atom, Expr, terms_of
 from ...ir.graph import Value
 from ...ir.types import DType
-from .calls import DEVICE, INFIX, SEVERAL, Call
+from .calls import DEVICE, INFIX, Call
 from .names import torch_name
 from .plan import Plan, SizeOf, Step, result_symbols
-
-HEADER = '''"""A PyTorch module written by anyir. Its weights are in the .safetensors file of the same name beside it.
-
-    net = load("{stem}.py")   # in Python: from {stem} import load
-    outputs = net(inputs)
-"""
-'''
-FORMAT_LINE = "# anyir-torch 1"
-IMPORTS = """
-import os
-
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import nn
-"""
-
-BODY = '''
-class Net(nn.Module):
-    """Parameters, buffers and constants by the names of WEIGHTS; `state_dict` has the first two."""
-
-    def __init__(self, tensors):
-        super().__init__()
-        for name, role in WEIGHTS:
-            place(self, name, tensors[name], role)
-
-    def tensors(self):
-        return [find(self, name) for name, _ in WEIGHTS]
-'''
-
-TAIL = '''
-
-def place(module, name, tensor, role):
-    """Register a tensor under a dotted name, in plain modules made on the way."""
-    *path, last = name.split(".")
-    for part in path:
-        if part not in module._modules:
-            module.add_module(part, nn.Module())
-        module = module._modules[part]
-    if role == "param" and (tensor.is_floating_point() or tensor.is_complex()):
-        module.register_parameter(last, nn.Parameter(tensor))
-    else:
-        module.register_buffer(last, tensor, persistent=role != "const")
-
-
-def find(module, name):
-    *path, last = name.split(".")
-    for part in path:
-        module = module._modules[part]
-    found = module._parameters.get(last)
-    return module._buffers[last] if found is None else found
-
-
-def load(path=__file__):
-    """The module with its weights."""
-    return Net(load_file(os.path.splitext(path)[0] + ".safetensors")).eval()
-'''
-
 
 def text_of(plan: Plan, names: dict[Value, str], stem: str) -> str:
     """The whole file. `names`: the key of every weight of the plan in the .safetensors file."""
     printer = _Printer(plan)
     lines = printer.forward()
-    helpers = _helper_text(printer.helpers)
+    helpers = helper_text(printer.helpers)
     tables = _tables(plan, names, printer)
     made = [HEADER.format(stem=stem if stem.isidentifier() else "net"), FORMAT_LINE + "\n", IMPORTS, tables]
     made += [f"\n\n{text}" for text in helpers]
@@ -292,28 +232,3 @@ def nested_text(tree: Any) -> str:
     if isinstance(tree, tuple):
         return tuple_text(map(nested_text, tree))
     return tree
-
-
-# ------------------------------------------------------------------------------------------------------ helpers
-
-
-@cache
-def helper_sources() -> dict[str, str]:
-    """The text of every function in `helpers.py`, in order."""
-    text = Path(__file__).with_name("helpers.py").read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    return {item.name: ast.get_source_segment(text, item) or "" for item in tree.body if isinstance(item, ast.FunctionDef)}
-
-
-def _helper_text(names: Iterable[str]) -> list[str]:
-    """Sources of the named helpers and of those that they call, in the order of `helpers.py`."""
-    sources = helper_sources()
-    wanted: dict[str, None] = {}
-    pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name not in wanted:
-            wanted[name] = None
-            called = {node.id for node in ast.walk(ast.parse(sources[name])) if isinstance(node, ast.Name)}
-            pending.extend(sorted(called & sources.keys()))
-    return [f"{source}\n" for name, source in sources.items() if name in wanted]

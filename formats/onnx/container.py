@@ -65,3 +65,10 @@ def _not_onnx(data: bytes, where: str, reason: str) -> InvalidModel:
     return InvalidModel(
         f"not an ONNX model: {reason}", where=where, hint="the file may be truncated, damaged, or nested too deeply"
     )
+
+
+def text(value: str | bytes, where: str = "") -> str:
+    """A string field. protobuf hands over as bytes what is not UTF-8; no name may be that. Raises InvalidModel."""
+    if type(value) is not str:
+        raise InvalidModel(f"a name is not UTF-8: {clean(value)}", where=where)
+    return value

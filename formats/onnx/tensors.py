@@ -17,6 +17,7 @@ from ...ir.errors import InvalidModel, Unsupported, clean
 from ...ir.storage import MappedFile, check_limit, checked_range, open_beside, parse_count
 from ...ir.tensor import ArrayTensor, MappedTensor, PackedTensor, StringTensor, Tensor, as_tensor, unpack
 from . import dtypes
+from .container import text
 
 if TYPE_CHECKING:
     from onnx import SparseTensorProto, TensorProto
@@ -191,9 +192,9 @@ def _external(
     """A tensor mapped from the file beside the model. The one place where external data is looked at."""
     entries: dict[str, str] = {}
     for entry in proto.external_data:
-        if entry.key in entries:
+        if text(entry.key, where) in entries:
             raise InvalidModel(f"external_data has two entries '{clean(entry.key)}'", where=where)
-        entries[entry.key] = entry.value
+        entries[entry.key] = text(entry.value, where)
     _only(proto, None, where)
     if dtype is t.STRING or proto.HasField("raw_data"):
         raise InvalidModel("strings, and tensors with raw_data, cannot have external data", where=where)

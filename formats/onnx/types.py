@@ -12,6 +12,7 @@ from ...ir.expr import Expr
 from ...ir.storage import check_limit
 from ...ir.types import OptionalType, SequenceType, TensorType, Type
 from . import dtypes
+from .container import text
 
 _FORMULA = re.compile(r"[A-Za-z_0-9.\s+*/%(),-]+")
 
@@ -25,7 +26,7 @@ class Dims:
         self.alone = set()
         for info in infos:
             for dim in _shape_of(info.type):
-                if re.fullmatch(r"[A-Za-z_][A-Za-z_0-9.]*", dim.dim_param):
+                if re.fullmatch(r"[A-Za-z_][A-Za-z_0-9.]*", text(dim.dim_param, "a dim")):
                     self.alone.add(dim.dim_param)
 
     def of(self, name: str) -> Callable[[Any, int], Dim]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...ir.errors import InvalidModel, Unsupported, clean
 from ...ir.storage import check_limit
 from . import schemas
+from .container import text
 from .schemas import Schema
 
 if TYPE_CHECKING:
@@ -115,10 +116,11 @@ def function_view(proto: FunctionProto, opsets: dict[str, int], budget: _Budget 
     """A function's records; its own opset imports win over the model's."""
     own = {**opsets, **read_opsets(proto.opset_import, f"function {clean(proto.name)}")}
     body = _build(proto, budget or _Budget(), in_function=True)
-    attributes: dict[str, object] = dict.fromkeys(proto.attribute)
+    attributes: dict[str, object] = dict.fromkeys(text(name) for name in proto.attribute)
     for a in proto.attribute_proto:
-        attributes[a.name] = _attribute(a, None, proto.name, [])
-    return Function((schemas.domain_of(proto.domain), proto.name, proto.overload), body, attributes, own)
+        attributes[text(a.name)] = _attribute(a, None, proto.name, [])
+    key = (schemas.domain_of(text(proto.domain)), text(proto.name), text(proto.overload))
+    return Function(key, body, attributes, own)
 
 
 def without_inputs(node: Node, absent: set[str]) -> Node:
@@ -139,7 +141,7 @@ def read_opsets(imports: Iterable, where: str) -> dict[str, int]:
     """Domain -> version. A known domain's version must be one that the installed onnx knows."""
     found: dict[str, int] = {}
     for item in imports:
-        domain = schemas.domain_of(item.domain)
+        domain = schemas.domain_of(text(item.domain, where))
         if domain in found and found[domain] != item.version:
             raise InvalidModel(
                 f"domain '{clean(domain)}' is imported twice, as {found[domain]} and {item.version}", where=where
@@ -199,17 +201,20 @@ def _build(root: GraphProto | FunctionProto, budget: _Budget, *, in_function: bo
 
 def _graph_record(proto: object, parent: Graph | None, depth: int, budget: _Budget) -> Graph:
     is_function = not hasattr(proto, "initializer")
-    inputs = tuple(proto.input) if is_function else tuple(v.name for v in proto.input)
-    outputs = tuple(proto.output) if is_function else tuple(v.name for v in proto.output)
+    inputs, outputs = (
+        tuple(text(v if is_function else v.name, "an interface") for v in slots) for slots in (proto.input, proto.output)
+    )
+    if not is_function and "" in (*inputs, *outputs):
+        raise InvalidModel("an input or output has no name", where=f"graph '{clean(proto.name)}'")
     dense = () if is_function else proto.initializer
     sparse = () if is_function else proto.sparse_initializer
     budget.take(len(proto.node) + len(inputs) + len(outputs) + len(dense) + len(sparse), "graph")
-    graph = Graph(proto.name, [], inputs, outputs, {}, {}, proto, depth=depth)
+    graph = Graph(text(proto.name, "a graph"), [], inputs, outputs, {}, {}, proto, depth=depth)
     check_limit("nesting", depth, "nesting of subgraphs", f"graph '{clean(proto.name)}'")
     for name, tensor, table in [(i.name, i, graph.initializers) for i in dense] + [
         (i.values.name, i, graph.sparse) for i in sparse
     ]:
-        if not name:
+        if not text(name, "an initializer"):
             raise InvalidModel("an initializer has no name", where=f"graph '{clean(proto.name)}'")
         if name in graph.initializers or name in graph.sparse:
             raise InvalidModel(f"initializer '{clean(name)}' is defined twice", where=f"graph '{clean(proto.name)}'")
@@ -218,15 +223,19 @@ def _graph_record(proto: object, parent: Graph | None, depth: int, budget: _Budg
 
 
 def _node_record(p: NodeProto, graph: Graph, everything: list[Graph], budget: _Budget, in_function: bool) -> Node:
-    node = Node(p.op_type, schemas.domain_of(p.domain), p.overload, p.name, tuple(p.input), tuple(p.output), {}, p)
+    inputs, outputs = tuple(p.input), tuple(p.output)
+    for name in (p.op_type, p.domain, p.overload, p.name, *inputs, *outputs):
+        if type(name) is not str:
+            text(name, f"a node of graph '{clean(graph.name)}'")
+    node = Node(p.op_type, schemas.domain_of(p.domain), p.overload, p.name, inputs, outputs, {}, p)
     budget.take(len(node.outputs), node.label)
     for a in p.attribute:
-        if a.name in node.attrs:
+        if text(a.name, node.label) in node.attrs:
             raise InvalidModel(f"attribute '{clean(a.name)}' is given twice", where=node.label)
         if a.ref_attr_name:
             if not in_function:
                 raise InvalidModel(f"attribute '{clean(a.name)}' refers to a function's attribute", where=node.label)
-            node.attrs[a.name] = Ref(a.ref_attr_name)
+            node.attrs[a.name] = Ref(text(a.ref_attr_name, node.label))
             continue
         subgraphs: list[Graph] = []
 

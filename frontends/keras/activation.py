@@ -247,7 +247,9 @@ def _relu(s: Scope, x: Value, slope: float, ceiling: float | None, threshold: fl
 
 
 @operation("ReLU")
-def relu_operation(s: Scope, x: Any, negative_slope: float = 0.0, max_value: Any = None, threshold: float = 0.0) -> Value:
+def relu_operation(
+    s: Scope, x: Any, negative_slope: float = 0.0, max_value: Any = None, threshold: float = 0.0
+) -> Value:
     """`keras.activations.relu` with its arguments, recorded as an operation."""
     return _relu(s, s.floating(s.value(x)), float(negative_slope), max_value, float(threshold))
 

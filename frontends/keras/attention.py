@@ -55,7 +55,9 @@ def _positions(s: Scope, x: Value) -> Value:
     return s.b.range(s.value(0, t.I64), s.b.squeeze(s.b.shape(x, start=1, end=2), (0,)), s.value(1, t.I64))
 
 
-def _score_mask(s: Scope, query: Value, value: Value, masks: dict[str, Value | None], causal: bool, given: Value | None) -> Any:
+def _score_mask(
+    s: Scope, query: Value, value: Value, masks: dict[str, Value | None], causal: bool, given: Value | None
+) -> Any:
     """The AND of all masks, broadcastable to [B, T, S]; None when there is none (`_compute_attention_mask`)."""
     found = []
     if masks["query"] is not None:
@@ -84,7 +86,9 @@ def _as_4d(s: Scope, mask: Value | None) -> Value | None:
     return mask
 
 
-def _attend(s: Scope, q: Value, k: Value, v: Value, mask: Value | None, causal: bool, scale: float, scores: bool) -> list[Value]:
+def _attend(
+    s: Scope, q: Value, k: Value, v: Value, mask: Value | None, causal: bool, scale: float, scores: bool
+) -> list[Value]:
     """[output, scores?]: the attention op, or its steps where the scores are wanted."""
     if not scores:
         return [s.b.attention(q, k, v, mask, is_causal=causal, scale=scale)[0]]
@@ -100,7 +104,9 @@ def _multi_head(s: Scope, query: Value, value: Value, key: Value | None, heads: 
     key = value if key is None else key
     for x in (query, key, value):
         if s.rank(x) != 3:
-            raise s.unsupported(f"attention over inputs of rank {s.rank(x)}", "rank 3 (batch, time, features) is supported")
+            raise s.unsupported(
+                f"attention over inputs of rank {s.rank(x)}", "rank 3 (batch, time, features) is supported"
+            )
     causal, scores = bool(kwargs.get("use_causal_mask")), bool(kwargs.get("return_attention_scores"))
     masks = {p: kwargs.get(f"{p}_mask") for p in _PARTS}
     for part, x in (("query", query), ("value", value), ("key", None if key is value else key)):
@@ -109,7 +115,9 @@ def _multi_head(s: Scope, query: Value, value: Value, key: Value | None, heads: 
     masks = {part: None if mask is None else s.boolean(mask) for part, mask in masks.items()}
     s.out_masks = [s.masks.get(query)]
     given = kwargs.get("attention_mask")
-    only_causal = causal and not scores and given is None and not any(masks.values()) and s.config.get("sliding_window") is None
+    only_causal = (
+        causal and not scores and given is None and not any(masks.values()) and s.config.get("sliding_window") is None
+    )
     mask = None if only_causal else _as_4d(s, _score_mask(s, query, value, masks, causal, given))
     q, k = (_heads(s, p, x, h, widths[0]) for p, x, h in (("query", query, heads[0]), ("key", key, heads[1])))
     v = _heads(s, "value", value, heads[1], widths[1])
@@ -129,7 +137,9 @@ def multi_head_attention(s: Scope, query: Value, value: Value, key: Value | None
 
 
 @layer("GroupQueryAttention", "GroupedQueryAttention", children=_projections, mask="own")
-def grouped_query_attention(s: Scope, query: Value, value: Value, key: Value | None = None, **kwargs: Any) -> list[Value]:
+def grouped_query_attention(
+    s: Scope, query: Value, value: Value, key: Value | None = None, **kwargs: Any
+) -> list[Value]:
     """Several query heads share a key and value head (Ainslie et al. 2023)."""
     heads, shared, width = s.size("num_query_heads"), s.size("num_key_value_heads"), s.size("head_dim")
     if heads % shared:
@@ -169,7 +179,9 @@ def _inputs(s: Scope, xs: Any) -> list[Value]:
     made = list(xs) if len(xs) == 3 else [xs[0], xs[1], xs[1]]
     for x in made:
         if s.rank(x) != 3:
-            raise s.unsupported(f"attention over inputs of rank {s.rank(x)}", "rank 3 (batch, time, features) is supported")
+            raise s.unsupported(
+                f"attention over inputs of rank {s.rank(x)}", "rank 3 (batch, time, features) is supported"
+            )
     return made
 
 

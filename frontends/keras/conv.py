@@ -57,7 +57,9 @@ def _spatial_rank(s: Scope, x: Value) -> int:
     if s.rank(x) != n + 2:
         raise s.invalid(f"its input has rank {s.rank(x)}, expected {n + 2}")
     if s.lowering.backend == "theano":
-        raise s.unsupported("the file was written by Keras on Theano, whose kernels are flipped", "save it again with Keras 2")
+        raise s.unsupported(
+            "the file was written by Keras on Theano, whose kernels are flipped", "save it again with Keras 2"
+        )
     return n
 
 

@@ -54,7 +54,10 @@ def _no_lora(s: Scope) -> None:
         raise s.unsupported("LoRA or quantized weights", "merge them in Keras first")
 
 
-@layer("EinsumDense", weights=lambda entry: [("kernel", True)] + ([("bias", True)] if entry.config.get("bias_axes") else []))
+@layer(
+    "EinsumDense",
+    weights=lambda entry: [("kernel", True)] + ([("bias", True)] if entry.config.get("bias_axes") else []),
+)
 def einsum_dense(s: Scope, x: Value) -> Value:
     """einsum(equation, x, kernel) + bias; the common `...x,xy->...y` is a plain matmul."""
     _no_lora(s)

@@ -119,7 +119,9 @@ def _traced(keras: Any, model: Any, inputs: Any) -> tuple[Model, dict[str, list[
             ys = target(xs, training=False)
     except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError, IndexError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Unsupported(f"the model's code cannot be traced ({clean(reason)})", where=model.name, hint=_HINT) from error
+        raise Unsupported(
+            f"the model's code cannot be traced ({clean(reason)})", where=model.name, hint=_HINT
+        ) from error
     return _Recorder(keras, backend, model).record(xs, ys)
 
 
@@ -216,7 +218,9 @@ class _Recorder:
         tree = self.keras.tree
         inputs = tree.map_structure(self._input, xs)
         function = self.keras.Function(xs, ys)
-        ordered = [node for depth in sorted(function._nodes_by_depth, reverse=True) for node in function._nodes_by_depth[depth]]
+        ordered = [
+            node for depth in sorted(function._nodes_by_depth, reverse=True) for node in function._nodes_by_depth[depth]
+        ]
         for node in ordered:
             if not node.is_input and not any(id(t) in self.inputs for t in node.outputs):
                 self._open(node)
@@ -279,7 +283,9 @@ class _Recorder:
 
     def _arguments(self, node: Any) -> Call:
         args, kwargs = node.arguments.args, node.arguments.kwargs
-        return Call([map_leaves(self._leaf, a) for a in args], {k: map_leaves(self._leaf, v) for k, v in kwargs.items()})
+        return Call(
+            [map_leaves(self._leaf, a) for a in args], {k: map_leaves(self._leaf, v) for k, v in kwargs.items()}
+        )
 
     def _leaf(self, x: Any) -> Any:
         if isinstance(x, self.backend.KerasTensor):
@@ -300,4 +306,3 @@ class _Recorder:
             self.layers[key] = Layer(name, VARIABLE, "keras.layers", config, [Call([], {})])
             self.weights[name] = [("", LiveVariable(variable))]
         return Ref(self.layers[key].name, 0, 0)
-

@@ -123,7 +123,9 @@ class Lowering:
 
     def _own(self, scope: Scope, name: str, data: np.ndarray | Data, origin: str, trainable: bool = True) -> Value:
         trained = dict(scope.slots.own).get(name, trainable)
-        return self.b.const(data, key=f"{scope.path}/{name}".rstrip("/"), role="param" if trained else "buffer", origin=origin)
+        return self.b.const(
+            data, key=f"{scope.path}/{name}".rstrip("/"), role="param" if trained else "buffer", origin=origin
+        )
 
 
 def _rearranged(

@@ -31,7 +31,9 @@ def _all_masked(s: Scope, xs: Sequence[Value]) -> None:
         s.out_masks = [reduce(s.b.and_, masks)]
 
 
-def _elementwise(name: str, *, count: int | None = None, masked: bool = True) -> Callable[[Scope, Sequence[Value]], Value]:
+def _elementwise(
+    name: str, *, count: int | None = None, masked: bool = True
+) -> Callable[[Scope, Sequence[Value]], Value]:
     def lower(s: Scope, xs: Sequence[Value]) -> Value:
         if count is not None and len(xs) != count:
             raise s.invalid(f"it merges {count} tensors and got {len(xs)}")

@@ -232,7 +232,9 @@ def reduced(s: Scope, name: str, x: Value, axis: Any, keepdims: bool = False) ->
 
 
 def _reduction(keras_names: tuple[str, ...], name: str, prepare: Callable[[Scope, Value], Value]) -> None:
-    def lower(s: Scope, x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None, dtype: Any = None) -> Value:
+    def lower(
+        s: Scope, x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None, dtype: Any = None
+    ) -> Value:
         if initial is not None:
             raise s.unsupported("a reduction with an initial value")
         y = reduced(s, name, prepare(s, s.value(x)), axis, keepdims)

@@ -84,7 +84,9 @@ def conv_transpose(s: Scope, inputs: Any, kernel: Any, strides: Any = 1, padding
 
 
 @operation("MaxPool", "AveragePool")
-def pool(s: Scope, inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None) -> Value:
+def pool(
+    s: Scope, inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
+) -> Value:
     o = _with(s, pool_size=pool_size, strides=strides, padding=padding, data_format=data_format)
     x = s.value(inputs)
     n = s.rank(x) - 2
@@ -115,7 +117,12 @@ def batch_norm(s: Scope, x: Any, mean: Any, variance: Any, axis: Any, offset: An
     size = s.static(value, at)
     fill = lambda v, d: s.b.const(np.full((size,), d, value.dtype.numpy)) if v is None else s.value(v)  # noqa: E731
     y = s.b.batch_norm(
-        s.transpose(value, perm), fill(scale, 1), fill(offset, 0), s.value(mean), s.value(variance), epsilon=float(epsilon)
+        s.transpose(value, perm),
+        fill(scale, 1),
+        fill(offset, 0),
+        s.value(mean),
+        s.value(variance),
+        epsilon=float(epsilon),
     )
     return s.transpose(y, [perm.index(i) for i in range(rank)])
 

@@ -149,7 +149,11 @@ def split(s: Scope, x: Any, indices_or_sections: Any, axis: int = 0) -> list[Val
             raise s.invalid(f"{size} does not divide into {count} parts")
         sizes = [size // count + (i < size % count) for i in range(count)]
     else:
-        marks = [0, *(min(max(i + size if i < 0 else i, 0), size) for i in _ints(s, list(indices_or_sections), "indices")), size]
+        marks = [
+            0,
+            *(min(max(i + size if i < 0 else i, 0), size) for i in _ints(s, list(indices_or_sections), "indices")),
+            size,
+        ]
         sizes = [b - a for a, b in zip(marks, marks[1:], strict=False)]
         if min(sizes) < 0:
             raise s.invalid("split indices are not in order")
@@ -316,7 +320,9 @@ def one_hot(s: Scope, x: Any, num_classes: int, axis: int = -1, dtype: Any = Non
     if sparse:
         raise s.unsupported("sparse output")
     values = s.b.const(np.asarray([0, 1], wanted.numpy))
-    return s.b.one_hot(_index_value(s, x), s.value(s.as_size(num_classes, "num_classes"), t.I64), values, axis=int(axis))
+    return s.b.one_hot(
+        _index_value(s, x), s.value(s.as_size(num_classes, "num_classes"), t.I64), values, axis=int(axis)
+    )
 
 
 @operation("Slice")
@@ -380,4 +386,3 @@ def diagonal(s: Scope, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) 
     start = (-offset * columns) if offset < 0 else offset
     index = np.asarray([start + i * (columns + 1) for i in range(count)], np.int64)
     return s.b.gather(flat, s.b.const(index), axis=len(rest))
-

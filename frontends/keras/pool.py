@@ -68,7 +68,12 @@ def global_average_pool_1d(s: Scope, x: Value) -> Value:
 
 
 @layer(
-    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "GlobalMaxPool1D", "GlobalMaxPool2D", "GlobalMaxPool3D"
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
 )
 def global_max_pool(s: Scope, x: Value) -> Value:
     return _global(s, x, "global_max_pool")

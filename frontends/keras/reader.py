@@ -21,6 +21,7 @@ from .types import policy
 
 families.load()
 
+
 def read(source: Any, *, inputs: Any = None, dynamic_shapes: Any = None, names: Any = None) -> Module:
     """Read a Keras model.
 

@@ -152,7 +152,9 @@ def _activation_attrs(s: Scope, entry: Layer, kind: Kind) -> dict[str, Any]:
     return {"activations": tuple(names), "activation_alpha": tuple(alphas), "activation_beta": tuple(betas)}
 
 
-def _recur(s: Scope, tag: str, directions: Sequence[Direction], x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
+def _recur(
+    s: Scope, tag: str, directions: Sequence[Direction], x: Value, states: Sequence[Value]
+) -> tuple[Value, list[Value]]:
     """Run the op on time-major x [T, B, I]; y [T, D, B, H] and the last states [D, B, H]."""
     first = directions[0]
     how = f"gates of {first.kind.op}"
@@ -275,7 +277,9 @@ def bidirectional(s: Scope, x: Any, initial_state: Any = None) -> list[Value]:
     ]
     half = len(given) // 2
     states = [_initial(s, part, ways[0].kind.states) for part in (given[:half], given[half:])]
-    alike = ways[0].attrs == ways[1].attrs and ways[0].kind is ways[1].kind and (ways[0].b is None) == (ways[1].b is None)
+    alike = (
+        ways[0].attrs == ways[1].attrs and ways[0].kind is ways[1].kind and (ways[0].b is None) == (ways[1].b is None)
+    )
     plain = not forward.config.get("go_backwards") and backward.config.get("go_backwards")
     if not alike or not plain:
         raise s.unsupported("its two directions differ in more than their weights", "use two layers and merge them")

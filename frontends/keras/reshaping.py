@@ -65,7 +65,9 @@ def up_sampling(s: Scope, x: Value) -> Value:
     factors = s.sizes("size", n)
     mode = s.text("interpolation", "nearest")
     if mode not in INTERPOLATIONS:
-        raise s.unsupported(f"interpolation {mode!r}, whose definition differs between Keras' backends", "use nearest or bilinear")
+        raise s.unsupported(
+            f"interpolation {mode!r}, whose definition differs between Keras' backends", "use nearest or bilinear"
+        )
     if mode == "bilinear" and _before_half_pixel(s.lowering.version):
         raise s.unsupported("bilinear upsampling of Keras before 2.4, which had no half-pixel centres")
     attrs = INTERPOLATIONS[mode] if mode == "bilinear" else {
@@ -95,7 +97,9 @@ def resize_to(s: Scope, x: Value, sizes: tuple[int, int], interpolation: str) ->
         raise s.unsupported(f"resizing of rank {s.rank(x)}", "resize batches of images (rank 4)")
     attrs: dict[str, Any] | None = INTERPOLATIONS.get(interpolation.lower())
     if attrs is None:
-        raise s.unsupported(f"interpolation {interpolation!r}, whose definition differs between Keras' backends", "use bilinear")
+        raise s.unsupported(
+            f"interpolation {interpolation!r}, whose definition differs between Keras' backends", "use bilinear"
+        )
     return spatial(s, x, lambda y: s.b.resize(y, None, None, sizes, axes=(2, 3), **attrs))
 
 

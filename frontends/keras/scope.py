@@ -147,7 +147,9 @@ class Scope:
         held = self.stored_shape(name)
         if shape is None:
             return
-        fits = len(held) == len(shape) and all(not isinstance(w, int) or w == h for w, h in zip(shape, held, strict=True))
+        fits = len(held) == len(shape) and all(
+            not isinstance(w, int) or w == h for w, h in zip(shape, held, strict=True)
+        )
         if not fits:
             wanted = ", ".join("any" if not isinstance(w, int) else str(w) for w in shape)
             raise self.invalid(f"weight {name!r} has shape {list(held)}, the layer needs [{wanted}]")
@@ -244,7 +246,9 @@ class Scope:
         """A dim that must be a known number."""
         dim = self.shape(x)[axis]
         if not isinstance(dim, int):
-            raise self.unsupported(f"axis {axis} of its input must have a known size", "fix it with --shape or in the Input")
+            raise self.unsupported(
+                f"axis {axis} of its input must have a known size", "fix it with --shape or in the Input"
+            )
         return dim
 
     # -- shapes --------------------------------------------------------------------------------------------------------
@@ -317,7 +321,9 @@ class Scope:
                 raise self.unsupported(f"activation {clean(spec)!r} is unknown", "use one of Keras' own activations")
             return found(self, x)
         if isinstance(spec, dict) and spec.get("class_name") in LAYERS and isinstance(spec.get("config"), dict):
-            layer = Layer(str(spec["config"].get("name", "activation")), spec["class_name"], "keras.layers", spec["config"], [])
+            layer = Layer(
+                str(spec["config"].get("name", "activation")), spec["class_name"], "keras.layers", spec["config"], []
+            )
             rule = LAYERS[layer.class_name]
             if not rule.own(layer) and rule.children is None and spec.get("module", "keras.layers") == "keras.layers":
                 return rule.lower(Scope(self.lowering, layer, slots_of(layer), self.path), x)

@@ -59,7 +59,17 @@ _RENAMED = {
     "alpha": "negative_slope", "t": "x", "clip_value_min": "x_min", "clip_value_max": "x_max", "value": "x", "paddings": "pad_width",
     "depth": "num_classes", "slice_spec": "key", "indices": "indices", "keepdims": "keepdims", "keep_dims": "keepdims",
 }  # fmt: skip
-_IGNORED = ("name", "data_format", "validate_indices", "batch_dims", "exclusive", "reverse", "sparse", "adjoint_a", "adjoint_b")
+_IGNORED = (
+    "name",
+    "data_format",
+    "validate_indices",
+    "batch_dims",
+    "exclusive",
+    "reverse",
+    "sparse",
+    "adjoint_a",
+    "adjoint_b",
+)
 
 
 def lower_tf_op(s: Scope, *args: Any, **kwargs: Any) -> Any:
@@ -67,7 +77,9 @@ def lower_tf_op(s: Scope, *args: Any, **kwargs: Any) -> Any:
     name = s.config.get("function")
     row = _TABLE.get(name.removeprefix("tf.")) if isinstance(name, str) else None
     if row is None:
-        raise s.unsupported(f"the TensorFlow function {clean(name)!r} is not supported", "rebuild the model with Keras layers")
+        raise s.unsupported(
+            f"the TensorFlow function {clean(name)!r} is not supported", "rebuild the model with Keras layers"
+        )
     keras_name, order = row
     bound = _bound(s, order, args, kwargs)
     local = _LOCAL.get(keras_name)
@@ -126,7 +138,9 @@ def _gather(s: Scope, x: Any, indices: Any, axis: Any = None) -> Value:
 
 
 def _get_item(s: Scope, x: Any, key: Any) -> Value:
-    return _retyped(s, "GetItem")(x=x, key=[_slice(item) for item in (key if isinstance(key, (list, tuple)) else [key])])
+    return _retyped(s, "GetItem")(
+        x=x, key=[_slice(item) for item in (key if isinstance(key, (list, tuple)) else [key])]
+    )
 
 
 def _slice(item: Any) -> Any:

@@ -110,20 +110,24 @@ def _reshaped(type_: Any, wanted: Sequence[int | str] | None, where: str) -> Any
 
 def _metadata(module: Module, model: Any) -> None:
     """Producer, opsets, documentation and the user's own entries, as text."""
+    from ...formats.onnx.container import text
+    from ...formats.onnx.external import DIGEST_KEY
+
     proto = model.proto
     for domain, version in model.opsets.items():
         module.metadata[f"opset.{domain}"] = str(version)
     for key in ("producer_name", "producer_version", "domain", "doc_string"):
         if getattr(proto, key):
-            module.metadata[f"onnx.{key}"] = getattr(proto, key)
+            module.metadata[f"onnx.{key}"] = text(getattr(proto, key), key)
     if proto.producer_name:
         module.metadata["producer"] = f"{proto.producer_name} {proto.producer_version}".strip()
     if proto.model_version:
         module.metadata["onnx.model_version"] = str(proto.model_version)
     if proto.graph.doc_string:
-        module.metadata["onnx.graph_doc_string"] = proto.graph.doc_string
+        module.metadata["onnx.graph_doc_string"] = text(proto.graph.doc_string, "doc_string")
     for entry in proto.metadata_props:
-        module.metadata[f"user.{entry.key}"] = entry.value
+        if entry.key != DIGEST_KEY:
+            module.metadata[f"user.{text(entry.key, 'metadata')}"] = text(entry.value, "metadata")
 
 
 __all__ = ["SUFFIXES", "read"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...formats.onnx import schemas, tensors, views
+from ...formats.onnx import external, schemas, tensors, views
 from ...ir.builder import Builder
 from ...ir.errors import AnyIRError, InternalError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, Value
@@ -99,6 +99,7 @@ class Importer:
         """The tensor of a proto, its external data mapped."""
         made, mapped = tensors.read(proto, self.path, where)
         if mapped is not None and mapped not in self.module.files:
+            external.check_header(self.model.proto, mapped, where)
             self.module.files.append(mapped)
         return made
 

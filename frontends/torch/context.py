@@ -13,7 +13,7 @@ import numpy as np
 
 from ...formats.exported import ExportedGraph, ExportedNode, TensorMeta
 from ...ir.builder import Builder
-from ...ir.dims import Dim
+from ...ir.dims import Dim, dim_eq
 from ...ir.errors import InvalidModel, Unsupported
 from ...ir.expr import Expr
 from ...ir.types import BOOL, F32, I64, DType
@@ -65,6 +65,15 @@ class Context:
     def is_used(self, index: int) -> bool:
         """Somebody uses result `index` of the node."""
         return index < len(self.node.outputs) and self.node.outputs[index] in self.used
+
+    def declared(self, asked: Sequence[Dim] | None) -> tuple[Dim, ...]:
+        """The declared shape, after holding the shape that a call asks for against it; -1 there fits anything."""
+        shape = self.shape
+        if asked is not None:
+            fits = len(asked) == len(shape)
+            if not fits or any(dim_eq(a, d) is False for a, d in zip(asked, shape, strict=True) if a != -1):
+                raise InvalidModel(f"shape {tuple(asked)} is asked for, {shape} is declared")
+        return shape
 
     # Constants and casts.
 

@@ -24,7 +24,7 @@ _NUMBERS = {"zeros": 0, "ones": 1, "empty": 0, "new_zeros": 0, "new_ones": 1, "n
 @handles("aten.zeros", "aten.ones", "aten.empty", "aten.new_zeros", "aten.new_ones", "aten.new_empty")
 def zeros(c: Context, size: Sizes, self: Tensor | None = None, dtype: Dtype | None = None) -> Value:
     """What `empty` holds is nobody's business; zeros are as good as anything."""
-    return _filled(c, c.shape, _NUMBERS[c.node.target.split(".")[1]], c.dtype)
+    return _filled(c, c.declared(size), _NUMBERS[c.node.target.split(".")[1]], c.dtype)
 
 
 @handles("aten.zeros_like", "aten.ones_like", "aten.empty_like")
@@ -34,7 +34,7 @@ def zeros_like(c: Context, self: Tensor, dtype: Dtype | None = None) -> Value:
 
 @handles("aten.full", "aten.new_full", "aten.full_like")
 def full(c: Context, fill_value: Scalar, size: Sizes | None = None, self: Tensor | None = None, dtype: Dtype | None = None) -> Value:
-    return _filled(c, c.shape, fill_value, c.dtype)
+    return _filled(c, c.declared(size), fill_value, c.dtype)
 
 
 @handles("aten.scalar_tensor")

@@ -15,6 +15,7 @@ from . import (
     reduce,
     resize,
     shape,
+    written,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "reduce",
     "resize",
     "shape",
+    "written",
 ]

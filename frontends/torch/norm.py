@@ -40,7 +40,7 @@ def _batch_norm(c: Context, x: Value, scale: Value | None, bias: Value | None, m
 @handles("aten.batch_norm")
 def batch_norm(
     c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,  # noqa: A002
-    running_var: Tensor | None, training: Bool, momentum: Number, eps: Number,
+    running_var: Tensor | None, training: Bool, momentum: Number = 0.1, eps: Number = 1e-5,
 ) -> Value:  # fmt: skip
     if training or running_mean is None or running_var is None:
         raise Unsupported("batch normalisation with the statistics of the batch", hint=EVAL)
@@ -57,8 +57,8 @@ def batch_norm_inference(
 
 @handles("aten.instance_norm")
 def instance_norm(
-    c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,  # noqa: A002
-    running_var: Tensor | None, use_input_stats: Bool, momentum: Number, eps: Number,
+    c: Context, input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,  # noqa: A002
+    running_var: Tensor | None = None, use_input_stats: Bool = True, momentum: Number = 0.1, eps: Number = 1e-5,
 ) -> Value:  # fmt: skip
     if not use_input_stats:
         if running_mean is None or running_var is None:

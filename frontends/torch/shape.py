@@ -18,7 +18,7 @@ from .registry import Bool, Dtype, Int, Ints, Number, Size, Sizes, Str, Tensor, 
 @handles("aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_alias", "aten.unflatten")
 def reshape(c: Context, self: Tensor, size: Sizes | None = None, shape: Sizes | None = None, dim: Int = 0, sizes: Sizes | None = None, stride: Any = None) -> Value:
     """The declared result shape has every -1 resolved."""
-    return c.reshape(self, c.shape)
+    return c.reshape(self, c.declared(shape if size is None else size))
 
 
 @handles("aten.view.dtype")
@@ -137,7 +137,7 @@ def _roll(c: Context, x: Value, shift: Dim, axis: int) -> Value:
 
 @handles("aten.expand", "aten.expand_as", "aten.broadcast_to")
 def expand(c: Context, self: Tensor, size: Sizes | None = None, other: Tensor | None = None) -> Value:
-    shape = c.shape
+    shape = c.declared(size)
     return self if self.shape == shape else c.b.expand(self, c.sizes(shape))
 
 
@@ -341,7 +341,8 @@ def split(
     c: Context, self: Tensor, split_size: Size | None = None, split_sizes: Sizes | None = None, chunks: Int | None = None,
     sections: Int | None = None, indices: Ints | None = None, dim: Int = 0,
 ) -> tuple[Value, ...]:  # fmt: skip
-    return _declared_parts(c, self, c.axis(self, dim))
+    axis = c.axis(self, dim)
+    return _parts(c, self, axis, list(split_sizes)) if split_sizes is not None else _declared_parts(c, self, axis)
 
 
 @handles("aten.unbind")

@@ -50,6 +50,9 @@ def _load(family: str) -> None:
 
 def get_op(name: str) -> OpDef:
     """The op called `name`. Raises Unsupported with near matches when there is none."""
+    found = OPS.get(name)
+    if found is not None:
+        return found
     prefix = name.partition(".")[0]
     pending = [NAMESPACES[prefix]] if prefix in NAMESPACES else [f"{__name__}.{family}" for family in FAMILIES]
     while name not in OPS and pending:

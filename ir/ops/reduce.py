@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import operator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..dims import Dim, dim_lt, dim_max, dim_min
 from ..errors import TypeInferError
-from ..opdef import Axis, AxisMap, DtypeVar, Known, OpDef, Sample, attr, op, operand, optional
+from ..opdef import PURE, SAME_QUANT, Axis, AxisMap, DtypeVar, Known, OpDef, Sample, attr, op, operand, optional
 from ..types import BOOL, F16, F32, F64, I32, I64, INDEX, U8, DType, TensorType
 from . import shapes
 from .rules import passing
@@ -47,7 +47,8 @@ class Reduce(OpDef):
     domain: ClassVar[tuple[float, float]] = (-4.0, 4.0)
     #: The reduction adds elements that count for nothing when zero: axes may be permuted and zero slices dropped.
     zero_is_neutral: ClassVar[bool] = False
-    join: ClassVar[Callable[[Dim, Dim], Dim] | None] = None
+    #: How two known elements become one, where shape arithmetic needs it.
+    join: ClassVar[Any] = None
 
     def infer(self, x, axes, *, keepdims, noop_with_empty_axes):
         over = _axes_of(x, axes, noop_with_empty_axes)
@@ -114,7 +115,7 @@ class ReduceSum(Reduce):
     """Sum; of nothing: 0."""
 
     zero_is_neutral = True
-    join = staticmethod(lambda a, b: a + b)
+    join = staticmethod(operator.add)
     samples = _empty_samples
 
 
@@ -130,7 +131,7 @@ class ReduceMax(Reduce):
     x = operand(ORDERED)
     traits = PURE | SAME_QUANT
     dtypes = (F32, I32, U8, BOOL)
-    join = staticmethod(lambda a, b: dim_max(a, b))
+    join = staticmethod(dim_max)
     samples = _empty_samples
 
 
@@ -141,7 +142,7 @@ class ReduceMin(Reduce):
     x = operand(ORDERED)
     traits = PURE | SAME_QUANT
     dtypes = (F32, I32, U8, BOOL)
-    join = staticmethod(lambda a, b: dim_min(a, b))
+    join = staticmethod(dim_min)
     samples = _empty_samples
 
 
@@ -149,7 +150,7 @@ class ReduceMin(Reduce):
 class ReduceProd(Reduce):
     """Product; of nothing: 1."""
 
-    join = staticmethod(lambda a, b: a * b)
+    join = staticmethod(operator.mul)
     samples = _empty_samples
 
 

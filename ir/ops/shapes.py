@@ -228,13 +228,14 @@ def mapped_elems(
     count = elem_count(type_)
     if count is None or all(v is None or v.elems is None for v in values):
         return Known(type_)
+    static_shape: Any = type_.shape
     columns: list[list[Any]] = []
     for value in values:
         array = None if value is None else elem_array(value)
         if array is None:
             columns.append([None] * count)
         else:
-            columns.append(list(np.broadcast_to(array, tuple(type_.shape or ())).reshape(-1)))
+            columns.append(list(np.broadcast_to(array, static_shape).reshape(-1)))
     return known(type_, [function(*row) for row in zip(*columns, strict=True)])
 
 

@@ -50,19 +50,25 @@ _DEFAULTS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-def _gates(b: Builder, node: Node, default: tuple[str, ...], directions: int) -> list[list[Function]] | None:
-    """The gate functions of each direction, clipped first where the op says so; None for an unknown name."""
+def _gates(
+    b: Builder, node: Node, default: tuple[str, ...], directions: int, unclipped: int | None = None
+) -> list[list[Function]] | None:
+    """The gate functions of each direction, clipped first where the op says so (but the one at `unclipped`).
+
+    None for an unknown name.
+    """
     names = node.attr("activations") or default * directions
     alphas, betas = list(node.attr("activation_alpha")), list(node.attr("activation_beta"))
     clip, made = node.attr("clip"), []
-    for name in (n.lower() for n in names):
+    for place, name in enumerate(n.lower() for n in names):
         alpha, beta = _DEFAULTS.get(name, (None, None))
         alpha = alphas.pop(0) if alpha is not None and alphas else alpha
         beta = betas.pop(0) if beta is not None and betas else beta
         function = _activation(b, name, alpha, beta)
         if function is None:
             return None
-        made.append(_clipped(b, function, clip) if clip else function)
+        clips = clip and place % len(default) != unclipped
+        made.append(_clipped(b, function, clip) if clips else function)
     each = len(default)
     return [made[i * each : (i + 1) * each] for i in range(directions)]
 
@@ -185,7 +191,7 @@ def lstm(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
     layer = _layer(b, node)
     if isinstance(layer, Declined):
         return layer
-    functions = _gates(b, node, ("Sigmoid", "Tanh", "Tanh"), len(layer.directions))
+    functions = _gates(b, node, ("Sigmoid", "Tanh", "Tanh"), len(layer.directions), unclipped=2)
     if functions is None:
         return Declined("an unknown gate activation")
     made = []

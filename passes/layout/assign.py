@@ -36,11 +36,12 @@ _SYMBOL_SIZE = 8  # what a symbolic dim counts as when bytes are compared
 Wanted = Callable[[Node], bool]
 
 
-def assign_layout(module: Module, wanted: Wanted | None = None) -> None:
+def assign_layout(module: Module, wanted: Wanted | None = None, *, channels_last: bool = True) -> None:
     """Set `channels_last` on the spatial ops of all graphs that `wanted` accepts (default: all) and place the fewest
-    transposes that this needs. Regions are assigned one by one; their interfaces stay."""
+    transposes that this needs. Regions are assigned one by one; their interfaces stay. With `channels_last` False the
+    spatial ops stay channels-first, and everything around them takes the order that needs the fewest transposes."""
     for graph in list(module.all_graphs()):
-        _Assignment(graph, wanted or (lambda node: True)).run()
+        _Assignment(graph, wanted or (lambda node: True), channels_last).run()
         absorb_flatten(graph)
         simplify_transposes(graph)
 
@@ -63,9 +64,10 @@ class _Frame:
 class _Assignment:
     """The solver's state for one graph."""
 
-    def __init__(self, graph: Graph, wanted: Wanted) -> None:
+    def __init__(self, graph: Graph, wanted: Wanted, channels_last: bool) -> None:
         self.graph = graph
         self.wanted = wanted
+        self.anchor = (float("inf"), 0.0) if channels_last else (0.0, float("inf"))
         self.frames: dict[Node, _Frame] = {}
         self.candidates: dict[Value, tuple[Order, Order]] = {}
 
@@ -127,7 +129,7 @@ class _Assignment:
         for frame in self.frames.values():
             frame.variable = energy.variable()
             if frame.space.anchored:
-                energy.unary(frame.variable, float("inf"), 0.0)
+                energy.unary(frame.variable, *self.anchor)
         for value in self._values():
             self._cost_of(value, energy)
         for node, frame in self.frames.items():
@@ -202,7 +204,7 @@ class _Rebuild:
         old = []
         for node in list(self.graph.nodes()):
             frame = self.frames.get(node)
-            if frame is not None and (frame.label or self._is_view(node)):
+            if frame is not None and (self._is_view(node) or frame.orders[frame.label] != identity(frame.space.rank)):
                 self._move(node, frame)
                 old.append(node)
             else:

@@ -19,8 +19,8 @@ Adapter = Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]
 
 #: ONNX operators whose operands and attributes are ours, by our name.
 SAME = {
-    "elementwise": "Abs Neg Exp Log Sqrt Reciprocal Floor Ceil Round Sign Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh "
-    "Atanh Identity Add Sub Mul Div Pow Mod Cast Clip BitCast",
+    "elementwise": "Abs Neg Exp Log Sqrt Reciprocal Floor Ceil Round Sign Erf Sin Cos Tan Asin Acos Atan Sinh Cosh "
+    "Asinh Acosh Atanh Identity Add Sub Mul Div Pow Mod Cast Clip BitCast",
     "logic": "Not BitwiseNot Equal Less Greater And Or Xor BitwiseAnd BitwiseOr BitwiseXor BitShift Where",
     "activation": "Relu LeakyRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Mish Softplus Softsign "
     "Tanh Gelu Shrink Softmax LogSoftmax Hardmax Swish",

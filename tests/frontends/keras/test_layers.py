@@ -30,7 +30,12 @@ def check(model, module):
         wanted = expected(model, xs)
         assert len(got) == len(wanted)
         for mine, theirs in zip(got, wanted, strict=True):
-            assert mine.shape == theirs.shape and mine.dtype == theirs.dtype, (mine.shape, theirs.shape, mine.dtype, theirs.dtype)
+            assert mine.shape == theirs.shape and mine.dtype == theirs.dtype, (
+                mine.shape,
+                theirs.shape,
+                mine.dtype,
+                theirs.dtype,
+            )
             np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
 
 

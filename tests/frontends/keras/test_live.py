@@ -26,7 +26,9 @@ def same(module, model, xs):
         np.testing.assert_allclose(mine, keras.ops.convert_to_numpy(theirs), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["dense", "conv2d-same", "states", "residual-shared-nested", "mha", "LSTM-bidirectional", "frozen-nested"])
+@pytest.mark.parametrize(
+    "name", ["dense", "conv2d-same", "states", "residual-shared-nested", "mha", "LSTM-bidirectional", "frozen-nested"]
+)
 def test_live_by_config(name):
     keras.utils.clear_session()
     model = randomized(CASES[name]())

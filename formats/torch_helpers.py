@@ -1,7 +1,7 @@
-"""What torch has no single function for, in torch's own words; the live module calls these, `net.py` gets their text.
+"""What torch has no single function for, in torch's own words: live modules call these, `net.py` files hold their text.
 
-The only module of this backend that imports torch at the top: it is imported when something is executed. Each function
-has the name and the operand order of its IR op, stands on its own but for helpers, and must not name anything of ours.
+Imports torch at the top: it is imported only when something is executed (`torch_source` reads it as text). Functions that
+stand for an IR op have its name and operand order; all stand on their own and must not name anything of ours.
 """
 
 import torch
