@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .driver.check import verify
-from .driver.flow import compile, load, optimize, run, save
+from .driver.flow import compile, optimize, run, save
+from .driver.load import load
 from .ir.graph import Module
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def to_torch(module: Module) -> torch.nn.Module:
-    """A live torch module that computes `module`: parameters are trainable and keep the weights' keys, dynamic dims stay
-    dynamic. Built from our own tables, never by running text. Raises MissingPackage without torch, Unsupported."""
+    """A live torch module that computes `module`: parameters are trainable and keep the weights' keys, dynamic dims
+    stay dynamic. Built from our own tables, never by running text. Raises MissingPackage without torch, Unsupported."""
     from .backends.torch import to_torch as build
 
     return build(load(module))

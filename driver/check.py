@@ -1,22 +1,34 @@
 """Verification: two models, the same inputs, and a verdict per output with its worst error against a computed limit.
 
-The source module on our reference kernels is the reference. A written file is read back by our own reader and run on the
-kernels, and run in its real runtime where that is installed, at the sample sizes and, where dims are open, at a second one.
+The source module on our reference kernels is the reference. A written file is read back by our own reader and run on
+the kernels, and run in its real runtime where that is installed, at the sample sizes and, where dims are open, at a
+second one.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import AnyIRError, NumericsError, UsageError
+from ..ir.errors import (
+    AnyIRError,
+    InternalError,
+    InvalidModel,
+    LimitExceeded,
+    MissingPackage,
+    NumericsError,
+    SystemFailure,
+    Unsupported,
+    UsageError,
+)
 from ..ir.graph import Module
 from . import formats
 from .formats import Format
+from .options import near
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,65 +39,132 @@ Arrays = dict[str, "np.ndarray"]
 
 KERNELS = "reference kernels"
 
-#: Simulations of rounding behind a limit; one is enough for a large model, whose outputs have many elements.
+#: Simulations of rounding behind a limit; one is enough where every output has MANY elements to measure a spread on.
 RUNS = 3
-SLOW_SECONDS = 1.0
+MANY = 1000
 
 
 @dataclass
 class Check:
-    """One comparison: who judged, at which input shapes, and the report; or why there was none."""
+    """One comparison: who judged, at which input shapes, and the report; or why there was none: `skipped` when the
+    judge could not be asked, `failed` when it could not run the file."""
 
     judge: str
     shapes: str = ""
     report: Report | None = None
     skipped: str = ""
+    failed: str = ""
 
     @property
     def passed(self) -> bool:
-        return self.report is None or self.report.passed
+        return not self.failed and (self.report is None or self.report.passed)
+
+
+@dataclass
+class VerifyReport:
+    """What `verify` found: one check per set of inputs."""
+
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        from .report import checks_table
+
+        return checks_table(self.checks)
 
 
 def check_file(
     original: Module,
     path: Path,
     fmt: Format,
-    inputs: Any = None,
-    seed: int = 0,
+    samples: Sequence[Arrays],
     progress: Callable[[str, str], None] = lambda stage, text: None,
 ) -> list[Check]:
-    """Compare the file at `path` with the module it came from. Raises what reader, kernels and runtimes raise."""
+    """Compare the file at `path` with the module it came from on each of `samples`: by the kernels, then by the
+    runtime."""
+    from ..kernels.run import run
+
+    readback = _read_back(path, fmt)
+    _same_interface(original, readback, fmt)
+    by_kernels, references = [], []
+    for arrays in samples:
+        reference, limits = _reference(original, arrays)
+        references.append((reference, limits))
+        actual = _renamed(run(readback, list(arrays.values())), reference)
+        by_kernels.append(_judged(KERNELS, arrays, reference, actual, limits))
+    return by_kernels + _by_runtime(fmt, path, samples, references, progress)
+
+
+def _reference(original: Module, arrays: Arrays) -> tuple[Arrays, Any]:
+    """The source's outputs and how far a correct file may be from them."""
     from ..kernels.compare import limits_for
     from ..kernels.run import run
 
-    readback: Module = fmt.reader()(path)
-    _same_interface(original, readback, fmt)
+    reference = run(original, arrays)
+    fewest = min((getattr(array, "size", 0) for array in reference.values()), default=0)
+    return reference, limits_for(original, arrays, runs=1 if fewest >= MANY else RUNS, exact=reference)
+
+
+def _by_runtime(
+    fmt: Format,
+    path: Path,
+    samples: Sequence[Arrays],
+    references: Sequence[tuple[Arrays, Any]],
+    progress: Callable[[str, str], None],
+) -> list[Check]:
     runner = fmt.runner()
-    version = runner.available() if runner is not None else None
+    if runner is None:
+        return []
+    name = runner.__name__.rpartition(".")[2]
+    version = runner.available()
+    if version is None:
+        return [Check(name, skipped=f'not installed (pip install "anyir[{fmt.extra}]")')]
+    progress("verify", f"{name} {version}")
     checks = []
-    for arrays in sample_sets(original, inputs, seed):
-        started = time.perf_counter()
-        reference = run(original, arrays)
-        slow = time.perf_counter() - started > SLOW_SECONDS
-        limits = limits_for(original, arrays, runs=1 if slow else RUNS)
-        shapes = describe(arrays)
-        actual = _renamed(run(readback, list(arrays.values())), reference)
-        checks.append(_judge(KERNELS, shapes, reference, actual, limits))
-        if runner is not None and version is not None:
-            name = f"{runner.__name__.rpartition('.')[2]} {version}"
-            progress("verify", name)
-            found = _renamed(runner.run(path, arrays), reference)
-            checks.append(_judge(name, shapes, reference, found, limits))
-    if runner is not None and version is None:
-        name = runner.__name__.rpartition(".")[2]
-        checks.append(Check(name, skipped=f'not installed (pip install "anyir[{fmt.extra}]")'))
+    found = _run_all(runner, path, samples)
+    for arrays, outcome, (reference, limits) in zip(samples, found, references, strict=True):
+        judge = f"{name} {version}"
+        if isinstance(outcome, (MissingPackage, Unsupported)):
+            checks.append(Check(judge, describe(arrays), skipped=f"cannot run it: {outcome.message}"))
+        elif isinstance(outcome, AnyIRError):
+            checks.append(Check(judge, describe(arrays), failed=str(outcome)))
+        else:
+            checks.append(_judged(judge, arrays, reference, _renamed(outcome, reference), limits))
     return checks
 
 
-def _judge(name: str, shapes: str, reference: Arrays, actual: Arrays, limits: Any) -> Check:
+def _run_all(runner: ModuleType, path: Path, samples: Sequence[Arrays]) -> list[Arrays | AnyIRError]:
+    """Outputs for each set of inputs, or what went wrong; in one child process where the runtime needs one."""
+    if hasattr(runner, "run_many"):
+        return runner.run_many([runner.Job(os.fspath(path), arrays) for arrays in samples])
+    made: list[Arrays | AnyIRError] = []
+    for arrays in samples:
+        try:
+            made.append(runner.run(path, arrays))
+        except (MissingPackage, Unsupported, SystemFailure, InvalidModel) as error:
+            made.append(error)
+    return made
+
+
+def _read_back(path: Path, fmt: Format) -> Module:
+    """Our own file by our own reader. Raises InternalError when that refuses it."""
+    try:
+        module: Module = fmt.reader()(path)
+    except (InvalidModel, Unsupported, LimitExceeded) as error:
+        raise InternalError(f"the {fmt.name} file that was written cannot be read back: {error}") from error
+    return module
+
+
+def _judged(judge: str, arrays: Arrays, reference: Arrays, actual: Arrays, limits: Any) -> Check:
     from ..kernels.compare import compare
 
-    return Check(name, shapes, compare(reference, actual, limits))
+    return Check(judge, describe(arrays), compare(reference, actual, limits))
 
 
 def _same_interface(original: Module, readback: Module, fmt: Format) -> None:
@@ -94,16 +173,18 @@ def _same_interface(original: Module, readback: Module, fmt: Format) -> None:
         wanted, found = getattr(original.signature, kind)(), getattr(readback.signature, kind)()
         if wanted != found:
             raise NumericsError(
-                f"the {fmt.name} file has the {kind.replace('_', ' ')} {found}, the source has {wanted}"
+                f"the {fmt.name} file has the {kind.replace('_', ' ')} {found}, the source has {wanted}", code="N003"
             )
 
 
-def _renamed(actual: Mapping[str, Any], reference: Arrays) -> Arrays:
+def _renamed(actual: Mapping[str, Any], reference: Mapping[str, Any]) -> Arrays:
     """Outputs under the reference's names: by name where they agree, else by position."""
     if set(actual) == set(reference):
         return {name: actual[name] for name in reference}
     if len(actual) != len(reference):
-        raise NumericsError(f"{len(actual)} outputs instead of {len(reference)}: {list(actual)} and {list(reference)}")
+        raise NumericsError(
+            f"{len(actual)} outputs instead of {len(reference)}: {list(actual)} and {list(reference)}", code="N003"
+        )
     return dict(zip(reference, actual.values(), strict=True))
 
 
@@ -122,7 +203,7 @@ def sample_sets(module: Module, inputs: Any = None, seed: int = 0) -> list[Array
 
 def describe(arrays: Arrays) -> str:
     """Input shapes in short, `1x3x8x8` or `a 1x3, b 2`."""
-    shown = {name: "x".join(map(str, a.shape)) or "scalar" for name, a in arrays.items()}
+    shown = {name: "x".join(map(str, getattr(a, "shape", ()))) or "scalar" for name, a in arrays.items()}
     return next(iter(shown.values())) if len(shown) == 1 else ", ".join(f"{n} {s}" for n, s in shown.items())
 
 
@@ -130,19 +211,17 @@ def read_inputs(path: str | os.PathLike[str]) -> Arrays:
     """The arrays of an .npz file by name; pickled members are refused. Raises InvalidModel, SystemFailure."""
     import numpy as np
 
-    from ..ir.errors import InvalidModel, SystemFailure
-
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not hasattr(stored, "files"):
                 raise InvalidModel("not an .npz file", where=str(path), hint="numpy.savez(path, name=array)")
             return {name: stored[name] for name in stored.files}
+    except AnyIRError:
+        raise
     except OSError as error:
         raise SystemFailure(f"cannot read: {error.strerror or error}", where=str(path)) from None
-    except (ValueError, KeyError, EOFError, AttributeError) as error:
-        raise InvalidModel(f"not a readable .npz file: {error}", where=str(path)) from None
-    except Exception as error:  # zipfile and zlib have errors of their own
-        raise InvalidModel(f"not a readable .npz file: {type(error).__name__}", where=str(path)) from None
+    except Exception as error:  # numpy, zipfile and zlib have errors of their own
+        raise InvalidModel(f"not a readable .npz file: {error or type(error).__name__}", where=str(path)) from None
 
 
 @dataclass
@@ -155,24 +234,30 @@ class Side:
     judge: str
 
 
-def side(source: Any, with_runtime: str | None = None) -> Side:
-    """A model made ready to run, on the kernels or in a named runtime (files only). Raises UsageError, MissingPackage."""
+def side(source: Any, with_runtime: str | None = None, **options: Any) -> Side:
+    """A model made ready to run, on the kernels or in a named runtime (files only); `options` go to `load`. Raises
+    UsageError, MissingPackage."""
     from ..kernels.run import run
-    from .flow import load
+    from .load import load
 
-    module = load(source)
-    name = str(source) if isinstance(source, (str, os.PathLike)) else module.name
-    if with_runtime in (None, "kernels"):
+    runner = None if with_runtime in (None, "kernels") else _runtime_for(source, str(with_runtime))
+    module = load(source, **options)
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else module.name
+    if runner is None:
         return Side(name, module, lambda arrays: run(module, list(arrays.values())), KERNELS)
-    if with_runtime not in formats.RUNTIMES:
-        raise UsageError(f"there is no runtime {with_runtime!r}", hint=f"known: kernels, {', '.join(formats.RUNTIMES)}")
+    return Side(name, module, lambda arrays: runner.run(source, arrays), f"{with_runtime} {runner.available()}")
+
+
+def _runtime_for(source: Any, name: str) -> ModuleType:
+    """The installed runtime `name`, if it runs files such as `source`. Raises UsageError, MissingPackage."""
+    if name not in formats.RUNTIMES:
+        raise UsageError(f"there is no runtime {name!r}", hint=near(name, ["kernels", *formats.RUNTIMES]))
     if not isinstance(source, (str, os.PathLike)):
         raise UsageError("only files run in a runtime", hint="save the model first")
     fmt = formats.of_path(source)
-    if fmt.runtime != formats.by_name(formats.RUNTIMES[with_runtime]).runtime:
-        raise UsageError(f"{with_runtime} does not run {fmt.name} files", where=str(source))
-    runner = formats.need_runtime(fmt)
-    return Side(name, module, lambda arrays: runner.run(source, arrays), f"{with_runtime} {runner.available()}")
+    if fmt.runtime != formats.by_name(formats.RUNTIMES[name]).runtime:
+        raise UsageError(f"{name} does not run {fmt.name} files", where=os.fspath(source))
+    return formats.need_runtime(fmt)
 
 
 def verify(
@@ -184,28 +269,25 @@ def verify(
     with_b: str | None = None,
     atol: float | None = None,
     seed: int = 0,
-) -> list[Check]:
-    """Compare two models on the same inputs, `a` being the reference. Limits are computed from `a` unless `atol` is given.
+) -> VerifyReport:
+    """Compare two models on the same inputs, `a` being the reference. Limits are computed from `a` unless `atol` is
+    given.
 
-    `with_a` and `with_b` name an installed runtime for that side. Inputs and outputs are matched by name, else by position.
+    `with_a` and `with_b` name an installed runtime for that side. Inputs and outputs are matched by name, else by
+    position.
     """
     from ..kernels.compare import limits_for
 
     left, right = side(a, with_a), side(b, with_b)
+    names = right.module.signature.input_names()
     checks = []
     for arrays in sample_sets(left.module, inputs, seed):
-        reference = left.run(arrays)
-        reference = _renamed(reference, dict.fromkeys(left.module.signature.output_names()))
-        names = right.module.signature.input_names()
-        given = arrays if set(names) == set(arrays) else dict(zip(names, arrays.values(), strict=False))
-        given = {name: given[name] for name in names if name in given}
-        if len(given) != len(names):
+        if len(names) != len(arrays):
             raise UsageError(f"{right.name} has {len(names)} inputs, {left.name} has {len(arrays)}")
+        by_name = set(names) == set(arrays)
+        given = {n: arrays[n] for n in names} if by_name else dict(zip(names, arrays.values(), strict=True))
+        reference = _renamed(left.run(arrays), dict.fromkeys(left.module.signature.output_names()))
         actual = _renamed(right.run(given), reference)
         limits = limits_for(left.module, arrays) if atol is None else atol
-        checks.append(_judge(f"{left.judge} / {right.judge}", describe(arrays), reference, actual, limits))
-    return checks
-
-
-def all_passed(checks: Sequence[Check]) -> bool:
-    return all(check.passed for check in checks)
+        checks.append(_judged(f"{left.judge} / {right.judge}", arrays, reference, actual, limits))
+    return VerifyReport(checks)

@@ -12,7 +12,10 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -32,8 +35,8 @@ VERBS = {
     "doctor": "Show what is installed and whether it works together.",
 }
 
-ERROR_LIMIT = 8192
-INTERNAL = 70
+ERROR_BYTES = 8192
+USAGE, SYSTEM, INTERNAL = 2, 4, 70
 
 
 class LazyVerbs(click.Group):
@@ -47,7 +50,9 @@ class LazyVerbs(click.Group):
             return None
         return importlib.import_module(f".{name}", __package__).command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if name and name not in VERBS and not name.startswith("-"):
             near = difflib.get_close_matches(name, VERBS, 1)
@@ -72,76 +77,93 @@ def cli() -> None:
     """
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the `irc` command: runs it and exits with the documented code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _unwind)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if "_IRC_COMPLETE" in os.environ:
+        cli.main(prog_name="irc")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. A signal ends the process, after everything was cleaned up."""
     try:
-        code = cli.main(prog_name="irc", standalone_mode=False)
+        with cli.make_context("irc", list(arguments)) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
+        return 0
     except click.exceptions.Exit as done:
-        code = done.exit_code
+        return done.exit_code
     except click.ClickException as error:
-        code = _usage(error)
-    except (click.Abort, KeyboardInterrupt):
-        _die_of(signal.SIGINT)
+        return _usage(error)
+    except (KeyboardInterrupt, click.Abort) as error:
+        _die_of(error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
-        # Who read our answer has gone; nothing more can be said on stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
+        _die_of(signal.SIGPIPE)  # who read our answer has gone
     except AnyIRError as error:
-        code = report_error(error)
+        return report_error(error)
     except MemoryError:
-        code = _say("F110", "out of memory", "close other programs, or compile with smaller --shape", 4)
+        return _say("F110", "out of memory; close other programs, or give a smaller --shape", SYSTEM)
     except OSError as error:
-        code = _say("F100", clean(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")), "", 4)
+        return _say("F100", f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), SYSTEM)
     except Exception as error:
-        code = _internal(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _internal(error, arguments)
 
 
-def _terminated(number: int, frame: object) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that whatever was begun is removed."""
+def _unwind(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal unwinds like Ctrl-C, so that whatever was begun is removed; a second one does not disturb that."""
     signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt(number)
+    raise KeyboardInterrupt(signal.Signals(number))
 
 
-def _die_of(number: signal.Signals) -> None:
-    """End by the signal itself, after everything was cleaned up."""
-    pending = sys.exc_info()[1]
-    if isinstance(pending, KeyboardInterrupt) and pending.args:
-        number = signal.Signals(pending.args[0])
+def _die_of(number: signal.Signals) -> NoReturn:
+    """End by the signal itself."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)  # for a signal that is blocked
 
 
 def report_error(error: AnyIRError) -> int:
     """`irc: error[CODE]: WHERE: what; hint` on stderr; the exit code."""
     if os.environ.get("IRC_DEBUG"):
         traceback.print_exception(error)
-    return _say(error.code, str(error), "", error.exit_code)
+    return _say(error.code, str(error), error.exit_code)
 
 
-def _say(code: str, text: str, hint: str, exit_code: int) -> int:
-    shown = clean(f"irc: error[{code}]: {text}{'; ' + hint if hint else ''}", ERROR_LIMIT)
-    sys.stderr.write(shown + "\n")
+def _say(code: str, text: str, exit_code: int) -> int:
+    """One error on stderr, at most ERROR_BYTES of it, nothing in it that a terminal would obey."""
+    shown = clean(f"irc: error[{code}]: {text}", ERROR_BYTES, lines=True).encode("utf-8", "backslashreplace")
+    if len(shown) >= ERROR_BYTES:
+        shown = shown[: ERROR_BYTES - 4] + b"..."
+    sys.stderr.write(shown.decode("utf-8", "ignore") + "\n")
     return exit_code
 
 
 def _usage(error: click.ClickException) -> int:
-    message = error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        sys.stderr.write(error.format_message() + "\n")
+        return USAGE
     context = getattr(error, "ctx", None)
-    hint = f"{context.command_path} --help" if context is not None else "irc --help"
-    return _say("R001", message.rstrip("."), f"see {hint}", 2)
+    path = context.command_path if context is not None else "irc"
+    return _say("R001", f"{error.format_message().rstrip('.')}; see {path} --help", USAGE)
 
 
-def _internal(error: Exception) -> int:
+def _internal(error: Exception, arguments: Sequence[str]) -> int:
     """Our bug: one line, and a file with everything that helps."""
     if os.environ.get("IRC_DEBUG"):
         traceback.print_exception(error)
-    folder = Path(tempfile.mkdtemp(prefix="irc-crash-"))
-    text = "".join(traceback.format_exception(error))
-    (folder / "report.txt").write_text(f"anyir {__version__}\n{' '.join(sys.argv)}\n\n{text}", encoding="utf-8")
-    what = f"internal error in anyir {__version__}: {type(error).__name__}: {clean(error)}"
-    return _say("X001", what, f"please report it with {folder / 'report.txt'}", INTERNAL)
+    text = f"anyir {__version__}\nirc {' '.join(arguments)}\n\n{''.join(traceback.format_exception(error))}"
+    try:
+        report = Path(tempfile.mkdtemp(prefix="irc-crash-")) / "report.txt"
+        report.write_text(text, encoding="utf-8", errors="backslashreplace")
+        remedy = f"please report it with {report}"
+    except OSError:
+        remedy = "please report it; IRC_DEBUG=1 shows where it happened"
+    what = f"internal error in anyir {__version__}: {type(error).__name__}: {clean(error, 400)}"
+    return _say("X001", f"{what}; {remedy}", INTERNAL)
 
 
 if __name__ == "__main__":

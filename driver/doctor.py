@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..ir.errors import MissingPackage
 from . import options as shared
 
 #: (package, what it is for, the extra that brings it; "" = core).
@@ -33,30 +34,35 @@ PACKAGES = (
 @click.command("doctor")
 @shared.screen_options
 def command(**given: Any) -> None:
-    """Show versions of Python, anyir and every package that anyir can use."""
+    """Show versions of Python, anyir and every package that anyir can use; exit code 5 when a core package is
+    missing."""
     from .. import __version__
 
-    screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    rows = [("python", platform.python_version(), sys.executable), ("anyir", __version__, "")]
-    missing = []
-    for name, purpose, extra in PACKAGES:
-        try:
-            rows.append((name, importlib.metadata.version(name), purpose))
-        except importlib.metadata.PackageNotFoundError:
-            rows.append(
-                (
-                    name,
-                    "missing",
-                    f'{purpose}: pip install "anyir[{extra}]"' if extra else f"{purpose}: reinstall anyir",
-                )
+    with shared.session("doctor", given) as screen:
+        found = {name: _version(name) for name, _, _ in PACKAGES}
+        rows = [("python", platform.python_version(), sys.executable), ("anyir", __version__, "")]
+        rows += [
+            (name, found[name] or "missing", _about(purpose, extra, found[name])) for name, purpose, extra in PACKAGES
+        ]
+        screen.table(("package", "version", "for"), rows)
+        missing = [name for name, version in found.items() if version is None]
+        own = {"python": platform.python_version(), "anyir": __version__}
+        screen.answer("doctor", {"packages": {**own, **found}, "missing": missing})
+        core = [name for name, _, extra in PACKAGES if not extra and name in missing]
+        if core:
+            raise MissingPackage(
+                f"core packages are missing: {', '.join(core)}", hint="pip install --force-reinstall anyir"
             )
-            missing.append(name)
-    screen.table(("package", "version", "for"), rows)
-    core = [name for name, _, extra in PACKAGES if not extra and name in missing]
-    screen.answer("doctor", {"packages": {name: version for name, version, _ in rows}, "missing": missing})
-    if core:
-        from ..ir.errors import MissingPackage
 
-        raise MissingPackage(
-            f"core packages are missing: {', '.join(core)}", hint="pip install --force-reinstall anyir"
-        )
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _about(purpose: str, extra: str, version: str | None) -> str:
+    if version is not None:
+        return purpose
+    return f'{purpose}: pip install "anyir[{extra}]"' if extra else f"{purpose}: reinstall anyir"

@@ -1,9 +1,8 @@
-"""The formats that `irc` knows, as one table: suffixes, what their first bytes look like, and who reads, writes and runs
-them. Names of modules only: nothing is imported until it is used."""
+"""The formats that `irc` knows, as one table: suffixes, what their first bytes look like, and who reads, writes and
+runs them. Names of modules only: nothing is imported until it is used."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..ir.errors import InvalidModel, MissingPackage, UsageError
+from .options import near
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ def writable_suffixes() -> list[str]:
 def by_name(name: str) -> Format:
     """The format called `name`. Raises UsageError with near matches."""
     if name not in BY_NAME:
-        near = difflib.get_close_matches(name, BY_NAME, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(BY_NAME)}"
-        raise UsageError(f"there is no format {name!r}", hint=hint)
+        raise UsageError(f"there is no format {name!r}", hint=near(name, list(BY_NAME)))
     return BY_NAME[name]
 
 
@@ -100,9 +98,11 @@ def of_path(path: str | os.PathLike[str], what: str = "file") -> Format:
     """The format that a file name says. Raises UsageError for an unknown suffix, with near matches."""
     suffix = Path(path).suffix.lower()
     if suffix not in BY_SUFFIX:
-        near = difflib.get_close_matches(suffix, BY_SUFFIX, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(BY_SUFFIX)}"
-        raise UsageError(f"the suffix {suffix or '(none)'} of this {what} names no format", where=str(path), hint=hint)
+        raise UsageError(
+            f"the suffix {suffix or '(none)'} of this {what} names no format",
+            where=os.fspath(path),
+            hint=near(suffix, list(BY_SUFFIX)),
+        )
     return BY_SUFFIX[suffix]
 
 

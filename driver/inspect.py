@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options as shared
+
+if TYPE_CHECKING:
+    from ..ir.graph import Module
+    from ..ir.signature import Signature
+    from .screen import Screen
 
 BACKENDS = ("onnx", "tflite", "mindir", "torch")
 
@@ -23,50 +28,72 @@ BACKENDS = ("onnx", "tflite", "mindir", "torch")
 @shared.screen_options
 def command(**given: Any) -> None:
     """Show SOURCE's inputs, outputs, op counts, weights by size, and what each backend would refuse."""
-    with shared.limits_from(given.pop("limit_pairs")):
-        _inspect(given)
+    with shared.session("inspect", given) as screen:
+        _inspect(given, screen)
 
 
-def _inspect(given: dict[str, Any]) -> None:
-    from ..ir.analysis import op_counts, weight_bytes
+def _inspect(given: dict[str, Any], screen: Screen) -> None:
     from . import flow
-    from .screen import size
-    from .shapes import parse_shape
+    from .shapes import parse_shapes
 
-    screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    module = flow.load(
-        given["source"], format=given["source_format"], shapes=dict(map(parse_shape, given["shape_texts"]))
-    )
+    module = flow.load(given["source"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"]))
     if given["ir"]:
-        screen.line(str(module).rstrip("\n"))
-        screen.answer("inspect", {"ir": str(module)})
+        text = str(module)
+        screen.always(text.rstrip("\n"))
+        screen.answer("inspect", {"ir": text})
         return
-    counts, total = op_counts(module), weight_bytes(module)
-    interface = [row for sig in module.signatures.values() for row in _interface(sig)]
-    largest = sorted((v for v in module.constants() if v.n_uses), key=lambda v: (-v.weight.nbytes, v.weight.key))  # type: ignore
     refused = {} if given["no_backends"] else {name: refusals(module, name) for name in BACKENDS}
-    screen.line(f"{given['source']}: {counts.total()} ops, {size(total)} of weights")
-    screen.table(("", "name", "type"), interface)
+    _show(given["source"], module, refused, given["weight_rows"], screen)
+    screen.answer("inspect", _data(module, refused))
+    for text in module.diagnostics if not screen.json else []:
+        screen.note(text)
+
+
+def _show(source: str, module: Module, refused: dict[str, list[str]], weight_rows: int, screen: Screen) -> None:
+    from ..ir.analysis import op_counts, weight_bytes
+    from .screen import size
+
+    counts = op_counts(module)
+    screen.line(f"{source}: {counts.total()} ops, {size(weight_bytes(module))} of weights")
+    screen.table(("", "name", "type"), [row for sig in module.signatures.values() for row in _interface(sig)])
     screen.table(("op", "count"), sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    rows = [(v.weight.key, str(v.type), size(v.weight.nbytes), v.weight.role) for v in largest[: given["weight_rows"]]]  # type: ignore
-    screen.table(("weight", "type", "bytes", "role"), rows)
+    largest = sorted(_weights(module), key=lambda w: (-w.nbytes, w.key))[:weight_rows]
+    if largest:
+        rows = [(w.key, str(w.type), size(w.nbytes), w.role) for w in largest]
+        screen.table(("weight", "type", "bytes", "role"), rows)
     if refused:
         screen.table(("backend", "refuses"), [(name, "; ".join(why) or "nothing") for name, why in refused.items()])
-    for key, value in module.metadata.items():
-        if screen.verbosity >= 1:
-            screen.line(f"  {key}: {value}")
-    for text in module.diagnostics:
-        screen.note(text)
-    answer = {"interface": interface, "ops": dict(counts), "weight_bytes": total, "refused": refused}
-    screen.answer("inspect", {**answer, "metadata": module.metadata, "diagnostics": module.diagnostics})
+    if module.metadata and screen.verbosity >= 1:
+        screen.table(("metadata", "value"), list(module.metadata.items()))
 
 
-def _interface(sig: Any) -> list[tuple[str, str, str]]:
+def _data(module: Module, refused: dict[str, list[str]]) -> dict[str, Any]:
+    from ..ir.analysis import op_counts, weight_bytes
+
+    return {
+        "signatures": {
+            key: [{"kind": kind, "name": name, "type": type_} for kind, name, type_ in _interface(sig)]
+            for key, sig in module.signatures.items()
+        },
+        "ops": dict(sorted(op_counts(module).items())),
+        "weight_bytes": weight_bytes(module),
+        "weights": [{"key": w.key, "type": str(w.type), "bytes": w.nbytes, "role": w.role} for w in _weights(module)],
+        "refused": refused,
+        "metadata": module.metadata,
+        "diagnostics": module.diagnostics,
+    }
+
+
+def _weights(module: Module) -> list[Any]:
+    return [v.weight for v in module.constants() if v.n_uses]
+
+
+def _interface(sig: Signature) -> list[tuple[str, str, str]]:
     inputs = [("in", s.name, str(v.type)) for s, v in zip(sig.inputs, sig.graph.inputs, strict=True)]
     return inputs + [("out", s.name, str(v.type)) for s, v in zip(sig.outputs, sig.graph.outputs, strict=True)]
 
 
-def refusals(module: Any, backend: str) -> list[str]:
+def refusals(module: Module, backend: str) -> list[str]:
     """Each reason why a backend would refuse the module, as text; empty when it would write it."""
     from ..ir.errors import AnyIRError
     from . import formats

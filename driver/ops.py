@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from ..ir.errors import UsageError
 from . import options as shared
 
 TARGETS = ("onnx", "tflite", "mindir", "torch")
@@ -16,25 +15,34 @@ TARGETS = ("onnx", "tflite", "mindir", "torch")
 @click.command("ops")
 @click.argument("source", required=False)
 @click.option("--to", "target", default="all", show_default=True, help="onnx, tflite, mindir, torch or all.")
+@shared.limit_options
 @shared.screen_options
 def command(**given: Any) -> None:
     """Which ops have a kernel and which backend writes them; with SOURCE only the ops of that model.
 
     direct: the target has the op; decomposed: it is written as smaller ops; -: it is refused.
     """
-    screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    if given["target"] != "all" and given["target"] not in TARGETS:
-        raise UsageError(f"--to {given['target']!r}", hint=f"one of {', '.join(TARGETS)}, all")
-    targets = TARGETS if given["target"] == "all" else (given["target"],)
-    names = None
-    if given["source"]:
-        from ..ir.analysis import op_counts
-        from .flow import load
+    with shared.session("ops", given) as screen:
+        from ..ir.errors import UsageError
 
-        names = sorted(op_counts(load(given["source"])))
-    rows = matrix(targets, names)
-    screen.table(("op", "family", "kernel", *targets), rows)
-    screen.answer("ops", {"rows": [dict(zip(("op", "family", "kernel", *targets), row, strict=True)) for row in rows]})
+        if given["target"] not in (*TARGETS, "all"):
+            hint = shared.near(given["target"], [*TARGETS, "all"])
+            raise UsageError(f"there is no target {given['target']!r}", where="--to", hint=hint)
+        targets = TARGETS if given["target"] == "all" else (given["target"],)
+        columns = ("op", "family", "kernel", *targets)
+        rows = matrix(targets, _names(given["source"]))
+        screen.table(columns, rows)
+        screen.answer("ops", {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})
+
+
+def _names(source: str | None) -> list[str] | None:
+    """The ops of one model, None for all."""
+    if source is None:
+        return None
+    from ..ir.analysis import op_counts
+    from .load import load
+
+    return sorted(op_counts(load(source)))
 
 
 def matrix(targets: tuple[str, ...] = TARGETS, names: list[str] | None = None) -> list[tuple[str, ...]]:

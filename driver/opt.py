@@ -3,58 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options as shared
 
+if TYPE_CHECKING:
+    from ..ir.graph import Module
+    from .screen import Screen
+
+STDOUT = "-"
+
 
 @click.command("opt")
 @click.argument("source")
-@click.option("-o", "--output", default="-", show_default=True, help="IR text (.anyir), any format, or - for stdout.")
+@click.option(
+    "-o", "--output", default=STDOUT, show_default=True, help="IR text (.anyir), any format, or stdout."
+)
 @click.option("--bisect", is_flag=True, help="Find the first pass that changes the numbers.")
 @click.option("--run-reproducer", is_flag=True, help="SOURCE is a folder that --reproducer left: run its pass again.")
+@shared.input_options
 @shared.source_options
 @shared.pass_options
 @shared.limit_options
 @shared.screen_options
 def command(**given: Any) -> None:
-    """Run passes on SOURCE and print the IR, or save it."""
-    with shared.limits_from(given.pop("limit_pairs")):
-        _opt(given)
+    """Run passes on SOURCE and print the IR, or save it. SOURCE may be - (IR text on stdin)."""
+    with shared.session("opt", given) as screen:
+        _opt(given, screen)
 
 
-def _opt(given: dict[str, Any]) -> None:
+def _opt(given: dict[str, Any], screen: Screen) -> None:
     from ..passes.manager import Context
-    from ..passes.presets import preset
-    from . import flow
-    from .shapes import parse_shape
+    from . import check, flow
+    from .load import source_files
+    from .shapes import parse_shapes
+    from .watch import pipeline_of, watch
 
-    screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    shared.load_plugins(given["plugins"])
-    source, pipeline = given["source"], given["passes"]
     if given["run_reproducer"]:
-        source, pipeline = _reproducer(source)
-    module = flow.load(source, format=given["source_format"], shapes=dict(map(parse_shape, given["shape_texts"])))
-    pipeline = preset(given["level"]) if pipeline is None else pipeline
+        given["source"], given["passes"] = _reproducer(given["source"])
+        given["verify_each"] = given["check_numerics"] = True
+    pipeline = pipeline_of(given)
+    inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
+    watched, ctx = watch(given, inputs), Context(level=given["level"])
+    module = flow.load(given["source"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"]))
     if given["bisect"]:
-        _bisect(module, pipeline, given["level"], screen)
+        _bisect(module, pipeline, given, inputs, screen)
         return
-    watched, ctx = shared.watch(given), Context(level=given["level"])
     if screen.verbosity >= 1:
         screen.progress("passes", pipeline)
     flow.optimize(module, given["level"], pipeline, instruments=watched.instruments, ctx=ctx)
-    shared.show_watch(watched, ctx.stats, screen)
-    if given["output"] == "-":
-        from ..ir.printer import Printer
-
-        screen.line(Printer(elide=given["elide_weights"]).module(module).rstrip("\n"))
+    watched.show(ctx.stats, screen)
+    if given["run_reproducer"]:
+        screen.note("the pass runs through: the failure is gone")
+    answer: dict[str, Any] = {"pipeline": pipeline, "rules": dict(ctx.stats), "notes": ctx.notes}
+    if given["output"] == STDOUT:
+        answer["ir"] = _text(module, given["elide_weights"])
+        screen.always(answer["ir"].rstrip("\n"))
     else:
-        flow.save(module, given["output"], protect=flow.source_files(source, module))
-    screen.answer(
-        "opt", {"rules": dict(ctx.stats), "notes": ctx.notes, "ir": str(module) if given["output"] == "-" else None}
-    )
+        answer["files"] = flow.save(module, given["output"], protect=source_files(given["source"], module))
+    screen.answer("opt", answer)
+
+
+def _text(module: Module, elide: int) -> str:
+    from ..ir.printer import Printer
+
+    return Printer(elide=elide).module(module)
 
 
 def _reproducer(folder: str) -> tuple[str, str]:
@@ -62,21 +77,24 @@ def _reproducer(folder: str) -> tuple[str, str]:
     from ..ir.storage import read_bytes
 
     base = Path(folder)
-    return str(base / "case.anyir"), read_bytes(base / "pipeline.txt", "file_bytes").decode("utf-8", "replace").strip()
+    pipeline = read_bytes(base / "pipeline.txt", "name_bytes").decode("utf-8", "replace").strip()
+    return str(base / "case.anyir"), pipeline
 
 
-def _bisect(module: Any, pipeline: str, level: int, screen: Any) -> None:
+def _bisect(module: Module, pipeline: str, given: dict[str, Any], inputs: Any, screen: Screen) -> None:
     from ..ir.errors import NumericsError
     from ..kernels.compare import compare, limits_for
-    from ..kernels.inputs import sample_inputs
     from ..kernels.run import run
     from ..passes.instrument import bisect
+    from . import check
 
-    inputs = sample_inputs(module)
-    reference = run(module, inputs)
-    limits = limits_for(module, inputs)
-    culprit = bisect(module, pipeline, lambda copy: compare(reference, run(copy, inputs), limits).passed, level)
-    screen.answer("opt", {"culprit": culprit})
+    samples = check.sample_sets(module, inputs, given["seed"])[0]
+    reference = run(module, samples)
+    limits = limits_for(module, samples, exact=reference)
+    culprit = bisect(
+        module, pipeline, lambda copy: compare(reference, run(copy, samples), limits).passed, given["level"]
+    )
+    screen.answer("opt", {"pipeline": pipeline, "culprit": culprit})
     if culprit is not None:
         raise NumericsError(f"{culprit} is the first pass after which the results differ", code="N010")
     screen.line("no pass changes the results")

@@ -2,60 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options as shared
 
+if TYPE_CHECKING:
+    from ..passes.manager import Pass
+    from .screen import Screen
+
+COLUMNS = ("pass", "options", "numerics", "from", "what")
+
 
 @click.command("passes")
 @click.argument("name", required=False)
 @click.option("--level", metavar="O0..O3", help="Print this level's pipeline, a line of reason for each pass.")
-@click.option("--load", "plugins", multiple=True, metavar="MODULE", help="Import a file or module with passes.")
+@shared.load_option
 @shared.screen_options
 def command(**given: Any) -> None:
     """List all passes, or show the options and the documentation of pass NAME."""
+    with shared.session("passes", given) as screen:
+        if given["level"]:
+            _level(given["level"], screen)
+        elif given["name"]:
+            _one(given["name"], screen)
+        else:
+            _all(screen)
+
+
+def _all(screen: Screen) -> None:
     from ..passes import manager
 
-    screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    shared.load_plugins(given["plugins"])
-    if given["level"]:
-        _level(given["level"], screen)
-        return
-    if given["name"]:
-        _one(manager.find_pass(given["name"]), screen)
-        return
-    rows = []
-    for name in manager.all_pass_names():
-        found = manager.find_pass(name)
-        rows.append((name, _options(found), found.numerics, found.package, found.doc.split("\n")[0]))
-    screen.table(("pass", "options", "numerics", "from", "what"), rows)
-    screen.answer(
-        "passes", {"passes": [dict(zip(("name", "options", "numerics", "from", "what"), r, strict=True)) for r in rows]}
-    )
+    found = [manager.find_pass(name) for name in manager.all_pass_names()]
+    rows = [(p.name, _options(p), p.numerics, _origin(p), p.doc.split("\n")[0]) for p in found]
+    screen.table(COLUMNS, rows)
+    screen.answer("passes", {"passes": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
 
 
-def _options(found: Any) -> str:
-    return ", ".join(f"{name}={p.default}" for name, p in found.options.items())
+def _origin(found: Pass) -> str:
+    """The distribution or file that a pass comes from."""
+    return found.package.partition(".")[0].removeprefix("anyir_plugin_")
 
 
-def _level(text: str, screen: Any) -> None:
+def _options(found: Pass) -> str:
+    shown = []
+    for name, parameter in found.options.items():
+        shown.append(name if parameter.default is parameter.empty else f"{name}={parameter.default}")
+    return ", ".join(shown)
+
+
+def _level(text: str, screen: Screen) -> None:
     from ..ir.errors import UsageError
     from ..passes.presets import LEVELS, preset
 
     digits = text.lstrip("-O")
     if not digits.isdigit() or int(digits) not in LEVELS:
-        raise UsageError(f"there is no level {text!r}", hint="O0 to O3")
+        raise UsageError(f"there is no level {text!r}", where="--level", hint="O0 to O3")
     level = int(digits)
     screen.line(f"-O{level}: {preset(level) or '(only what the target needs)'}")
-    screen.table(("pass", "why"), LEVELS[level])
-    screen.answer("passes", {"level": level, "pipeline": preset(level)})
+    if LEVELS[level]:
+        screen.table(("pass", "why"), LEVELS[level])
+    steps = [{"pass": step, "why": why} for step, why in LEVELS[level]]
+    screen.answer("passes", {"level": level, "pipeline": preset(level), "steps": steps})
 
 
-def _one(found: Any, screen: Any) -> None:
+def _one(name: str, screen: Screen) -> None:
+    from ..passes.manager import find_pass
+
+    found = find_pass(name)
     screen.line(f"{found.name} ({found.package}, numerics: {found.numerics})\n\n{found.doc}\n")
-    for name, parameter in found.options.items():
-        screen.line(f"  {name} = {parameter.default}")
-    screen.table(("rule", "numerics", "what"), [(r.name, r.numerics, r.doc.split("\n")[0]) for r in found.rules])
-    screen.answer("passes", {"name": found.name, "doc": found.doc, "rules": [r.name for r in found.rules]})
+    if found.options:
+        screen.line(f"options: {_options(found)}\n")
+    if found.rules:
+        screen.table(("rule", "numerics", "what"), [(r.name, r.numerics, r.doc.split("\n")[0]) for r in found.rules])
+    rules = [{"rule": r.name, "numerics": r.numerics, "what": r.doc} for r in found.rules]
+    about = {"name": found.name, "package": found.package, "numerics": found.numerics, "options": _options(found)}
+    screen.answer("passes", {**about, "doc": found.doc, "rules": rules})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..ir.errors import clean
 from .screen import plain_table, size
 
 if TYPE_CHECKING:
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from .check import Check
     from .flow import CompileReport
 
-CHECK_COLUMNS = ("output", "shape", "max|d|", "limit", "argmax", "judge", "inputs", "verdict")
+CHECK_COLUMNS = ("output", "shape", "max|d|", "limit", "argmax", "judged by", "verdict")
+BLOCK_COLUMNS = ("output", "judged by", "max|d|", "limit", "")
+#: Outputs in the block after a compile; the worst ones stand first.
+BLOCK_ROWS = 12
 
 
 def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
@@ -21,22 +25,23 @@ def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for check in checks:
         if check.report is None:
-            rows.append(("-", "", "", "", "", check.judge, check.shapes, check.skipped))
+            rows.append(("-", "", "-", "-", "", check.judge, f"FAIL {check.failed}" if check.failed else check.skipped))
             continue
         for row in check.report.rows:
-            verdict = "pass" if row.passed else _failure(row)
             agreed = f"{row.argmax[0]}/{row.argmax[1]}" if row.argmax else ""
             shape = "x".join(map(str, row.shape)) or "scalar"
             rows.append(
-                (row.name, shape, f"{row.max_abs:.1e}", f"{row.limit:.1e}", agreed, check.judge, check.shapes, verdict)
+                (row.name, shape, f"{row.max_abs:.1e}", f"{row.limit:.1e}", agreed, check.judge, _row_verdict(row))
             )
     return rows
 
 
-def _failure(row: Row) -> str:
+def _row_verdict(row: Row) -> str:
+    if row.passed:
+        return "ok (ill-conditioned)" if "ill-conditioned" in row.reason else "ok"
     at = f" at {list(row.index)}: {row.found} vs {row.expected}" if row.index is not None else ""
     needs = f" (needs {row.needed:.1e})" if math.isfinite(row.needed) else ""
-    return f"FAIL {row.reason}{at}{needs}"
+    return f"FAIL{at}: {row.reason}{needs}"
 
 
 def checks_table(checks: Sequence[Check]) -> str:
@@ -47,31 +52,61 @@ def verdict(report: CompileReport) -> str:
     """In words: verified by whom, failed, or not verified and why."""
     if report.verified is None:
         return f"not verified: {report.why_not or 'no check was possible'}"
-    judges = list(dict.fromkeys(c.judge for c in report.checks if c.report is not None))
-    missing = [f"{c.judge} {c.skipped}" for c in report.checks if c.report is None]
+    judges = dict.fromkeys(c.judge for c in report.checks if not c.skipped)
+    missing = dict.fromkeys(f"{c.judge} {c.skipped}" for c in report.checks if c.skipped)
     text = f"verified by {' and '.join(judges)}" if report.verified else f"FAILED the check by {' and '.join(judges)}"
-    return text + (f"; {'; '.join(missing)}" if missing else "")
+    return "; ".join([text, *missing])
 
 
 def compile_block(report: CompileReport) -> str:
     """The short block after a compile: ops and bytes before and after, each output's worst error, time and memory."""
-    before, after = report.ops_before.total(), report.ops_after.total() or report.ops_before.total()
-    target = report.files[-1] if report.files else "(not written)"
-    change = f" ({report.bytes_after / report.bytes_before - 1:+.0%})" if report.bytes_before else ""
-    lines = [f"{report.source} -> {target}"]
+    before, after = report.ops_before.total(), report.ops_after.total()
+    lines = [clean(f"{report.source} -> {report.files[-1] if report.files else '(not written)'}", 400)]
     lines.append(f"  ops     {before} -> {after}")
-    lines.append(f"  bytes   {size(report.bytes_before)} -> {size(report.bytes_after)}{change}")
-    for check in report.checks:
-        if check.report is None:
-            continue
-        for row in check.report.rows:
-            mark = "ok" if row.passed else "FAIL"
-            text = f"max|d| {row.max_abs:.1e} (limit {row.limit:.1e})" if row.passed else _failure(row)
-            lines.append(f"  check   {row.name}: {text}  {check.judge}, {check.shapes}  {mark}")
+    lines.append(f"  bytes   {size(report.bytes_before)} -> {size(report.bytes_after)}{_change(report)}")
+    if report.checks:
+        lines.append(f"  inputs  {clean(report.samples, 400)}")
+        lines += _block_table(report.checks)
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in report.seconds.items())
     lines.append(f"  time    {sum(report.seconds.values()):.2f} s ({stages}), peak memory {size(report.peak_bytes)}")
-    lines.append(f"  {verdict(report)}")
+    lines.append(f"  {clean(verdict(report), 400)}")
     return "\n".join(lines)
+
+
+def _change(report: CompileReport) -> str:
+    if not report.bytes_before or not report.bytes_after:
+        return ""
+    share = round(100 * (report.bytes_after / report.bytes_before - 1))
+    return f" ({share:+d} %)" if share else ""
+
+
+def _block_table(checks: Sequence[Check]) -> list[str]:
+    """Per output and judge the comparison that came nearest to its limit."""
+    worst: dict[tuple[str, str], Row] = {}
+    for check in checks:
+        for row in check.report.rows if check.report is not None else ():
+            key = row.name, check.judge
+            if key not in worst or _share(row) > _share(worst[key]):
+                worst[key] = row
+    ranked = list(worst.items())
+    if len(ranked) > BLOCK_ROWS:
+        ranked.sort(key=lambda item: -_share(item[1]))
+    rows = [
+        (name, judge, f"{row.max_abs:.1e}", f"{row.limit:.1e}", _row_verdict(row))
+        for (name, judge), row in ranked[:BLOCK_ROWS]
+    ]
+    rows += [("-", c.judge, "-", "-", f"FAIL {c.failed}") for c in checks if c.failed]
+    lines = plain_table(BLOCK_COLUMNS, rows, indent=" " * 10).splitlines()
+    left = len(ranked) - BLOCK_ROWS
+    more = [f"          and {left} comparisons further from their limits"] if left > 0 else []
+    return ["  check " + lines[0][8:], *lines[1:], *more]
+
+
+def _share(row: Row) -> float:
+    """How much of its limit a comparison used; infinite when it failed."""
+    if not row.passed:
+        return math.inf
+    return row.max_abs / row.limit if row.limit else 0.0
 
 
 def compile_json(report: CompileReport) -> dict[str, Any]:
@@ -93,8 +128,15 @@ def compile_json(report: CompileReport) -> dict[str, Any]:
 
 
 def checks_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    made = []
-    for check in checks:
-        outputs = [] if check.report is None else check.report.as_dict()["outputs"]
-        made.append({"judge": check.judge, "inputs": check.shapes, "skipped": check.skipped, "outputs": outputs})
-    return made
+    """Each comparison with its rows as `kernels.compare.Row` has them."""
+    return [
+        {
+            "judge": check.judge,
+            "inputs": check.shapes,
+            "passed": check.passed,
+            "skipped": check.skipped,
+            "failed": check.failed,
+            "outputs": [] if check.report is None else check.report.as_dict()["outputs"],
+        }
+        for check in checks
+    ]

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options as shared
 
+if TYPE_CHECKING:
+    from .screen import Screen
+
 
 @click.command("run")
 @click.argument("source")
-@click.option("--inputs", "inputs_file", type=click.Path(path_type=Path), help="Arrays by input name (.npz).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the outputs here (.npz).")
 @click.option("--with", "runtime", metavar="RUNTIME", help="onnxruntime, litert, mindspore, torch, keras or kernels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample inputs.")
+@shared.input_options
+@shared.source_options
 @shared.limit_options
 @shared.screen_options
 def command(**given: Any) -> None:
     """Run SOURCE and show its outputs; without --inputs on seeded samples."""
-    with shared.limits_from(given.pop("limit_pairs")):
-        _run(given)
+    with shared.session("run", given) as screen:
+        _run(given, screen)
 
 
-def _run(given: dict[str, Any]) -> None:
+def _run(given: dict[str, Any], screen: Screen) -> None:
     import numpy as np
 
-    from ..ir.storage import atomic_write
+    from ..ir.outputs import atomic_write
     from . import check
+    from .load import source_files
+    from .shapes import parse_shapes
 
-    screen = shared.screen_of(given["as_json"], given["quiet"], given["verbose"])
-    made = check.side(given["source"], given["runtime"])
+    made = check.side(
+        given["source"], given["runtime"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"])
+    )
     inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     arrays = check.sample_sets(made.module, inputs, given["seed"])[0]
     outputs = {name: np.asarray(value) for name, value in made.run(arrays).items()}
     if given["output"]:
-        with atomic_write(given["output"], protect=[given["source"], *filter(None, [given["inputs_file"]])]) as file:
+        protect = [*source_files(given["source"], made.module), *filter(None, [given["inputs_file"]])]
+        with atomic_write(given["output"], protect=protect) as file:
             np.savez(file, **outputs)
     rows = [(name, "x".join(map(str, a.shape)) or "scalar", a.dtype, _summary(a)) for name, a in outputs.items()]
-    screen.table(("output", "shape", "dtype", "first values"), rows, f"{given['source']} on {made.judge}")
+    screen.line(f"{given['source']} on {made.judge}, inputs {check.describe(arrays)}")
+    screen.table(("output", "shape", "dtype", "first values"), rows)
     answer = {n: {"shape": list(a.shape), "dtype": str(a.dtype), "values": _summary(a)} for n, a in outputs.items()}
-    screen.answer("run", {"judge": made.judge, "outputs": answer})
+    screen.answer("run", {"judge": made.judge, "inputs": check.describe(arrays), "outputs": answer})
 
 
 def _summary(array: Any) -> str:

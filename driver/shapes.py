@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..ir.dims import Dim, Expr, substitute, sym, symbols
+from ..ir.dims import Dim, sym
 from ..ir.errors import UsageError
 from ..ir.graph import Module
 from ..ir.infer import infer_module
-from ..ir.types import SequenceType, TensorType
+from ..ir.symbols import replace_symbols
+from ..ir.types import TensorType
+from .options import near
 
 
 def parse_shape(text: str) -> tuple[str, list[int | str]]:
@@ -28,6 +30,17 @@ def parse_shape(text: str) -> tuple[str, list[int | str]]:
     return name, made
 
 
+def parse_shapes(texts: Sequence[str]) -> dict[str, list[int | str]]:
+    """All --shape options of a command line. Raises UsageError, also for an input that is named twice."""
+    made: dict[str, list[int | str]] = {}
+    for text in texts:
+        name, dims = parse_shape(text)
+        if name in made:
+            raise UsageError(f"--shape names {name!r} twice")
+        made[name] = dims
+    return made
+
+
 def set_shapes(module: Module, shapes: Mapping[str, Sequence[int | str]]) -> None:
     """Give inputs of the first signature other dims and infer everything behind them again. Raises UsageError where an
     input is unknown, a rank differs, or a fixed size would change."""
@@ -36,12 +49,12 @@ def set_shapes(module: Module, shapes: Mapping[str, Sequence[int | str]]) -> Non
     bindings: dict[str, Dim] = {}
     for name, wanted in shapes.items():
         if name not in values:
-            raise UsageError(f"--shape names {name!r}", hint=f"the inputs are: {', '.join(values)}")
+            raise UsageError(f"there is no input {name!r}", where="--shape", hint=near(name, list(values)))
         type_ = values[name].type
         if not isinstance(type_, TensorType):
             raise UsageError(f"input {name!r} is a {type_}, it has no shape")
         _bind(name, type_, wanted, bindings)
-    _substitute(module, bindings)
+    replace_symbols(module, bindings)
     for name, wanted in shapes.items():
         value = values[name]
         if value.shape is None:
@@ -66,23 +79,3 @@ def _bind(name: str, type_: TensorType, wanted: Sequence[int | str], bindings: d
             made = new if isinstance(new, int) else sym(new)
             if bindings.setdefault(old.symbol, made) != made:
                 raise UsageError(f"--shape gives {old} the values {bindings[old.symbol]} and {made}")
-
-
-def _substitute(module: Module, bindings: Mapping[str, Dim]) -> None:
-    """Put dims in place of symbols in every type and known element."""
-    if not bindings:
-        return
-
-    def dim(old: Dim | None) -> Dim | None:
-        return substitute(old, bindings) if isinstance(old, Expr) and set(symbols(old)) & set(bindings) else old
-
-    def type_of(old):
-        if isinstance(old, TensorType) and old.shape is not None:
-            return TensorType(old.dtype, [dim(d) for d in old.shape])  # type: ignore[misc]
-        return type(old)(type_of(old.elem)) if isinstance(old, SequenceType) else old
-
-    for graph in module.all_graphs():
-        for value in (*graph.inputs, *(v for node in graph.nodes() for v in node.results)):
-            value.type = type_of(value.type)
-            if value._elems is not None:
-                value._elems = tuple(map(dim, value._elems))

@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=torch python examples/train_digits.py
 
-writes `digits.keras` (the trained model) and `digits_test.npz` (the test images `x` and labels `y`) beside itself. Seeded:
-the same versions give the same file. Needs keras, torch and scikit-learn.
+writes `digits.keras` (the trained model) and `digits_test.npz` (the test images `x` and labels `y`) beside itself.
+Seeded: the same versions give the same file. Needs keras, torch and scikit-learn.
 """
 
 from __future__ import annotations

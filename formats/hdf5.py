@@ -1,12 +1,13 @@
 """A reader for the part of HDF5 that Keras writes, in plain Python: no native code ever meets an untrusted byte.
 
-Understood: superblocks 0-3, object headers 1 and 2, symbol-table and compact link groups, string and number attributes,
-compact, contiguous and chunked datasets with gzip and shuffle. Refused by name: links that are not hard links, external
-and virtual storage, other filters, committed types, dense link or attribute storage (`libver="latest"` with big groups).
+Understood: superblocks 0-3, object headers 1 and 2, symbol-table and compact link groups, string and number
+attributes, compact, contiguous and chunked datasets with gzip and shuffle. Refused by name: links that are not hard
+links, external and virtual storage, other filters, committed types, dense link or attribute storage
+(`libver="latest"` with big groups).
 
-Every size is compared with the bytes that are there before anything of that size is made; each object header, tree node
-and stored byte range is charged once to the file's own length, so a file cannot amplify itself. Layouts follow the "HDF5
-File Format Specification Version 3.0". Must not import the IR (errors apart) or h5py.
+Every size is compared with the bytes that are there before anything of that size is made; each object header, tree
+node and stored byte range is charged once to the file's own length, so a file cannot amplify itself. Layouts follow
+the "HDF5 File Format Specification Version 3.0". Must not import the IR (errors apart) or h5py.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _MAX_RANK = 32
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
 _FILTERS, _ATTRIBUTE, _CONTINUE, _SYMBOLS, _ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
 _KEPT = {
-    _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS, _ATTRIBUTE, _CONTINUE, _SYMBOLS, _ATTRIBUTE_INFO
+    _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS, _ATTRIBUTE, _CONTINUE, _SYMBOLS,
+    _ATTRIBUTE_INFO,
 }  # fmt: skip
 _UNIQUE = (_DATASPACE, _DATATYPE, _LAYOUT, _FILTERS, _SYMBOLS, _LINK_INFO)
 

@@ -1,4 +1,5 @@
-"""The data half of the HDF5 reader: datatypes and chunked storage. `hdf5` holds the tree; see there for what is refused.
+"""The data half of the HDF5 reader: datatypes and chunked storage. `hdf5` holds the tree; see there for what is
+refused.
 
 Sections are those of the "HDF5 File Format Specification Version 3.0". Must not import the IR (errors, storage apart).
 """
@@ -65,9 +66,9 @@ def datatype(message: bytes) -> Type:
         is_text = bits & 15 == 1 and size == 16
         return Type(16, text="vlen") if is_text else Type(max(size, 1), reason="variable-length sequences")
     order = ">" if bits & 1 else "<"
-    if kind == 0 and size in (1, 2, 4, 8) and len(message) >= 12:
-        if struct.unpack_from("<HH", message, 8) == (0, 8 * size):
-            return Type(size, np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}"))
+    is_whole = kind == 0 and len(message) >= 12 and struct.unpack_from("<HH", message, 8) == (0, 8 * size)
+    if is_whole and size in (1, 2, 4, 8):
+        return Type(size, np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}"))
     if kind == 1 and len(message) >= 16 and not bits & 64:
         offset, precision, _, exponent, _, mantissa = struct.unpack_from("<HHBBBB", message, 8)
         base = _FLOATS.get((size, exponent, mantissa))

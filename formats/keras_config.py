@@ -1,7 +1,9 @@
-"""The configuration tree of a Keras model as plain data: one neutral form for Keras 2 and Keras 3, functional and sequential.
+"""The configuration tree of a Keras model as plain data: one neutral form for Keras 2 and Keras 3, functional and
+sequential.
 
-Nothing is imported or called by name: classes are strings that the frontend looks up in its own tables. Nested values are
-walked recursively; the depth is bounded by the JSON door (`nesting`). Must not import the IR (errors and storage apart).
+Nothing is imported or called by name: classes are strings that the frontend looks up in its own tables. Nested values
+are walked recursively; the depth is bounded by the JSON door (`nesting`). Must not import the IR (errors and storage
+apart).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,12 @@ from ..ir.errors import InvalidModel, Unsupported, clean
 
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
 TF_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # how Keras 2 saved TensorFlow functions
+
+#: Operations whose own arguments include a dtype, which otherwise only layers have.
+_DTYPED_OPERATIONS = frozenset({
+    "Arange", "Array", "Cast", "ConvertToTensor", "Cumprod", "Cumsum", "EmptyLike", "Full", "FullLike", "Geomspace",
+    "Linspace", "MultiHot", "OneHot", "OnesLike", "Prod", "SaturateCast", "View", "ZerosLike",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,14 +63,15 @@ class Layer:
 
     @property
     def is_operation(self) -> bool:
-        """Whether this is a call of `keras.ops`. `.h5` files drop the module: there an operation is what has none of the
-        entries that every layer's config has."""
+        """Whether this is a call of `keras.ops`. `.h5` files drop the module: there an operation is what has none of
+        the entries that every layer's config has."""
         if self.class_name in TF_OPERATIONS:
             return True
         if self.module:
             return self.module.startswith(("keras.src.ops", "keras.src.activations"))
-        plain = isinstance(self.config, dict) and "trainable" not in self.config and self.class_name != "InputLayer"
-        return plain and self.model is None
+        if self.model is not None or self.class_name == "InputLayer" or "trainable" in self.config:
+            return False
+        return "dtype" not in self.config or self.class_name in _DTYPED_OPERATIONS
 
 
 @dataclass
@@ -138,7 +148,9 @@ def input_names(model: Model) -> list[str]:
 
 
 def output_names(model: Model) -> list[str]:
-    """Dict keys, else the names of the output layers as Keras reports them; a name that is taken gets the first free number."""
+    """Dict keys, else the names of the output layers as Keras reports them; a name that is taken gets the first free
+    number.
+    """
     names = [_interface_name(path, ref) for path, ref in ordered(model.outputs)]
     taken, used = set(names), set()
     made = []
@@ -162,15 +174,16 @@ def _interface_name(path: tuple, ref: Ref) -> str:
 def parse_model(entry: Any, where: str = "config") -> Model:
     """The neutral form of a serialized model `{"class_name": ..., "config": ...}`.
 
-    Raises InvalidModel for a config that is not a model or does not fit together, Unsupported for model classes other than
-    functional and sequential ones.
+    Raises InvalidModel for a config that is not a model or does not fit together, Unsupported for model classes other
+    than functional and sequential ones.
     """
     if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
         raise InvalidModel("the model config names no class", where=where, hint="expected a saved Keras model")
     kind, config = entry["class_name"], entry.get("config")
     if kind not in MODEL_CLASSES or entry.get("registered_name") not in (None, kind):
+        custom = clean(entry.get("registered_name") or kind)
         raise Unsupported(
-            f"model class {clean(entry.get('registered_name') or kind)!r} is custom code, which a file cannot bring along",
+            f"model class {custom!r} is custom code, which a file cannot bring along",
             where=where,
             hint="load it in Python and hand over the live model: anyir.load(model)",
         )
@@ -284,7 +297,7 @@ def _sequential(name: str, config: dict, build: dict, where: str) -> Model:
                 layers[0].name = f"{layer.name}_input"
             else:
                 raise InvalidModel(f"two layers are called {clean(layer.name)!r}", where=where)
-    for before, layer in zip(layers, layers[1:], strict=False):
+    for before, layer in pairwise(layers):
         layer.calls = [Call([Ref(before.name, 0, 0)], {})]
     layers[0].calls = []
     return Model(name, "Sequential", layers, Ref(layers[0].name, 0, 0), Ref(layers[-1].name, 0, 0), config)

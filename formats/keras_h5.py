@@ -1,8 +1,9 @@
 """Keras model files: the door (`open_keras`) and the weights of `.keras`, Keras 3 `.h5` and Keras 2 `.h5`/`.hdf5`.
 
-What a layer stores is declared by the caller as a tree of `Slots`; `bind` fills it. A `.keras` file is addressed by path
-(class names counted in order, sub-layers by attribute), an `.h5` file by layer name and order. Both orders are Keras' own:
-a layer's variables in the order of creation, trainable before frozen ones. Must not import the IR (errors, storage apart).
+What a layer stores is declared by the caller as a tree of `Slots`; `bind` fills it. A `.keras` file is addressed by
+path (class names counted in order, sub-layers by attribute), an `.h5` file by layer name and order. Both orders are
+Keras' own: a layer's variables in the order of creation, trainable before frozen ones. Must not import the IR
+(errors, storage apart).
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Slots:
     """What one layer (or model) stores: its own variables as (name, trainable), then its sub-layers by attribute.
 
     `children` pairs the attribute path under which a `.keras` file keeps a sub-layer with that sub-layer's slots;
-    alternatives are separated by "|". A variable whose name begins with "=" is a sub-layer's, which a `.keras` file holds
-    a second time and an `.h5` file does not. `values` is filled by `bind`.
+    alternatives are separated by "|". A variable whose name begins with "=" is a sub-layer's, which a `.keras` file
+    holds a second time and an `.h5` file does not. `values` is filled by `bind`.
     """
 
     name: str
@@ -82,7 +83,8 @@ class KerasFile:
 def open_keras(path: str | os.PathLike[str]) -> KerasFile:
     """Read a `.keras` archive or an HDF5 file. Weight bytes are read later, when `Stored.read` is called.
 
-    Raises InvalidModel (damaged, not a Keras file, no config), Unsupported (custom classes), LimitExceeded, SystemFailure.
+    Raises InvalidModel (damaged, not a Keras file, no config), Unsupported (custom classes), LimitExceeded,
+    SystemFailure.
     """
     kind, where = sniff(path), os.path.basename(os.fspath(path))
     if kind == "zip":
@@ -180,7 +182,9 @@ def _dataset(item: Any, where: str) -> Dataset:
 
 
 def layer_groups(model: Model) -> list[tuple[str, str]]:
-    """(layer name, group) of a model's layers in a `.keras` file: class names in snake case, counted per class in order."""
+    """(layer name, group) of a model's layers in a `.keras` file: class names in snake case, counted per class in
+    order.
+    """
     used: dict[str, int] = {}
     groups = []
     for layer in model.layers:
@@ -194,7 +198,7 @@ def layer_groups(model: Model) -> list[tuple[str, str]]:
     return groups
 
 
-# ---------------------------------------------------------------------------------------------------------- named layout
+# --------------------------------------------------------------------------------------------------------- named layout
 
 
 class NamedWeights:

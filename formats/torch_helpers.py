@@ -5,6 +5,7 @@ stand for an IR op have its name and operand order; all stand on their own and m
 """
 
 import torch
+import torch.nn.functional as F
 
 
 def topk(x, k, axis, largest):
@@ -36,12 +37,29 @@ def scatter_elements(x, indices, updates, axis, reduction):
 
 
 def scatter_nd(x, indices, updates, reduction):
-    return x.index_put(tuple(indices.unbind(-1)), updates, accumulate=reduction == "add")
+    if reduction in ("none", "add"):
+        return x.index_put(tuple(indices.unbind(-1)), updates, accumulate=reduction == "add")
+    rows = torch.zeros_like(indices[..., 0])
+    count = indices.shape[-1]
+    for i, size in enumerate(x.shape[:count]):
+        rows = rows * size + from_front(indices[..., i], size)
+    flat, rows = x.flatten(0, count - 1), rows.reshape(-1)
+    updates = updates.reshape(rows.shape[0], *flat.shape[1:])
+    rows = rows.reshape(-1, *[1] * (flat.dim() - 1)).expand_as(updates)
+    return flat.scatter_reduce(0, rows, updates, {"mul": "prod", "max": "amax", "min": "amin"}[reduction]).reshape(x.shape)
 
 
 def non_zero(x):
     """Positions of what is not zero, [rank, count]."""
     return torch.nonzero(x).t()
+
+
+def max_pool_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode):
+    """torch counts positions within a channel, ONNX within the whole tensor."""
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[x.dim() - 3]
+    y, indices = pool(x, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode, return_indices=True)
+    planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(x.shape[0], x.shape[1], *[1] * (x.dim() - 2))
+    return y, indices + planes * x[0, 0].numel()
 
 
 def int_tensor(values, shape, dtype, device):

@@ -68,7 +68,7 @@ def load(path=__file__):
 '''
 
 #: Functions that return several tensors; all others return one.
-SEVERAL = frozenset(["torch.split", "helpers.topk", "helpers.lstm", "helpers.gru", "helpers.rnn"])
+SEVERAL = frozenset(["torch.split", "helpers.topk", "helpers.max_pool_with_indices", "helpers.lstm", "helpers.gru", "helpers.rnn"])
 
 
 @cache

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from .graph import Graph, Module, Node, Value
+from .opdef import MOVEMENT
 
 if TYPE_CHECKING:
     import networkx
@@ -32,7 +33,7 @@ def quant_of(value: Value) -> Quant | None:
         for user in current.users:
             if user.name == "dequantize" and user.operands[0] is current:
                 return Quant(user.operand("scale"), user.operand("zero_point"))
-        movement = node is not None and node.op.has(node.op.traits.__class__.MOVEMENT)
+        movement = node is not None and node.has(MOVEMENT)
         current = node.operands[0] if movement else None  # type: ignore[union-attr]
     return None
 

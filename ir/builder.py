@@ -90,9 +90,9 @@ class Builder:
 
     @staticmethod
     def _array(value: Any, dtype: DType | None) -> Any:
-        """Numbers and nested sequences as a tensor: i64, f32 or bool unless a dtype is given. Raises InvalidModel for
-        a number that an integer dtype cannot hold."""
-        if isinstance(value, (bool, int, float, list, tuple)):
+        """Python numbers and nested sequences as a tensor: i64, f32 or bool unless a dtype is given (numpy's scalars have
+        one). Raises InvalidModel for a number that an integer dtype cannot hold."""
+        if isinstance(value, (bool, int, float, list, tuple)) and not isinstance(value, np.generic):
             made = np.asarray(value)
             if dtype is None and made.size == 0:
                 dtype = I64

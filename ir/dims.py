@@ -21,6 +21,7 @@ from .expr import default_ranges as _default_ranges
 from .expr import evaluate as evaluate
 from .expr import extremum as _extremum
 from .expr import interval as _interval
+from .expr import natural as _natural
 from .expr import rebuild as _rebuild
 from .expr import terms_of as _terms_of
 
@@ -54,8 +55,8 @@ def _not_zero(b: int) -> int:
 
 
 def symbols(dim: Dim) -> tuple[str, ...]:
-    """Names of all symbols in `dim`, each once, sorted."""
-    return tuple(sorted({atom.args[0] for atom in _atoms(dim) if atom.kind == "sym"}))
+    """Names of all symbols in `dim`, each once, sorted (numbers in names as numbers)."""
+    return tuple(sorted({atom.args[0] for atom in _atoms(dim) if atom.kind == "sym"}, key=_natural))
 
 
 def substitute(dim: Dim, mapping: Mapping[str, Dim]) -> Dim:

@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 from .graph import Graph, Module, Node, Value
+from .symbols import Renaming, anonymous
+from .types import Type
+
+
+class _Pair:
+    """Two modules side by side: values found equal so far, and one naming of the symbols that have no name of their
+    own."""
+
+    def __init__(self, a: Module, b: Module) -> None:
+        self.same: dict[Value, Value] = {}
+        self.left: Renaming = anonymous(a)
+        self.right: Renaming = anonymous(b)
+
+    def types(self, a: list[Value] | tuple[Value, ...], b: list[Value] | tuple[Value, ...]) -> bool:
+        return len(a) == len(b) and all(self._type(x.type, y.type) for x, y in zip(a, b, strict=True))
+
+    def _type(self, a: Type, b: Type) -> bool:
+        return self.left.type(a) is self.right.type(b)
 
 
 def first_difference(a: Module, b: Module) -> str | None:
     """Where two modules differ first, in words; None when they are equal.
 
-    Compared: graphs by name, ops, attributes, operands, result types, weights (key for params and buffers, type, digest),
-    signatures, facts. Not compared: hints, locations, metadata, diagnostics, unused weights.
+    Compared: graphs by name, ops, attributes, operands, result types, weights (key for params and buffers, type,
+    digest), signatures, facts. Not compared: hints, locations, metadata, diagnostics, unused weights.
     """
     if list(a.graphs) != list(b.graphs):
         return f"graphs: {list(a.graphs)} and {list(b.graphs)}"
-    same: dict[Value, Value] = {}
+    pair = _Pair(a, b)
     for name in a.graphs:
-        found = _graphs(a.graphs[name], b.graphs[name], same, f"@{name}")
+        found = _graphs(a.graphs[name], b.graphs[name], pair, f"@{name}")
         if found:
             return found
-    return _signatures(a, b) or (None if a.facts == b.facts else "facts differ")
+    agree = pair.left.facts(a.facts) == pair.right.facts(b.facts)
+    return _signatures(a, b) or (None if agree else "facts differ")
 
 
-def _graphs(a: Graph, b: Graph, same: dict[Value, Value], where: str) -> str | None:
+def _graphs(a: Graph, b: Graph, pair: _Pair, where: str) -> str | None:
     pending = [(a, b, where)]
     while pending:
         left, right, place = pending.pop()
-        if [v.type for v in left.inputs] != [v.type for v in right.inputs]:
+        if not pair.types(left.inputs, right.inputs):
             return f"{place}: inputs {left.inputs} and {right.inputs}"
-        same.update(zip(left.inputs, right.inputs, strict=True))
+        pair.same.update(zip(left.inputs, right.inputs, strict=True))
         mine, other = left.first, right.first
         while True:
-            found = _nodes(mine, other, same, place)
+            found = _nodes(mine, other, pair, place)
             if found:
                 return found
             pending.extend((x, y, f"{place}/{mine.name}") for x, y in zip(mine.regions, other.regions, strict=True))
@@ -40,17 +59,17 @@ def _graphs(a: Graph, b: Graph, same: dict[Value, Value], where: str) -> str | N
     return None
 
 
-def _nodes(a: Node, b: Node, same: dict[Value, Value], where: str) -> str | None:
-    if a.op is not b.op or a.attrs != b.attrs:
+def _nodes(a: Node, b: Node, pair: _Pair, where: str) -> str | None:
+    if a.op is not b.op or pair.left.attrs(a.attrs) != pair.right.attrs(b.attrs):
         return f"{where}: {a} and {b}"
     if len(a.operands) != len(b.operands) or len(a.regions) != len(b.regions):
         return f"{where}: operands of {a} and {b}"
     for x, y in zip(a.operands, b.operands, strict=True):
-        if not _values(x, y, same):
+        if not _values(x, y, pair.same):
             return f"{where}: operand {x} of {a} and {y} of {b}"
-    if [v.type for v in a.results] != [v.type for v in b.results]:
+    if not pair.types(a.results, b.results):
         return f"{where}: result types of {a} and {b}"
-    same.update(zip(a.results, b.results, strict=True))
+    pair.same.update(zip(a.results, b.results, strict=True))
     return None
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 NAME_LIMIT = 200
 
 
-def clean(text: object, limit: int = NAME_LIMIT) -> str:
-    """`text` cut to `limit` characters with control, escape and bidi characters made visible (names come from files)."""
+def clean(text: object, limit: int = NAME_LIMIT, *, lines: bool = False) -> str:
+    """`text` cut to `limit` characters with control, escape and bidi characters made visible (names come from files).
+    Line ends are kept only where `lines` says so: a name cannot start a line of its own."""
     raw = str(text)
-    shown = "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in raw[: limit + 1])
+    kept = "\n" if lines else ""
+    seen = raw[: limit + 1]
+    shown = "".join(c if c in kept or c.isprintable() else c.encode("unicode_escape").decode() for c in seen)
     return shown if len(raw) <= limit else shown[:limit] + "..."
 
 

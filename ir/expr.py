@@ -28,20 +28,25 @@ Bound = int | float  # a Python int or an infinity
 Ranges = Callable[[str], tuple[Bound, Bound]]
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
-_SIGNED = re.compile(r"_z[0-9a-f]{16}\Z")  # opaque symbols that may be negative
+#: Names that stand for nothing but themselves: made by `fresh`, or for what grew over a cap.
+ANONYMOUS = re.compile(r"_(?:[0-9]{1,18}|[nz][0-9a-f]{16})\Z")
+SIGNED = re.compile(r"_z[0-9a-f]{16}\Z")  # of the latter, those that may be negative
+_FRESH = re.compile(r"_[0-9]{1,18}\Z")
+_DIGITS = re.compile(r"[0-9]+")
 FUNCTIONS = ("min", "max", "ceildiv")
 
 
 class Atom:
     """A symbol (`args` is its name) or an opaque operation on dims. Interned."""
 
-    __slots__ = ("args", "depth", "kind", "text")
+    __slots__ = ("args", "depth", "kind", "order", "text")
     _interned: ClassVar[dict[tuple[Any, ...], Atom]] = {}
 
     kind: str
     args: tuple[Any, ...]
     depth: int
     text: str
+    order: tuple[str, str]  # text with its numbers padded: _9 before _10, so that only their sequence counts
 
     def __new__(cls, kind: str, *args: Any) -> Atom:
         found = cls._interned.get((kind, *args))
@@ -50,12 +55,15 @@ class Atom:
             found.kind, found.args = kind, args
             found.depth = 0 if kind == "sym" else 1 + max(depth_of(arg) for arg in args)
             found.text = _atom_text(kind, args)
+            found.order = natural(found.text)
+            if kind == "sym" and _FRESH.match(args[0]):
+                Expr._fresh = max(Expr._fresh, int(args[0][1:]) + 1)
             cls._interned[(kind, *args)] = found
         return found
 
     @property
     def signed(self) -> bool:
-        return bool(_SIGNED.match(self.args[0]))
+        return bool(SIGNED.match(self.args[0]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Atom, (self.kind, *self.args)
@@ -89,11 +97,8 @@ class Expr:
 
     @staticmethod
     def fresh() -> Expr:
-        """A new symbol, `_0`, `_1` ...: one that no expression of this process has used."""
-        while ("sym", f"_{Expr._fresh}") in Atom._interned:
-            Expr._fresh += 1
-        Expr._fresh += 1
-        return sym(f"_{Expr._fresh - 1}")
+        """A new symbol, `_0`, `_1` ...: its number is above all that this process has seen."""
+        return sym(f"_{Expr._fresh}")
 
     @property
     def symbol(self) -> str | None:
@@ -156,6 +161,11 @@ class Expr:
     __repr__ = __str__
 
 
+def natural(text: str) -> tuple[str, str]:
+    """A sorting key that takes the numbers in `text` as numbers."""
+    return _DIGITS.sub(lambda digits: digits[0].zfill(20), text), text
+
+
 def sym(name: str) -> Expr:
     """The symbol `name` (any non-empty text), an integer >= 0."""
     if not isinstance(name, str) or not name:
@@ -196,8 +206,8 @@ def _binary(op: Callable[[Dim, Dim], Dim], a: Any, b: Any) -> Dim:
         return NotImplemented
 
 
-def _mono_key(mono: Mono) -> tuple[int, tuple[tuple[str, int], ...]]:
-    return -sum(power for _, power in mono), tuple((atom.text, -power) for atom, power in mono)
+def _mono_key(mono: Mono) -> tuple[int, tuple[tuple[tuple[str, str], int], ...]]:
+    return -sum(power for _, power in mono), tuple((atom.order, -power) for atom, power in mono)
 
 
 def build(terms: dict[Mono, int]) -> Dim:
@@ -260,7 +270,7 @@ def _mono_times(a: Mono, b: Mono) -> Mono:
     powers = dict(a)
     for atom, power in b:
         powers[atom] = powers.get(atom, 0) + power
-    return tuple(sorted(powers.items(), key=lambda item: item[0].text))
+    return tuple(sorted(powers.items(), key=lambda item: item[0].order))
 
 
 def _mono_over(a: Mono, b: Mono) -> Mono | None:
@@ -406,7 +416,7 @@ def extremum(kind: str, args: Iterable[Dim], ranges: Ranges | None = None) -> Di
         atom = terms[0][0][0][0] if nested else None
         flat.extend(atom.args if atom and atom.kind == kind else [arg])
     numbers = [arg for arg in flat if not isinstance(arg, Expr)]
-    flat = sorted({arg for arg in flat if isinstance(arg, Expr)}, key=str)
+    flat = sorted({arg for arg in flat if isinstance(arg, Expr)}, key=lambda arg: natural(arg.text))
     if numbers:
         flat.append(min(numbers) if kind == "min" else max(numbers))
     kept = list(flat)
@@ -422,7 +432,7 @@ def extremum(kind: str, args: Iterable[Dim], ranges: Ranges | None = None) -> Di
 
 
 def default_ranges(name: str) -> tuple[Bound, Bound]:
-    return (-math.inf if _SIGNED.match(name) else 0), math.inf
+    return (-math.inf if SIGNED.match(name) else 0), math.inf
 
 
 def _times(x: Bound, y: Bound) -> Bound:

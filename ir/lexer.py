@@ -7,19 +7,26 @@ from typing import NamedTuple, NoReturn
 
 from .errors import InvalidModel, clean
 
+_QUOTED = r'"(?:[^"\\\n]|\\(?:["\\/bfnrt]|u\{[0-9a-f]{1,6}\}|u[0-9a-fA-F]{4}))*"'
 _TOKEN = re.compile(
-    r"""(?P<space>[ \t\r]+|\#[^\n]*)|(?P<newline>\n)
-      |(?P<string>"(?:[^"\\\n]|\\(?:["\\ntr]|u\{[0-9a-f]{1,6}\}))*")
-      |(?P<bits>0x[0-9a-f]+)
-      |(?P<number>-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)
-      |(?P<value>%[A-Za-z0-9_.]+)|(?P<at>@[A-Za-z_][A-Za-z0-9_.]*)
+    rf"""(?:[ \t\r\n]+|\#[^\n]*)*+(?:
+       (?P<value>%[A-Za-z0-9_.]+)
       |(?P<word>[A-Za-z_$?][A-Za-z0-9_.$?]*)
-      |(?P<punct>->|//|[(){}\[\]<>,:=+*%/-])""",
+      |(?P<punct>->|//|[(){{}}\[\]<>,:=+*%^/]|-(?![0-9]))
+      |(?P<string>{_QUOTED})
+      |(?P<bits>0x[0-9a-f]+)
+      |(?P<number>-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)
+      |(?P<at>@(?:[A-Za-z_][A-Za-z0-9_.]*|{_QUOTED}))
+      |(?P<end>\Z))""",
     re.VERBOSE,
 )
 
-_ESCAPE = re.compile(r'\\(?:(["\\ntr])|u\{([0-9a-f]{1,6})\})')
-_PLAIN_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
+_BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*+")
+_ESCAPE = re.compile(r'\\(?:(["\\/bfnrt])|u\{([0-9a-f]{1,6})\}|u([0-9a-fA-F]{4}))')
+_PLAIN_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
+
+#: Longest line and farthest column that an error shows.
+SHOWN = 120
 
 
 class Token(NamedTuple):
@@ -41,21 +48,19 @@ class Lexer:
     def advance(self) -> Token:
         """Consume the current token and return it."""
         done = self.token
-        at, match = self._next, _TOKEN.match
-        text = self.text
-        while True:
-            found = match(text, at)
-            if found is None:
-                if at >= len(text):
-                    self.token, self._next = Token("end", "", at), at
-                    return done
-                self.fail(f"unexpected character {text[at]!r}", at)
-            kind = found.lastgroup
-            if kind == "space" or kind == "newline":
-                at = found.end()
-                continue
-            self.token, self._next = Token(kind, found.group(), at), found.end()  # type: ignore[arg-type]
-            return done
+        found = _TOKEN.match(self.text, self._next)
+        if found is None:
+            at = _BLANK.match(self.text, self._next).end()  # type: ignore[union-attr]
+            self.fail(f"unexpected character {self.text[at]!r}", at)
+        kind: str = found.lastgroup  # type: ignore[assignment]
+        start, self._next = found.span(kind)
+        self.token = Token(kind, found[kind], start)
+        return done
+
+    def seek(self, offset: int) -> None:
+        """Go on at `offset`, forwards or back."""
+        self._next = offset
+        self.advance()
 
     def fail(self, message: str, offset: int | None = None, hint: str = "") -> NoReturn:
         """Raise InvalidModel with line, column and a caret under the place."""
@@ -63,10 +68,15 @@ class Lexer:
         line = self.text.count("\n", 0, at) + 1
         start = self.text.rfind("\n", 0, at) + 1
         end = self.text.find("\n", at)
-        shown = clean(self.text[start : end if end >= 0 else len(self.text)], 120)
+        shown = clean(self.text[start : end if end >= 0 else len(self.text)], SHOWN)
         column = at - start + 1
-        caret = f"\n  {shown}\n  {' ' * (column - 1)}^" if column <= 120 else ""
+        indent = len(clean(self.text[start:at], SHOWN + 1))
+        caret = f"\n  {shown}\n  {' ' * indent}^" if indent <= SHOWN else ""
         raise InvalidModel(message + caret, where=f"{self.name}:{line}:{column}", hint=hint)
+
+    def found(self) -> str:
+        """The current token, for messages."""
+        return "the end" if self.token.kind == "end" else repr(clean(self.token.text, 60))
 
     def at(self, text: str) -> bool:
         return self.token.text == text and self.token.kind != "string"
@@ -80,25 +90,33 @@ class Lexer:
 
     def expect(self, text: str) -> Token:
         if self.token.text != text or self.token.kind == "string":
-            self.fail(f"expected {text!r}, found {self.token.text or 'the end'!r}")
+            self.fail(f"expected {text!r}, found {self.found()}")
         return self.advance()
 
     def kind(self, kind: str, what: str) -> str:
         """Consume a token of this kind and return its text."""
         if self.token.kind != kind:
-            self.fail(f"expected {what}, found {self.token.text or 'the end'!r}")
+            self.fail(f"expected {what}, found {self.found()}")
         return self.advance().text
 
     def string(self) -> str:
-        raw = self.kind("string", "a string")[1:-1]
-        if "\\" not in raw:
-            return raw
-        return _ESCAPE.sub(lambda m: _PLAIN_ESCAPES[m[1]] if m[1] else self._char(m[2]), raw)
+        return self._unquoted(self.kind("string", "a string"))
 
-    def _char(self, digits: str) -> str:
-        code = int(digits, 16)
+    def graph_name(self) -> str:
+        """What stands behind an @, in quotes or not."""
+        name = self.kind("at", "a graph name")[1:]
+        return self._unquoted(name) if name.startswith('"') else name
+
+    def _unquoted(self, token: str) -> str:
+        raw = token[1:-1]
+        return _ESCAPE.sub(self._char, raw) if "\\" in raw else raw
+
+    def _char(self, escape: re.Match[str]) -> str:
+        if escape[1]:
+            return _PLAIN_ESCAPES[escape[1]]
+        code = int(escape[2] or escape[3], 16)
         if code > 0x10FFFF:
-            self.fail(f"\\u{{{digits}}} is no character")
+            self.fail(f"\\u{{{escape[2]}}} is no character")
         return chr(code)
 
     def integer(self) -> int:

@@ -1,30 +1,41 @@
 """Reads IR text. Each error carries line, column, caret and a near match; nothing is executed, nothing recurses deeper
-than the limit on nesting. Result types are checked against inference as the nodes are built."""
+than the limit on nesting. Result types are checked against inference as the nodes are built.
+
+A node that stands on one line as the printer writes it is cut up by one regular expression, and its parts are looked up
+by their text; everything else, and everything that is wrong, is read token by token.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Hashable
 from typing import Any
-
-import numpy as np
 
 from . import opdef, weightfile
 from .builder import Builder
-from .dims import Dim, parse_dim
-from .errors import AnyIRError, InvalidModel, LimitExceeded, TypeInferError, UsageError
+from .errors import AnyIRError, InvalidModel, TypeInferError, Unsupported, UsageError
 from .graph import Graph, Module, Node, Value, bulk
 from .lexer import Lexer
+from .literals import LiteralReader
 from .loc import UNKNOWN_LOC, Loc
 from .ops import get_op
 from .printer import FORMAT
 from .signature import Slot
-from .storage import MappedFile, limit, open_beside, read_bytes
-from .tensor import Tensor, as_tensor
-from .types import BOOL, F32, F64, STRING, DType, NoneType, OptionalType, SequenceType, TensorType, Type, dtype, refines
+from .storage import MappedFile, open_beside, read_bytes
+from .tensor import Tensor
+from .types import TensorType, Type, meet
 from .weights import ROLES, Weight
+
+_NAME = r"%[A-Za-z0-9_.]+"
+_LINE = re.compile(
+    rf"""({_NAME}(?:,\ {_NAME})*)\ =\ ([A-Za-z0-9_.]+)   # results and op
+         \(((?:(?:{_NAME}|none)(?:,\ (?:{_NAME}|none))*)?)\)          # operands
+         (?:\ (\{{[^{{}}"\n]*\}}))?(?:\ :\ ([^"\n]*?))?   # attributes and types
+         (?:\ \ loc(\([^\n]*\)))?\n""",
+    re.VERBOSE,
+)
 
 
 def parse_module(text: str, name: str = "<text>", *, weights: MappedFile | dict[bytes, Tensor] | None = None) -> Module:
@@ -42,41 +53,31 @@ def parse_module(text: str, name: str = "<text>", *, weights: MappedFile | dict[
 
 def parse_file(path: str | os.PathLike[str]) -> Module:
     """Read a .anyir file and the weight file that it names, which must lie beside it."""
-    data = read_bytes(path, "file_bytes")
+    from .upgrade import upgrade
+
+    data, name = read_bytes(path, "file_bytes"), os.fspath(path)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidModel(f"not UTF-8 at byte {error.start}", where=str(path)) from None
-    parser = Parser.for_path(text, os.fspath(path))
+    parser = Parser(upgrade(text, name), name, None, name)
     with bulk():
         return parser.module_text()
 
 
-class Parser:
+class Parser(LiteralReader):
     """One text being read into one module."""
 
     def __init__(
         self, text: str, name: str, weights: MappedFile | dict[bytes, Tensor] | None = None, path: str | None = None
     ) -> None:
-        self.lex = Lexer(text, name)
+        super().__init__(Lexer(text, name))
         self.weights = weights
         self.path = path
         self.module = Module()
-        self.depth = 0
-
-    @staticmethod
-    def for_path(text: str, path: str) -> Parser:
-        from .upgrade import upgrade
-
-        return Parser(upgrade(text, path), path, None, path)
-
-    @contextmanager
-    def nested(self) -> Iterator[None]:
-        self.depth += 1
-        if self.depth > limit("nesting"):
-            raise LimitExceeded(f"nested more than {limit('nesting')} deep", where=self.lex.name, hint="--limit-nesting raises it")
-        yield
-        self.depth -= 1
+        self._attrs: dict[Hashable, opdef.Attrs] = {}
+        self._types: dict[Hashable, tuple[Type, ...]] = {}
+        self._locs: dict[Hashable, Loc] = {}
 
     # Module level.
 
@@ -100,9 +101,9 @@ class Parser:
             "signature": self.signature,
         }
         while lex.token.kind != "end":
-            section = sections.get(lex.token.text)
+            section = sections.get(lex.token.text) if lex.token.kind == "word" else None
             if section is None:
-                lex.fail(f"expected {', '.join(sections)}, found {lex.token.text!r}")
+                lex.fail(f"expected {', '.join(sections)}, found {lex.found()}")
             lex.advance()
             section()
         return self.module
@@ -146,12 +147,12 @@ class Parser:
 
     def weight(self) -> None:
         lex = self.lex
-        key = lex.string()
+        at, key = lex.token.offset, lex.string()
         if key in self.module.weights:
-            lex.fail(f"weight {key!r} is declared twice")
-        role = lex.kind("word", "a role")
+            lex.fail(f"weight {key!r} is declared twice", at)
+        at, role = lex.token.offset, lex.kind("word", "a role")
         if role not in ROLES:
-            lex.fail(f"expected one of {', '.join(ROLES)}, found {role!r}")
+            lex.fail(f"expected one of {', '.join(ROLES)}, found {role!r}", at)
         lex.expect(":")
         type_ = self.tensor_type()
         lex.expect("=")
@@ -180,31 +181,33 @@ class Parser:
         digest = self.hex_bytes()
         lex.expect(")")
         if isinstance(self.weights, MappedFile) and where is not None:
-            wanted = type_.dtype.nbytes(type_.numel)  # type: ignore[union-attr, arg-type]
-            if where[1] != wanted:
-                lex.fail(f"{type_} has {wanted} bytes, the text says {where[1]}", at)
-            return weightfile.open_tensor(self.weights, *where, (type_.dtype, type_.shape), digest, lex.name)
+            return self.mapped(self.weights, type_, where, digest, at)
         found = self.weights.get(digest) if isinstance(self.weights, dict) else None
         if found is None:
             lex.fail("the contents of this weight are not at hand", at, hint="give the weight file, or the tensors by digest")
+        if found.dtype is not type_.dtype or tuple(found.shape) != type_.shape:
+            lex.fail(f"the tensor with this digest is {found.dtype}{list(found.shape)}", at)
         return found
 
-    def hex_bytes(self) -> bytes:
-        at, text = self.lex.token.offset, self.lex.string()
+    def mapped(self, file: MappedFile, type_: TensorType, where: tuple[int, int], digest: bytes, at: int) -> Tensor:
+        wanted = type_.dtype.nbytes(type_.numel)  # type: ignore[union-attr, arg-type]
+        if where[1] != wanted:
+            self.lex.fail(f"{type_} has {wanted} bytes, the text says {where[1]}", at)
         try:
-            return bytes.fromhex(text)
-        except ValueError:
-            self.lex.fail("expected hexadecimal digits", at)
+            return weightfile.open_tensor(file, *where, (type_.dtype, type_.shape), digest)
+        except InvalidModel as error:
+            self.lex.fail(error.message, at, error.hint)
 
     def signature(self) -> None:
         lex = self.lex
-        key, at = lex.string(), lex.token.offset
-        lex.expect("=")
-        graph = self.module.graphs.get(lex.kind("at", "a graph name")[1:])
-        if graph is None:
-            lex.fail("no such graph", at)
+        at, key = lex.token.offset, lex.string()
         if key in self.module.signatures:
             lex.fail(f"signature {key!r} is declared twice", at)
+        lex.expect("=")
+        at = lex.token.offset
+        graph = self.module.graphs.get(lex.graph_name())
+        if graph is None:
+            lex.fail("no such graph", at)
         inputs = self.slots()
         lex.expect("->")
         outputs = self.slots()
@@ -213,188 +216,43 @@ class Parser:
         except InvalidModel as error:
             lex.fail(error.message, at)
         if lex.take("state"):
-            made.state = [tuple(pair) for pair in self.attribute()]  # type: ignore[misc]
+            made.state = self.state(len(outputs), len(inputs))
+
+    def state(self, outputs: int, inputs: int) -> list[tuple[int, int]]:
+        """Pairs (output, input)."""
+        at, pairs = self.lex.token.offset, self.attribute()
+        fits = isinstance(pairs, tuple) and all(
+            isinstance(p, tuple) and len(p) == 2 and all(type(i) is int for i in p) for p in pairs
+        )
+        if not fits or any(not (0 <= y < outputs and 0 <= x < inputs) for y, x in pairs):
+            self.lex.fail("state is a list of pairs [output, input] by number", at)
+        return list(pairs)
 
     def slots(self) -> list[Slot]:
         lex, made = self.lex, []
         lex.expect("(")
         while not lex.at(")"):
-            name = lex.string()
+            at, name = lex.token.offset, lex.string()
             path = self.attribute() if lex.take("path") else ()
+            if not isinstance(path, tuple) or not all(type(step) in (str, int) for step in path):
+                lex.fail("a path is a list of names and numbers", at)
             quant = self.attribute() if lex.take("quant") else None
+            if quant is not None and [type(q) for q in quant if isinstance(quant, tuple)] != [float, int]:
+                lex.fail("quant is a list of scale and zero point", at)
             layout = lex.string() if lex.take("layout") else None
             lex.expect("=")
             if lex.integer() != len(made):
-                lex.fail("slots stand in order")
+                lex.fail("slots stand in order", at)
             made.append(Slot(name, path, quant, layout))
             if not lex.take(","):
                 break
         lex.expect(")")
         return made
 
-    # Types and literals.
-
-    def type(self) -> Type:
-        lex = self.lex
-        if lex.at("seq") or lex.at("optional"):
-            made = SequenceType if lex.advance().text == "seq" else OptionalType
-            lex.expect("<")
-            with self.nested():
-                inner = self.type()
-            lex.expect(">")
-            return made(inner)
-        if lex.take("none"):
-            return NoneType()
-        return self.tensor_type(static=False)
-
-    def tensor_type(self, static: bool = True) -> TensorType:
-        lex = self.lex
-        at, name = lex.token.offset, lex.kind("word", "a type")
-        element = None if name == "?" else self.dtype_named(name, at)
-        lex.expect("[")
-        if lex.take("*"):
-            lex.expect("]")
-            return TensorType(element, None)
-        dims = []
-        while not lex.at("]"):
-            dims.append(self.dim())
-            if not lex.take(","):
-                break
-        lex.expect("]")
-        try:
-            made = TensorType(element, dims)
-        except InvalidModel as error:
-            lex.fail(error.message, at)
-        if static and (element is None or not made.is_static):
-            lex.fail(f"a constant has a known type, not {made}", at)
-        return made
-
-    def dtype_named(self, name: str, at: int) -> DType:
-        try:
-            return dtype(name)
-        except InvalidModel as error:
-            self.lex.fail(error.message, at, error.hint)
-
-    def dim(self) -> Dim:
-        """A number, or the text up to the next comma or bracket outside parentheses."""
-        lex, start, depth = self.lex, self.lex.token, 0
-        if start.kind == "number" and start.text.isdigit():
-            lex.advance()
-            if lex.at(",") or lex.at("]"):
-                return int(start.text)
-        end = lex.token.offset
-        while lex.token.kind != "end" and (depth or not (lex.at(",") or lex.at("]"))):
-            depth += (lex.token.text == "(") - (lex.token.text == ")")
-            end = lex.token.offset + len(lex.token.text)
-            lex.advance()
-        try:
-            return parse_dim(lex.text[start.offset : end])
-        except AnyIRError as error:
-            lex.fail(error.message, start.offset)
-
-    def literal(self, type_: TensorType) -> Tensor:
-        """The elements of a constant: one for rank 0, else a flat list."""
-        lex, at = self.lex, self.lex.token.offset
-        element: DType = type_.dtype  # type: ignore[assignment]
-        if type_.rank == 0:
-            flat = [self.element(element)]
-        else:
-            flat = []
-            lex.expect("[")
-            while not lex.at("]"):
-                flat.append(self.element(element))
-                if not lex.take(","):
-                    break
-            lex.expect("]")
-        if len(flat) != type_.numel:
-            lex.fail(f"{type_} has {type_.numel} elements, the list has {len(flat)}", at)
-        if element is STRING:
-            array = np.empty(len(flat), object)
-            array[:] = flat
-        else:
-            array = np.array(flat, element.numpy) if flat else np.empty(0, element.numpy)
-        return as_tensor(array.reshape(type_.shape), element)
-
-    def element(self, element: DType) -> Any:
-        lex = self.lex
-        token = lex.token
-        if element is STRING:
-            return lex.string().encode("utf-8", "surrogateescape")
-        if element is BOOL:
-            return lex.kind("word", "true or false") == "true"
-        if element.kind == "complex":
-            half = F32 if element.bits == 64 else F64
-            lex.expect("(")
-            real = self.element(half)
-            lex.expect(",")
-            imaginary = self.element(half)
-            lex.expect(")")
-            return complex(real, imaginary)
-        if token.kind == "bits" and not element.is_int:
-            raw = int(lex.advance().text, 16)
-            width = element.numpy.itemsize
-            if raw >= 1 << (8 * width):
-                lex.fail(f"too many bits for {element}", token.offset)
-            return np.frombuffer(raw.to_bytes(width, "little"), element.numpy)[0]
-        if element.is_int:
-            return self.integer_element(element)
-        return element.numpy.type(float(lex.kind("number", "a number")))
-
-    def integer_element(self, element: DType) -> int:
-        at, value = self.lex.token.offset, self.lex.integer()
-        low = -(1 << (element.bits - 1)) if element.is_signed else 0
-        if not low <= value < low + (1 << element.bits):
-            self.lex.fail(f"{value} does not fit {element}", at)
-        return value
-
-    def attribute(self) -> Any:
-        lex = self.lex
-        token = lex.token
-        if token.kind == "string":
-            return lex.string()
-        if token.kind == "bits":
-            return float(self.element(F64))
-        if token.kind == "number":
-            if token.text.lstrip("-").isdigit():
-                return lex.integer()
-            return float(lex.advance().text)
-        if lex.take("["):
-            items = []
-            with self.nested():
-                while not lex.at("]"):
-                    items.append(self.attribute())
-                    if not lex.take(","):
-                        break
-            lex.expect("]")
-            return tuple(items)
-        return self.named_attribute(lex.kind("word", "an attribute value"), token.offset)
-
-    def named_attribute(self, word: str, at: int) -> Any:
-        lex = self.lex
-        simple = {"none": None, "true": True, "false": False}
-        if word in simple:
-            return simple[word]
-        if word == "bytes":
-            return self.hex_bytes()
-        if word == "type":
-            lex.expect("(")
-            type_ = self.type()
-            lex.expect(")")
-            return type_
-        if word == "tensor":
-            lex.expect("(")
-            type_ = self.tensor_type()
-            lex.expect("=")
-            tensor = self.literal(type_)
-            lex.expect(")")
-            return tensor
-        return self.dtype_named(word, at)
-
     # Graphs.
 
     def graph_section(self) -> None:
-        at = self.lex.token.offset
-        name = self.lex.kind("at", "a graph name")[1:]
+        at, name = self.lex.token.offset, self.lex.graph_name()
         if name in self.module.graphs:
             self.lex.fail(f"graph @{name} is declared twice", at)
         self.body(self.module.add_graph(name), {})
@@ -416,7 +274,7 @@ class Parser:
         while not lex.take("return"):
             if lex.take("const"):
                 self.constant(names)
-            else:
+            elif not self.quick_node(builder, names):
                 self.node(builder, names)
         graph.set_outputs(self.operands(names))  # type: ignore[arg-type]
         lex.expect("}")
@@ -450,19 +308,62 @@ class Parser:
     def typed_literal(self) -> Value:
         """`elements : type`; the elements can only be read once the type is known, so they are skipped first."""
         lex = self.lex
-        start = (lex.token, lex._next)
-        depth = 0
+        start, depth = lex.token.offset, 0
         while lex.token.kind != "end" and (depth or not lex.at(":")):
-            depth += (lex.token.text in "([") - (lex.token.text in ")]") if lex.token.kind == "punct" else 0
+            if lex.token.kind == "punct":
+                depth += (lex.token.text in "([") - (lex.token.text in ")]")
             lex.advance()
-        lex.expect(":")
+        colon = lex.expect(":").offset
         type_ = self.tensor_type()
-        after = (lex.token, lex._next)
-        lex.token, lex._next = start
+        after = lex.token.offset
+        lex.seek(start)
         tensor = self.contents(type_)
-        lex.expect(":")
-        lex.token, lex._next = after
+        if lex.token.offset != colon:
+            lex.fail(f"expected ':', found {lex.found()}")
+        lex.seek(after)
         return self.module.literal(tensor)
+
+    # Nodes.
+
+    def quick_node(self, builder: Builder, names: dict[str, Value]) -> bool:
+        """Read one line in the printer's own form; False, with nothing consumed, when it is not one or is wrong."""
+        lex = self.lex
+        begin = lex.token.offset
+        found = _LINE.match(lex.text, begin)
+        op = None if found is None else opdef.OPS.get(found[2])
+        if found is None or op is None or op.regions:
+            return False
+        listed = found[3].split(", ") if found[3] else ()
+        operands = tuple([None if name == "none" else names.get(name, _UNDEFINED) for name in listed])
+        parts = None if _UNDEFINED in operands else self.quick_parts(op, found)
+        if parts is None:
+            lex.seek(begin)
+            return False
+        lex.seek(found.end())
+        attrs, types, loc = parts
+        made = self.build(op, operands, attrs, (), types, loc, begin)  # type: ignore[arg-type]
+        self.place(builder, names, made, [(begin, name) for name in found[1].split(", ")])
+        return True
+
+    def quick_parts(self, op: opdef.OpDef, line: re.Match[str]) -> tuple[opdef.Attrs, tuple[Type, ...], Loc] | None:
+        """Attributes, types and location of a line, read once for each text."""
+        attrs, types, loc = op.defaults, (), UNKNOWN_LOC
+        if line[4]:
+            attrs = self.remembered(self._attrs, (op, line[4]), *line.span(4), lambda: self.attrs_of(op))
+        if line[5]:
+            types = self.remembered(self._types, line[5], *line.span(5), self.types)  # type: ignore[assignment]
+        if line[6]:
+            loc = self.remembered(self._locs, line[6], *line.span(6), self.location)  # type: ignore[assignment]
+        return None if attrs is None or types is None or loc is None else (attrs, types, loc)
+
+    def attrs_of(self, op: opdef.OpDef) -> opdef.Attrs:
+        """`{...}` as the attributes of `op`."""
+        lex, at = self.lex, self.lex.token.offset
+        given = self.attributes() if lex.at("{") else {}
+        try:
+            return op.make_attrs(given)
+        except TypeInferError as error:
+            lex.fail(error.message, at, error.hint)
 
     def node(self, builder: Builder, names: dict[str, Value]) -> None:
         lex = self.lex
@@ -476,41 +377,48 @@ class Parser:
         op_at, name = lex.token.offset, lex.kind("word", "an op name")
         try:
             op = get_op(name)
-        except AnyIRError as error:
+        except Unsupported as error:
             lex.fail(error.message, op_at, error.hint)
         operands = self.operands(names)
-        attrs = self.attributes() if lex.at("{") else {}
-        types = self.types() if lex.take(":") else []
+        attrs = self.attrs_of(op)
+        types = self.types() if lex.take(":") else ()
         loc = self.location() if lex.take("loc") else UNKNOWN_LOC
         regions = self.regions(op, names) if op.regions else ()
-        made = self.build(op, operands, attrs, regions, types, loc, at)
-        if len(made.results) != len(targets):
-            lex.fail(f"{name} has {len(made.results)} results, {len(targets)} are named", at)
-        builder.place(made)
-        for (place, target), value in zip(targets, made.results, strict=True):
+        made = self.build(op, tuple(operands), attrs, regions, types, loc, at)
+        self.place(builder, names, made, targets)
+
+    def place(self, builder: Builder, names: dict[str, Value], node: Node, targets: list[tuple[int, str]]) -> None:
+        """Name the results of a finished node and put it at the end of its graph."""
+        if len(node.results) != len(targets):
+            self.lex.fail(f"{node.name} has {len(node.results)} results, {len(targets)} are named", targets[0][0] if targets else None)
+        builder.place(node)
+        for (at, target), value in zip(targets, node.results, strict=True):
             value.hint = _hint(target)
-            self.define(names, target, value, place)
+            self.define(names, target, value, at)
 
     def build(
-        self, op: opdef.OpDef, operands: list, attrs: dict, regions: tuple, types: list[Type], loc: Loc, at: int
+        self,
+        op: opdef.OpDef,
+        operands: tuple[Value | None, ...],
+        attrs: opdef.Attrs,
+        regions: tuple[Graph, ...],
+        types: tuple[Type, ...],
+        loc: Loc,
+        at: int,
     ) -> Node:
-        """A node whose declared result types agree with inference; the declared ones may know more."""
+        """A node whose declared result types agree with inference; the declared ones are taken."""
         try:
-            interned = op.make_attrs(attrs)
-            known = op.infer_results(tuple(operands), interned, regions)
+            known = op.infer_results(operands, attrs, regions)
         except TypeInferError as error:
             self.lex.fail(error.message, at, error.hint)
-        node = Node(op, tuple(operands), interned, regions, loc)
+        node = Node(op, operands, attrs, regions, loc)
         node.make_results(known)
         if len(types) != len(known):
             self.lex.fail(f"{op.name} has {len(known)} results, {len(types)} types are written", at)
         for value, declared in zip(node.results, types, strict=True):
-            if refines(declared, value.type):
-                value.type = declared
-            elif not refines(value.type, declared):
+            if declared is not value.type and meet(declared, value.type) is None:
                 self.lex.fail(f"result {value.index} of {op.name} is {value.type}, the text says {declared}", at)
-            else:
-                value.type = declared
+            value.type = declared
         return node
 
     def operands(self, names: dict[str, Value]) -> list[Value | None]:
@@ -534,49 +442,6 @@ class Parser:
         near = difflib.get_close_matches(name, known, 1)
         self.lex.fail(f"{what} is not defined here", at, f"did you mean {near[0]}?" if near else "")
 
-    def attributes(self) -> dict[str, Any]:
-        lex, made = self.lex, {}
-        lex.expect("{")
-        while not lex.at("}"):
-            at = lex.token.offset
-            name = lex.string() if lex.token.kind == "string" else lex.kind("word", "an attribute name")
-            if name in made:
-                lex.fail(f"attribute {name} is given twice", at)
-            lex.expect("=")
-            made[name] = self.attribute()
-            if not lex.take(","):
-                break
-        lex.expect("}")
-        return made
-
-    def types(self) -> list[Type]:
-        made = [self.type()]
-        while self.lex.take(","):
-            made.append(self.type())
-        return made
-
-    def location(self) -> Loc:
-        lex = self.lex
-        lex.expect("(")
-        leaves = []
-        while True:
-            frontend = lex.string()
-            lex.expect(":")
-            scope, file, line = lex.string(), "", 0
-            if lex.take("at"):
-                file = lex.string()
-                lex.expect(":")
-                line = lex.integer()
-            leaves.append((frontend, scope, file, line))
-            if not lex.take("+"):
-                break
-        tag = lex.string() if lex.take("by") else ""
-        lex.expect(")")
-        if len(leaves) == 1:
-            frontend, scope, file, line = leaves[0]
-            return Loc(frontend, scope, file=file, line=line, tag=tag)
-        return Loc(fused=tuple(Loc(f, s, file=p, line=n) for f, s, p, n in leaves), tag=tag)
-
     def regions(self, op: opdef.OpDef, names: dict[str, Value]) -> tuple[Graph, ...]:
         self.lex.expect("{")
         made = []
@@ -588,6 +453,9 @@ class Parser:
             made.append(region)
         self.lex.expect("}")
         return tuple(made)
+
+
+_UNDEFINED: Any = object()
 
 
 def _hint(name: str) -> str:

@@ -7,7 +7,7 @@ weight file (`ir/weightfile.py`), or by digest alone when the text is only looke
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .graph import Graph, Module, Node, Value
 from .loc import UNKNOWN_LOC, Loc
 from .opdef import Attrs
 from .signature import Signature, Slot
+from .symbols import Renaming, anonymous
 from .types import BOOL, F16, F32, F64, STRING, DType, Type
 from .weights import Weight
 
@@ -50,7 +51,7 @@ def number(value: Any, dtype: DType) -> str:
     if dtype is BOOL:
         return "true" if value else "false"
     if dtype is STRING:
-        return quoted(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value))
+        return _string(value)
     if dtype.is_int:
         return str(int(value))
     if dtype.kind == "complex":
@@ -62,6 +63,16 @@ def number(value: Any, dtype: DType) -> str:
         return f"0x{bits:0{max(dtype.bits // 4, 2)}x}"
     text = str(dtype.numpy.type(value)) if dtype in (F16, F32, F64) else repr(as_float)
     return text if any(c in text for c in ".einx") else f"{text}.0"
+
+
+def _string(value: str | bytes) -> str:
+    """A string element; bytes that are no UTF-8 in hex."""
+    if isinstance(value, bytes):
+        try:
+            return quoted(value.decode("utf-8"))
+        except UnicodeDecodeError:
+            return f'bytes "{value.hex()}"'
+    return quoted(value)
 
 
 def elements(array: np.ndarray, dtype: DType) -> str:
@@ -93,7 +104,7 @@ def attribute(value: Any) -> str:
     return f"tensor({value.dtype}[{', '.join(map(str, value.shape))}] = {elements(value.numpy(), value.dtype)})"
 
 
-def attributes(node_attrs: Attrs, defaults: dict[str, Any]) -> str:
+def attributes(node_attrs: Mapping[str, Any], defaults: dict[str, Any]) -> str:
     shown = [
         f"{name if _PLAIN.match(name) else quoted(name)} = {attribute(value)}"
         for name, value in node_attrs.items()
@@ -155,23 +166,31 @@ class Names:
 
 
 class Printer:
-    """Prints one module; `elide` shortens inline tensors for reading (then the text does not parse back)."""
+    """Prints one module; `elide` shortens inline tensors for reading (then the text does not parse back).
+
+    Attribute sets, types and locations are interned, so the text of each is made once.
+    """
 
     def __init__(self, place: Placement | None = None, *, elide: int = INLINE, locations: bool = True) -> None:
         self.place = place or (lambda weight: None)
         self.inline = elide
         self.locations = locations
         self.lines: list[str] = []
+        self.symbols = Renaming({})
+        self._attributes: dict[Attrs, str] = {}
+        self._types: dict[Type, str] = {}
+        self._locations: dict[Loc, str] = {}
 
     def module(self, module: Module, weights_file: str = "") -> str:
+        self.symbols = anonymous(module)
         link = f' {{ weights = {quoted(weights_file)} }}' if weights_file else ""
         self.lines = [f"anyir {FORMAT}", f"module {quoted(module.name)}{link}"]
         self.lines += [f"meta {quoted(k)} = {quoted(v)}" for k, v in module.metadata.items()]
-        self.lines += facts(module.facts)
+        self.lines += facts(self.symbols.facts(module.facts))
         used = {v.weight for v in module.constants() if v.n_uses}
         self.lines += [self.weight(w) for w in module.weights if w in used and not is_literal(w, self.inline)]
         for graph in module.graphs.values():
-            self.graph(graph, Names(), f"graph @{graph.name}", "")
+            self.graph(graph, Names(), f"graph {graph_name(graph)}", "")
         self.lines += [signature(s) for s in module.signatures.values()]
         return "\n".join(self.lines) + "\n"
 
@@ -190,7 +209,7 @@ class Printer:
         return f'data({where}"{tensor.digest().hex()}")'
 
     def graph(self, graph: Graph, names: Names, head: str, indent: str) -> None:
-        inputs = ", ".join(f"{names.define(v)}: {v.type}" for v in graph.inputs)
+        inputs = ", ".join(f"{names.define(v)}: {self.type_of(v.type)}" for v in graph.inputs)
         self.lines.append(f"{indent}{head}({inputs}) {{")
         inner = indent + "  "
         for node in graph.nodes():
@@ -201,6 +220,8 @@ class Printer:
 
     def constants_of(self, node: Node, names: Names, indent: str) -> None:
         """Declare the constants that appear for the first time; also those of inner regions, so that both branches see them."""
+        if not node.regions and not any(v is not None and v.weight is not None for v in node.operands):
+            return
         pending = [node]
         while pending:
             current = pending.pop()
@@ -217,10 +238,10 @@ class Printer:
     def node(self, node: Node, names: Names, indent: str) -> None:
         self.constants_of(node, names, indent)
         operands = ", ".join(map(names, node.operands))
-        attrs = attributes(node.attrs, {a.name: a.default for a in node.op.attributes.values()})
-        where = location(node.loc) if self.locations else ""
+        attrs = self.attributes_of(node)
+        where = self.location_of(node.loc) if self.locations else ""
         left = ", ".join(map(names.define, node.results))
-        types = ", ".join(str(v.type) for v in node.results)
+        types = ", ".join([self.type_of(v.type) for v in node.results])
         head = f"{indent}{left + ' = ' if left else ''}{node.name}({operands}){attrs}{' : ' + types if types else ''}{where}"
         if not node.regions:
             self.lines.append(head)
@@ -229,6 +250,30 @@ class Printer:
         for name, region in zip(node.op.regions, node.regions, strict=True):
             self.graph(region, names, name, indent + "  ")
         self.lines.append(f"{indent}}}")
+
+    def attributes_of(self, node: Node) -> str:
+        text = self._attributes.get(node.attrs)
+        if text is None:
+            defaults = {a.name: a.default for a in node.op.attributes.values()}
+            text = self._attributes[node.attrs] = attributes(self.symbols.attrs(node.attrs), defaults)
+        return text
+
+    def type_of(self, type_: Type) -> str:
+        text = self._types.get(type_)
+        if text is None:
+            text = self._types[type_] = str(self.symbols.type(type_))
+        return text
+
+    def location_of(self, loc: Loc) -> str:
+        text = self._locations.get(loc)
+        if text is None:
+            text = self._locations[loc] = location(loc)
+        return text
+
+
+def graph_name(graph: Graph) -> str:
+    """`@main`, or `@"an odd name"`."""
+    return f"@{graph.name if _PLAIN.match(graph.name) else quoted(graph.name)}"
 
 
 def is_literal(weight: Weight, inline: int) -> bool:
@@ -261,7 +306,7 @@ def signature(sig: Signature) -> str:
     inputs = ", ".join(f"{slot(s)} = {i}" for i, s in enumerate(sig.inputs))
     outputs = ", ".join(f"{slot(s)} = {i}" for i, s in enumerate(sig.outputs))
     state = f" state {attribute(tuple(sig.state))}" if sig.state else ""
-    return f"signature {quoted(sig.key)} = @{sig.graph.name}({inputs}) -> ({outputs}){state}"
+    return f"signature {quoted(sig.key)} = {graph_name(sig.graph)}({inputs}) -> ({outputs}){state}"
 
 
 def print_module(module: Module) -> str:

@@ -49,12 +49,13 @@ def write(file: BinaryIO, placed: dict[Weight, tuple[int, int]], length: int) ->
     file.write(b"\0" * (length - position))
 
 
-def open_tensor(file: MappedFile, offset: int, nbytes: int, like: tuple, digest: bytes, where: str) -> Tensor:
-    """The mapped tensor at `offset`, checked against the file's length and its digest; `like` is (dtype, shape)."""
+def open_tensor(file: MappedFile, offset: int, nbytes: int, like: tuple, digest: bytes) -> Tensor:
+    """The mapped tensor at `offset`, checked against the file's length and its digest; `like` is (dtype, shape).
+    Raises InvalidModel."""
     dtype, shape = like
     tensor = MappedTensor(file, offset, nbytes, dtype, shape)
     if tensor.digest() != digest:
-        raise InvalidModel("the weight file does not hold what the text says (digest differs)", where=where)
+        raise InvalidModel("the weight file does not hold what the text says (digest differs)")
     return tensor
 
 

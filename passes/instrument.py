@@ -12,7 +12,7 @@ from typing import TextIO
 
 import numpy as np
 
-from ..ir.errors import AnyIRError, NumericsError
+from ..ir.errors import AnyIRError, NumericsError, UsageError
 from ..ir.graph import Module
 from ..ir.printer import Printer
 from ..ir.verify import verify
@@ -171,7 +171,8 @@ class Reproducer(Instrument):
 def bisect(module: Module, pipeline: str, good: Callable[[Module], bool], ctx_level: int = 2) -> str | None:
     """The first pass of `pipeline` after which `good(module)` is false, found by halving; None when all is well.
 
-    Each probe runs a prefix of the passes on a clone, so `module` stays as it was.
+    Each probe runs a prefix of the passes on a clone, so `module` stays as it was. Raises UsageError when it is not good
+    to begin with.
     """
     from .manager import run_pipeline
 
@@ -183,6 +184,8 @@ def bisect(module: Module, pipeline: str, good: Callable[[Module], bool], ctx_le
     fine, names = probe(1 << 30)
     if fine:
         return None
+    if not good(module.clone()):
+        raise UsageError("the module is bad before the first pass")
     low, high = 0, len(names)
     while high - low > 1:
         middle = (low + high) // 2

@@ -80,6 +80,9 @@ class Pass:
                     hint=f"did you mean {near[0]}?" if near else f"it has: {', '.join(self.options) or 'none'}",
                 )
             made[name] = _converted(self.name, name, value, declared)
+        for name, declared in self.options.items():
+            if declared.default is inspect.Parameter.empty and name not in made:
+                raise UsageError(f"pass {self.name!r} needs the option {name}", hint=f"{self.name}{{{name}=...}}")
         return made
 
 
@@ -148,13 +151,22 @@ def find_pass(name: str) -> Pass:
     if name not in _PASSES:
         for point in _entry_points():
             if point.name == name:
-                point.load()
+                _load(point)
     if name not in _PASSES:
         near = difflib.get_close_matches(name, all_pass_names(), 1)
         raise UsageError(
             f"there is no pass {name!r}", code="R010", hint=f"did you mean {near[0]}?" if near else "irc passes lists them"
         )
     return _PASSES[name]
+
+
+def _load(point: Any) -> None:
+    """Import an installed package's pass. Raises UsageError naming the package when that fails."""
+    try:
+        point.load()
+    except Exception as error:  # others' code may raise anything
+        package = point.dist.name if point.dist else point.value
+        raise UsageError(f"pass {point.name!r} of {package} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def all_pass_names() -> list[str]:
@@ -210,6 +222,11 @@ def check_pipeline(pipeline: str | Sequence[Step | Fix]) -> list[Step | Fix]:
     return steps
 
 
+def pass_names(pipeline: str | Sequence[Step | Fix]) -> list[str]:
+    """The passes of a pipeline, each once, in order. Raises UsageError."""
+    return list(dict.fromkeys(step.name for step in _flat(check_pipeline(pipeline))))
+
+
 def _flat(steps: Iterable[Step | Fix]) -> Iterable[Step]:
     for step in steps:
         if isinstance(step, Fix):
@@ -248,8 +265,7 @@ def run_step(module: Module, step: Step, ctx: Context, instruments: Sequence[Ins
     try:
         found.run(module, ctx, **options)
         changed = module.version != version
-        for instrument in instruments:
-            instrument.after(step, module, ctx, changed)
+        _tell_done(instruments, step, module, ctx, changed)
     except StopPipeline:
         raise
     except AnyIRError as error:
@@ -260,6 +276,18 @@ def run_step(module: Module, step: Step, ctx: Context, instruments: Sequence[Ins
         _tell_failed(instruments, step, module, ctx, wrapped)
         raise wrapped from error
     return changed
+
+
+def _tell_done(instruments: Sequence[Instrument], step: Step, module: Module, ctx: Context, changed: bool) -> None:
+    """Every instrument hears of the pass, also where one of them ends the pipeline here."""
+    stop: StopPipeline | None = None
+    for instrument in instruments:
+        try:
+            instrument.after(step, module, ctx, changed)
+        except StopPipeline as asked:
+            stop = asked
+    if stop is not None:
+        raise stop
 
 
 def _tell_failed(

@@ -236,6 +236,8 @@ class RewriteDriver:
         for value in node.inputs():
             if value.node is not None:
                 self.pending[value.node] = None
+                if value.n_uses == 2:  # the other user may now own the value alone, which is what most patterns ask for
+                    self.pending.update(dict.fromkeys(u for u in value.users if u is not node and u.next is not None))
 
 
 def attempt(item: Rule, node: Node, trace: Trace | None = None) -> tuple[StagingBuilder, Match, Any] | None:

@@ -1,7 +1,7 @@
 """Runs Keras files in Keras itself, on its torch backend, in a child process.
 
-A child, because Keras fixes its backend at its first import and the user's process may have chosen another one. Keras' own
-safe mode stays on: a file with code in it is refused there too.
+A child, because Keras fixes its backend at its first import and the user's process may have chosen another one.
+Keras' own safe mode stays on: a file with code in it is refused there too.
 """
 
 from __future__ import annotations

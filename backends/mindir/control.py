@@ -137,7 +137,9 @@ def _region(graph: GraphEmission, region: Graph, label: str) -> str:
 
 def _emit_if(graph: GraphEmission, node: Node) -> None:
     cond, captures = node.operands[0], list(node.operands[1:])
-    functions = tuple(_region(graph, region, label) for region, label in zip(node.regions, ("then", "else"), strict=True))
+    functions = tuple(
+        _region(graph, region, label) for region, label in zip(node.regions, ("then", "else"), strict=True)
+    )
     branches = tuple(_partial(graph, function, captures) for function in functions)
     _bind(graph, node, _switch(graph, cond, branches, functions, _shape_of_results(node)))
 
@@ -165,7 +167,9 @@ def _fresh_inputs(body: GraphEmission, types: list[Value], trip: Value | None) -
     return made
 
 
-def _emit_head(graph: GraphEmission, names: tuple[str, str, str], types: list[Value], trip: Value | None, carried: int) -> None:
+def _emit_head(
+    graph: GraphEmission, names: tuple[str, str, str], types: list[Value], trip: Value | None, carried: int
+) -> None:
     head, step, done = names
     body = _function(graph.model, head)
     inputs = _fresh_inputs(body, types, trip)

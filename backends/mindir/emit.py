@@ -179,7 +179,9 @@ class GraphEmission:
             raise InternalError(f"{call.primitive} is called with {len(call.args)} arguments, it takes {expected}")
         inputs = [self.argument(arg) for arg in call.args]
         name = name or self.model.names.unique(f"{self.prefix}:{call.primitive}")
-        self.append(f"REF::{self.model.primitive(call.primitive, dict(call.attrs))}", inputs, name, shape, call.primitive)
+        self.append(
+            f"REF::{self.model.primitive(call.primitive, dict(call.attrs))}", inputs, name, shape, call.primitive
+        )
         return name
 
     def append(self, op_type: str, inputs: list[str], name: str, shape: dict[str, Any] | None, label: str) -> None:
@@ -234,7 +236,13 @@ class Ref:
 # ----------------------------------------------------------------------------------------- abstracts (`shape`)
 
 _KINDS = mindir.ATTRIBUTE_TYPES
-_SCALAR: dict[str, Any] = {"type": _KINDS["SCALAR"]}
+
+
+def _scalar(kind: str) -> dict[str, Any]:
+    return {"type": _KINDS["SCALAR"], "tensors": [{"data_type": mindir.TENSOR_CODES[kind]}]}
+
+
+_SCALAR = _scalar("i64")
 
 
 def abstract_tensor(value: Value) -> dict[str, Any]:
@@ -252,8 +260,8 @@ _TUPLES = ("ms.make_tuple", "ms.tensor_to_tuple")
 def abstract(value: Value) -> dict[str, Any]:
     """What a node's `shape` attribute says of one value."""
     maker = value.node.name if value.node is not None else ""
-    if maker in ("ms.dim", "ms.scalar"):
-        return dict(_SCALAR)
+    if maker in ("ms.dim", "ms.scalar", "ms.item"):
+        return _scalar(value.dtype.name)
     if maker in _TUPLES and value.shape is not None and type(value.shape[0]) is int:
         return abstract_tuple([_SCALAR] * value.shape[0])
     return {"type": _KINDS["TENSORS"], "tensors": [abstract_tensor(value)]}

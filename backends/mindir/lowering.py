@@ -11,6 +11,7 @@ from ...ir.opdef import PURE
 from ...ir.signature import Signature
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
+from ...kernels.run import run_node
 from ...passes.decompose import DECOMPOSITIONS, Declined, decompose
 from ...passes.decompose.rules import Outcome, Rule, in_channels_first
 from . import registry
@@ -35,6 +36,7 @@ def legalize(module: Module, *, signature: str | None = None) -> Module:
     if found:
         shown = "; ".join(map(str, found[:20])) + (f"; and {len(found) - 20} more" if len(found) > 20 else "")
         raise Unsupported(f"MindIR cannot hold this model: {shown}", code="U030", hint="write ONNX instead")
+    settle_symbols(clone)
     return clone
 
 
@@ -112,7 +114,7 @@ def _widening(rule: Rule | None) -> Rule:
     def widen_or(b: Builder, node: Node) -> Outcome:
         hopeless = registry.untyped(node)
         if hopeless:
-            return Declined(hopeless)
+            return _folded(b, node) or Declined(hopeless)
         if node.attrs.get("channels_last"):
             return in_channels_first(b, node)
         made = _through_wider(b, node)
@@ -121,6 +123,15 @@ def _widening(rule: Rule | None) -> Rule:
         return Declined("") if rule is None else rule(b, node)
 
     return widen_or
+
+
+def _folded(b: Builder, node: Node) -> tuple[Value, ...] | None:
+    """The results of a node on constants alone (weights of a dtype that MindIR has not), where they can be written."""
+    if not all(value.is_const for value in node.inputs()) or any(registry.type_reason(v) for v in node.results):
+        return None
+    made = run_node(node, [None if v is None else v.array() for v in node.operands])
+    key = next((v.weight.key for v in node.inputs()), "const")
+    return tuple(b.const(array, key=key, role="param", origin=node.name) for array in made)
 
 
 def _through_wider(b: Builder, node: Node) -> Outcome | None:

@@ -12,10 +12,13 @@ import numpy as np
 from ...ir.dims import Dim, Expr, dim_max, dim_min
 from ...ir.errors import TypeInferError
 from ...ir.opdef import DtypeVar, Known, OpDef, attr, ints, op, operand, variadic
+from ...ir.ops.window import output_sizes, window
 from ...ir.types import F16, F32, I32, I64, TensorType
 from ...kernels.registry import get_kernel, kernel
 
 T = DtypeVar("T")
+#: An end beyond every dim, within 32 bits.
+WHOLE = (1 << 31) - 1
 FLOAT = DtypeVar("T", frozenset({F32, F16}))
 COUNT = frozenset({I64})
 _SCALAR = TensorType(I64, ())
@@ -224,15 +227,15 @@ class StridedSlice(OpDef):
     begin = operand(COUNT)
     end = operand(COUNT)
     strides = attr(ints)
-    shape = attr(object)
     reads_elems = True
 
-    def infer(self, x, begin, end, *, strides, shape):
-        return x.type.with_shape(shape)
+    def infer(self, x, begin, end, *, strides):
+        bounds = zip(begin.elems or (None,) * x.rank, end.elems or (None,) * x.rank, strides, strict=True)
+        return x.type.with_shape(tuple(_taken(dim, *row) for dim, row in zip(x.shape, bounds, strict=True)))
 
 
 @kernel("ms.strided_slice")
-def _strided_slice(x, begin, end, *, strides, shape):
+def _strided_slice(x, begin, end, *, strides):
     return get_kernel("slice")(x, begin, end, None, np.asarray(strides, np.int64))
 
 
@@ -268,16 +271,16 @@ class MaxPoolWithArgmax(OpDef):
     strides = attr(ints)
     pads = attr(ints)
     dilations = attr(ints)
-    shape = attr(object)
     results = ("y", "indices")
 
-    def infer(self, x, *, shape, **_):
-        made = x.type.with_shape(shape)
-        return [made, made.with_dtype(I64)]
+    def infer(self, x, *, kernel_shape, strides, pads, dilations):
+        made = window(kernel_shape, strides, pads, dilations)
+        pooled = x.type.with_shape((*x.shape[:2], *output_sizes(made, tuple(x.shape[2:]))))
+        return [pooled, pooled.with_dtype(I64)]
 
 
 @kernel("ms.max_pool_with_argmax")
-def _max_pool_with_argmax(x, *, shape, **attrs):
+def _max_pool_with_argmax(x, **attrs):
     plain = {"ceil_mode": False, "auto_pad": "explicit", "storage_order": 0, "channels_last": False}
     y, flat = get_kernel("max_pool_with_indices")(x, **attrs, **plain)
     return y, flat % (x.shape[2] * x.shape[3])
@@ -310,6 +313,15 @@ def _lstm(x, h, c, w, *, hidden_size):
     bias = np.concatenate([parts[2].reshape(4, size)[order].reshape(-1), np.zeros(4 * size, w.dtype)])[None]
     y, last, state = get_kernel("lstm")(x, inner, outer, bias, None, h, c, hidden_size=size)
     return y[:, 0], last, state
+
+
+def _taken(dim: Dim, begin: Dim | None, end: Dim | None, stride: int) -> Dim:
+    """How many places of an axis a slice takes; a fresh symbol where that is not known."""
+    if begin == 0 and stride == 1 and type(end) is int and (end >= WHOLE or end == dim):
+        return dim
+    if type(dim) is int and type(begin) is int and type(end) is int:
+        return len(range(dim)[begin:end:stride])
+    return Expr.fresh()
 
 
 def _dims(shape: object, rank: int) -> tuple[Dim, ...]:

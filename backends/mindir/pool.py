@@ -74,7 +74,7 @@ def max_pool_with_indices(b: Builder, node: Node) -> Outcome:
         return Declined("indices of maxima under asymmetric padding")
     made = found[0]
     attrs = {"kernel_shape": made.kernel, "strides": made.strides, "pads": made.begins + made.ends}
-    attrs |= {"dilations": made.dilations, "shape": node.results[0].shape}
+    attrs |= {"dilations": made.dilations}
     y, places = b.call("ms.max_pool_with_argmax", (x,), attrs).results
     plane, channels = x.shape[2] * x.shape[3], x.shape[1]
     if type(x.shape[0]) is int:

@@ -170,7 +170,11 @@ def type_reason(value: Value | None) -> str | None:
         return f"MindIR has no dtype {value.dtype}"
     if value.rank is None:
         return "its rank is not known"
-    return "MindSpore on CPU computes garbage of tensors without elements" if 0 in value.shape and not value.is_const else None
+    return (
+        "MindSpore on CPU computes garbage of tensors without elements"
+        if 0 in value.shape and not value.is_const
+        else None
+    )
 
 
 # ------------------------------------------------------------------------------------------------- wider dtypes

@@ -9,10 +9,11 @@ from ...ir.types import F32, F64, I16, I32, I64
 from ...ir.value import Node, Value
 from ...passes.decompose.rules import Declined, Outcome, shape_of, sizes, static
 from ...passes.decompose.shape import constant_pads
+from .ops import WHOLE
 from .registry import EVERY, FLOAT_2, INTS, Call, Shape, Tensors, emits, lowers
 from .tuples import is_scalar, is_tuple, needs_tuple, scalar_of, tuple_of
 
-_FAR = (1 << 31) - 1
+_FAR = WHOLE
 
 
 # ----------------------------------------------------------------------------------------------- tuples of ints
@@ -102,11 +103,13 @@ def _without_zeros(b: Builder, node: Node) -> Value:
     if node.attr("allowzero") or (elems is not None and all(e is not None and e != 0 for e in elems)):
         return wanted
     length = wanted.shape[0] if wanted.shape else None
-    if is_tuple(wanted) or type(length) is not int or length > x.rank:
+    if is_tuple(wanted) or type(length) is not int:
         return wanted
     wanted = wanted if wanted.dtype is I64 else b.cast(wanted, to=I64)
     zero = b.const(np.asarray(0))
-    return b.where(b.equal(wanted, zero), b.shape(x, start=0, end=length), wanted)
+    own = shape_of(b, [*sizes(x, range(min(length, x.rank))), *[1] * (length - x.rank)])
+    own = b.const(list(own)) if isinstance(own, tuple) else own
+    return b.where(b.equal(wanted, zero), own, wanted)
 
 
 def _full_target(node: Node) -> str | None:

@@ -8,10 +8,10 @@ from ...ir.builder import Builder
 from ...ir.types import I64
 from ...ir.value import Node, Value
 from ...passes.decompose.rules import Declined, Outcome
+from .ops import WHOLE
 from .registry import EVERY, Call, Shape, emits, lowers
 
-#: Beyond every dim, and within 32 bits.
-_FAR = (1 << 31) - 1
+_FAR = WHOLE
 
 
 def _steps(node: Node) -> list[tuple[int, int]] | None:
@@ -111,8 +111,7 @@ def _computed(b: Builder, node: Node, steps: list) -> Outcome:
         strides[axis] = step
     begin = _spread(b, x, node.operand("starts"), steps, 0)
     end = _spread(b, x, node.operand("ends"), steps, _FAR)
-    attrs = {"strides": tuple(strides), "shape": node.result.shape}
-    return b.call("ms.strided_slice", (x, begin, end), attrs).results[0]
+    return b.call("ms.strided_slice", (x, begin, end), {"strides": tuple(strides)}).results[0]
 
 
 def _spread(b: Builder, x: Value, vector: Value, steps: list, whole: int) -> Value:

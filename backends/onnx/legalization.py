@@ -70,6 +70,7 @@ def legalize(module: Module, *, opset: int | None = None) -> Module:
     if left:
         raise refusal_of(left, opset)
     made.metadata["opset."] = str(chosen)
+    settle_symbols(made)
     return made
 
 

@@ -9,17 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...ir import storage
 from ...ir.builder import Builder
 from ...ir.dims import Expr
 from ...ir.errors import Unsupported
 from ...ir.graph import Graph, Module
-from ...ir.opdef import PURE
+from ...ir.opdef import PURE, Trait
 from ...ir.types import BF16, F16, F32, F64, DType, TensorType
 from ...ir.value import Node, Value
+from ...kernels.run import run_node
 from ...passes.decompose import decompose
 from ...passes.layout import assign_layout, simplify_transposes
 from .fuse import fuse
 from .lower import lowerings
+from .lower.norm import BEFORE_LAYOUT
 from .lower.resize import native
 from .table import DEFAULT_PROFILE, Profile, legal, storable
 
@@ -51,6 +54,7 @@ def legalize(module: Module, *, profile: Profile = DEFAULT_PROFILE) -> Module:
             where=module.name,
             hint="cut these parts off, or write another format",
         )
+    settle_symbols(made)
     return made
 
 
@@ -62,18 +66,28 @@ def _attempt(module: Module, profile: Profile) -> tuple[Module, list[Offender]]:
     made = module.clone()
     to_float32(made)
     _drop_empty(made)
-    decompose(made, _before_layout)
-    for graph in made.all_graphs():
-        sweep(graph)
+    decompose(made, _before_layout, BEFORE_LAYOUT)
+    _tidy(made)
     assign_layout(made)
-    left = decompose(made, lambda node: legal(node, profile), lowerings())
+    left = _lower(made, profile)
+    _tidy(made)
     for graph in list(made.all_graphs()):
         fuse(graph)
         simplify_transposes(graph)
-        sweep(graph)
+    _tidy(made)
     _separate_outputs(made)
     made.drop_unused_weights()
     return made, _remaining(made, left, profile)
+
+
+def _lower(module: Module, profile: Profile) -> dict[Node, str]:
+    """Lower until nothing changes: lowering a loop makes new regions, which have nodes to lower too."""
+    reasons: dict[Node, str] = {}
+    seen = -1
+    while seen != module.version:
+        seen = module.version
+        reasons |= decompose(module, lambda node: legal(node, profile), lowerings())
+    return reasons
 
 
 def _remaining(module: Module, reasons: dict[Node, str], profile: Profile) -> list[Offender]:
@@ -208,6 +222,34 @@ class _Narrow:
 
 
 # ------------------------------------------------------------------------------------------------------ cleaning up
+
+
+def _tidy(module: Module) -> None:
+    for graph in list(module.all_graphs()):
+        fold(graph)
+        sweep(graph)
+
+
+def fold(graph: Graph) -> None:
+    """Compute what has constant operands only, within the limits of folding; bits are those of the reference kernels."""
+    for node in list(graph.nodes()):
+        if not node.operands or node.regions or not node.has(PURE) or node.has(Trait.RANDOM):
+            continue
+        if not all(v.is_const for v in node.inputs()) or not all(_foldable(v) for v in node.results):
+            continue
+        made = run_node(node, [None if v is None else v.array() for v in node.operands])
+        b = Builder(graph, before=node)
+        source = next(node.inputs()).weight
+        keep = source.role != "const"
+        named = {"key": source.key, "role": source.role, "origin": node.name} if keep else {}
+        node.replace(*(b.const(np.asarray(a), v.dtype, **named) for a, v in zip(made, node.results, strict=True)))
+
+
+def _foldable(value: Value) -> bool:
+    type_ = value.type
+    if not isinstance(type_, TensorType) or type_.dtype is None or not type_.is_static:
+        return False
+    return type_.dtype.nbytes(int(type_.numel)) <= storage.limit("fold_bytes")
 
 
 def sweep(graph: Graph) -> None:

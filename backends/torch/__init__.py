@@ -22,7 +22,9 @@ FORMAT = "torch"
 SUFFIXES = (".py", ".pt2")
 
 
-def write(module: Module, path: str | os.PathLike[str], *, protect: Iterable[str | os.PathLike[str]] = (), **_: Any) -> list[str]:
+def write(
+    module: Module, path: str | os.PathLike[str], *, protect: Iterable[str | os.PathLike[str]] = (), **_: Any
+) -> list[str]:
     """Write `module` (left unchanged) and return the files written, the model last.
 
     `net.py` comes with `net.safetensors` beside it; `net.pt2` needs torch. `protect` are files that must not be

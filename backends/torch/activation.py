@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...ir.types import F64
 from ...ir.value import Node
 from .calls import Call, Refusal, rank_of, row, simple
@@ -14,6 +16,12 @@ for _name, _fn in _SIMPLE.items():
     row(_name)(simple(_fn))
 
 _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
+
+
+def _is(node: Node, name: str, wanted: float) -> bool:
+    """The attribute is torch's number, in the precision that torch computes with."""
+    given = node.attr(name)
+    return given == wanted if node.result.dtype is F64 else np.float32(given) == np.float32(wanted)
 
 
 @row("leaky_relu")
@@ -38,7 +46,7 @@ def elu(node: Node) -> Call:
 
 @row("selu")
 def selu(node: Node) -> Call:
-    if any(abs(node.attr(name) - value) > 1e-6 for name, value in _SELU.items()):
+    if not all(_is(node, name, value) for name, value in _SELU.items()):
         raise Refusal("torch's selu has fixed numbers")
     return Call("F.selu", *node.operands)
 
@@ -50,7 +58,7 @@ def thresholded_relu(node: Node) -> Call:
 
 @row("hard_sigmoid")
 def hard_sigmoid(node: Node) -> Call:
-    if abs(node.attr("alpha") - 1 / 6) > 1e-9 or node.attr("beta") != 0.5:
+    if not _is(node, "alpha", 1 / 6) or node.attr("beta") != 0.5:
         raise Refusal("torch's hardsigmoid is relu6(x + 3) / 6")
     return Call("F.hardsigmoid", *node.operands)
 

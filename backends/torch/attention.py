@@ -26,4 +26,6 @@ def attention(node: Node) -> Call:
         raise Refusal("how many heads share a key is not fixed")
     extra = {} if same else {"enable_gqa": True}
     scale = {} if node.attr("scale") is None else {"scale": node.attr("scale")}
-    return Call("F.scaled_dot_product_attention", q, k, v, attn_mask=mask, is_causal=node.attr("is_causal"), **scale, **extra)
+    return Call(
+        "F.scaled_dot_product_attention", q, k, v, attn_mask=mask, is_causal=node.attr("is_causal"), **scale, **extra
+    )

@@ -63,7 +63,20 @@ class Refusal(AnyIRError):
 Row = Callable[[Node], Call]
 ROWS: dict[str, Row] = {}
 
-FAMILIES = ("elementwise", "activation", "conv", "pool", "norm", "matmul", "reduce", "shape", "index", "attention", "recurrent", "resize")
+FAMILIES = (
+    "elementwise",
+    "activation",
+    "conv",
+    "pool",
+    "norm",
+    "matmul",
+    "reduce",
+    "shape",
+    "index",
+    "attention",
+    "recurrent",
+    "resize",
+)
 
 
 def row(*names: str) -> Callable[[Row], Row]:

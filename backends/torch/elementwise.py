@@ -127,5 +127,3 @@ def clip(node: Node) -> Call:
         if all(value is not None for value in numbers.values()):
             return Call("torch.clamp", x, **numbers)
     return Call("torch.clamp", x, **bounds)
-
-

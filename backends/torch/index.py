@@ -36,14 +36,14 @@ def gather_nd(node: Node) -> Call:
 @row("scatter_elements")
 def scatter_elements(node: Node) -> Call:
     x, indices, updates = node.operands
-    return Call("helpers.scatter_elements", x, indices, updates, axis=node.attr("axis"), reduction=node.attr("reduction"))
+    return Call(
+        "helpers.scatter_elements", x, indices, updates, axis=node.attr("axis"), reduction=node.attr("reduction")
+    )
 
 
 @row("scatter_nd")
 def scatter_nd(node: Node) -> Call:
     x, indices, updates = node.operands
-    if node.attr("reduction") not in ("none", "add"):
-        raise Refusal(f"scatter_nd with the reduction {node.attr('reduction')}")
     return Call("helpers.scatter_nd", x, indices, updates, reduction=node.attr("reduction"))
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...formats.exported import TORCH_NAMES
 from ...ir.builder import Builder
-from ...ir.dims import Expr
+from ...ir.dims import Dim, Expr
 from ...ir.errors import Unsupported, clean
 from ...ir.graph import Module, Node
 from ...ir.ops.window import resolve_pads, spread, transposed, window
@@ -20,6 +21,7 @@ from .calls import FAMILIES, ROWS, Refusal
 from .plan import is_host
 
 DTYPES = frozenset([BOOL, U8, I8, I16, I32, I64, F16, BF16, F32, F64, C64, C128])
+STORED = DTYPES | frozenset(TORCH_NAMES.values())
 RULES: dict[str, Rule] = {}
 
 
@@ -68,13 +70,15 @@ def support(name: str) -> str:
 
 
 def _dtype_reason(node: Node) -> str | None:
-    values = [*node.results, *(() if node.name == "cast" else node.inputs())]
-    for value in values:
-        dtype = value.type.dtype if isinstance(value.type, TensorType) else None
-        if dtype is None:
-            return f"a value of type {value.type}"
-        if dtype not in DTYPES:
-            return f"torch does not compute in {dtype}"
+    """torch stores more dtypes than it computes in: a cast may read any of them."""
+    readable = STORED if node.name == "cast" else DTYPES
+    for values, allowed in ((node.results, DTYPES), (node.inputs(), readable)):
+        for value in values:
+            dtype = value.type.dtype if isinstance(value.type, TensorType) else None
+            if dtype is None:
+                return f"a value of type {value.type}"
+            if dtype not in allowed:
+                return f"torch does not compute in {dtype}"
     return None
 
 
@@ -84,6 +88,7 @@ def legalize(module: Module) -> Module:
     if left:
         shown = "; ".join(map(str, left[:20])) + (f"; and {len(left) - 20} more" if len(left) > 20 else "")
         raise Unsupported(f"cannot be written as PyTorch: {shown}")
+    settle_symbols(clone)
     return clone
 
 
@@ -139,7 +144,7 @@ def _again(b: Builder, node: Node, x, **changed):  # noqa: ANN001, ANN202
 @_rule("conv", "max_pool", "average_pool")
 def pad_first(b: Builder, node: Node):  # noqa: ANN201
     """Padding that torch does not take, as a node of its own: zeros, or for max_pool what never wins."""
-    pads = _explicit(node)
+    pads = _explicit(node) if not node.attr("channels_last") else Declined("")
     if isinstance(pads, Declined):
         return pads
     x = node.operand("x")
@@ -147,7 +152,9 @@ def pad_first(b: Builder, node: Node):  # noqa: ANN201
     kernel = node.attr("kernel_shape") if node.name != "conv" else None
     fits = kernel is None or all(2 * p <= k for p, k in zip(pads, kernel * 2, strict=True))
     if pads[:half] == pads[half:] and fits:
-        return _again(b, node, x, auto_pad="explicit", pads=pads) if node.attr("auto_pad") != "explicit" else Declined("")
+        return (
+            _again(b, node, x, auto_pad="explicit", pads=pads) if node.attr("auto_pad") != "explicit" else Declined("")
+        )
     if any(p < 0 for p in pads):
         return Declined("negative pads")
     if node.name == "average_pool" and not node.attr("count_include_pad"):
@@ -174,6 +181,8 @@ def crop_after(b: Builder, node: Node):  # noqa: ANN201
     x, w = node.operands[:2]
     if x is None or w is None or x.shape is None or w.shape is None or any(isinstance(k, Expr) for k in w.shape[2:]):
         return Declined("its window is not fixed")
+    if node.attr("channels_last"):
+        return Declined("")
     n = len(w.shape) - 2
     extra = spread(node.attr("output_padding"), n, 0, "output_padding")
     explicit = node.attr("auto_pad") == "explicit" and not node.attr("output_shape")
@@ -184,7 +193,11 @@ def crop_after(b: Builder, node: Node):  # noqa: ANN201
         x.shape[2:], extra, node.attr("output_shape"),
     )  # fmt: skip
     full = b.conv_transpose(
-        *node.operands, strides=made.strides, dilations=made.dilations, groups=node.attr("groups"), output_padding=(0,) * n
+        *node.operands,
+        strides=made.strides,
+        dilations=made.dilations,
+        groups=node.attr("groups"),
+        output_padding=(0,) * n,
     )
     have = full.shape[2:]
     if explicit and not any(extra):
@@ -221,6 +234,9 @@ def reduce_nothing(b: Builder, node: Node):  # noqa: ANN201
         return Declined("")
     if x.rank == 0 or (not where and node.attr("noop_with_empty_axes")):
         return x
+    if x.dtype is BOOL and node.name in ("reduce_max", "reduce_min"):
+        again = b.reduce_any if node.name == "reduce_max" else b.reduce_all
+        return again(x, axes, keepdims=node.attr("keepdims"))
     if node.name != "reduce_prod":
         return Declined("")
     for axis in sorted((a % x.rank for a in where or range(x.rank)), reverse=True):
@@ -236,6 +252,8 @@ def cumulative(b: Builder, node: Node):  # noqa: ANN201
     if x is None or where is None or x.shape is None or x.dtype is None:
         return Declined("its axis is not constant")
     at = where[0] % len(x.shape)
+    if x.shape[at] == 0:
+        return x
     x = b.reverse(x, axes=(at,)) if node.attr("reverse") else x
     y = b.call(node.name, (x, axis)).result
     if node.attr("exclusive"):
@@ -245,26 +263,35 @@ def cumulative(b: Builder, node: Node):  # noqa: ANN201
     return b.reverse(y, axes=(at,)) if node.attr("reverse") else y
 
 
+_FAR = (1 << 31) - 1  # bounds from here on mean "to the end"
+
+
 @_rule("slice")
 def backwards(b: Builder, node: Node):  # noqa: ANN201
-    """Negative steps read the reversed axis forwards; the sizes of those axes must be fixed."""
+    """Negative steps: the same elements forwards, then the axis reversed. Steps below -1 need a fixed size."""
     x, starts, ends, axes, steps = (*node.operands, None, None)[:5]
     lists = [v.ints() if v is not None else None for v in (starts, ends, axes, steps)]
     if x is None or x.shape is None or lists[0] is None or lists[1] is None or lists[3] is None:
         return Declined("")
-    begin, end, step = list(lists[0]), list(lists[1]), list(lists[3])
-    where = [a % len(x.shape) for a in (lists[2] if axes is not None and lists[2] is not None else range(len(begin)))]
-    for i, axis in enumerate(where):
-        size = x.shape[axis]
-        if step[i] >= 0:
-            continue
-        if isinstance(size, Expr):
+    rows = []
+    for axis, start, end, step in zip(lists[2] or range(len(lists[0])), lists[0], lists[1], lists[3], strict=True):
+        at = axis % len(x.shape)
+        made = (start, end, step, False) if step > 0 else _forwards(x.shape[at], start, end, step)
+        if made is None:
             return Declined("it runs backwards along a size known at run time")
-        taken = range(size)[slice(begin[i], None if end[i] < -size else end[i], step[i])]
-        x = b.reverse(x, axes=(axis,))
-        first = size - 1 - taken[0] if len(taken) else 0
-        begin[i], end[i], step[i] = first, first + (len(taken) - 1) * -step[i] + 1 if len(taken) else first, -step[i]
-    return b.slice(x, begin, end, where, step)
+        rows.append((at, *made))
+    y = b.slice(x, *([r[i] for r in rows] for i in (1, 2, 0, 3)))
+    return b.reverse(y, axes=tuple(r[0] for r in rows if r[4]))
+
+
+def _forwards(size: Dim, start: int, end: int, step: int) -> tuple[int, int, int, bool] | None:
+    """(start, end, step, True) of a forward slice that takes the elements of a backward one in the other order."""
+    if not isinstance(size, Expr):
+        taken = range(size)[slice(start, None if end < -size else end, step)]
+        return (taken[-1], taken[0] + 1, -step, True) if len(taken) else (0, 0, 1, True)
+    if step != -1 or end == -1:
+        return None
+    return 0 if end <= -_FAR else end + 1, _FAR if start == -1 or start >= _FAR else start + 1, 1, True
 
 
 @_rule("pow")

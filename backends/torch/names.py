@@ -55,4 +55,10 @@ def _folders(key: str) -> list[str]:
 def _fits(key: str, taken: set[str], folders: set[str]) -> bool:
     parts = key.split(".")
     plain = all(part and part not in RESERVED and not part.startswith("_") and "\0" not in part for part in parts)
-    return plain and key not in taken and key not in folders and not any(f in taken for f in _folders(key)) and len(key) < 1000
+    return (
+        plain
+        and key not in taken
+        and key not in folders
+        and not any(f in taken for f in _folders(key))
+        and len(key) < 1000
+    )

@@ -85,7 +85,9 @@ def _needed_steps(graph: Graph) -> list[Step]:
         wanted = [value for value in node.results if value in needed]
         if not wanted:
             continue
-        made = [Step((value,), host_call(value), node.loc) for value in wanted] if is_host(node) else [_step(node, needed)]
+        made = (
+            [Step((value,), host_call(value), node.loc) for value in wanted] if is_host(node) else [_step(node, needed)]
+        )
         for step in made:
             needed.update(dict.fromkeys(step.call.values()))
         steps.extend(made)

@@ -27,6 +27,13 @@ def max_pool(node: Node) -> Call:
     return Call(f"F.max_pool{n}d", x, **window, dilation=each(node, "dilations", n), ceil_mode=node.attr("ceil_mode"))
 
 
+@row("max_pool_with_indices")
+def max_pool_with_indices(node: Node) -> Call:
+    only(node, "kernel_shape", "strides", "pads", "dilations", "ceil_mode")
+    made = max_pool(node)
+    return Call("helpers.max_pool_with_indices", *made.args, **made.kwargs)
+
+
 @row("average_pool")
 def average_pool(node: Node) -> Call:
     only(node, "kernel_shape", "strides", "pads", "ceil_mode", "count_include_pad", "dilations")
@@ -35,7 +42,13 @@ def average_pool(node: Node) -> Call:
     n = spatial_rank(x)
     if any(d != 1 for d in node.attr("dilations")):
         raise Refusal("torch has no dilated average pooling")
-    return Call(f"F.avg_pool{n}d", x, **_window(node, n), ceil_mode=node.attr("ceil_mode"), count_include_pad=node.attr("count_include_pad"))
+    return Call(
+        f"F.avg_pool{n}d",
+        x,
+        **_window(node, n),
+        ceil_mode=node.attr("ceil_mode"),
+        count_include_pad=node.attr("count_include_pad"),
+    )
 
 
 @row("adaptive_average_pool", "adaptive_max_pool", "global_average_pool")
@@ -45,4 +58,6 @@ def adaptive(node: Node) -> Call:
     assert x is not None
     n = spatial_rank(x)
     kind = "max" if node.name == "adaptive_max_pool" else "avg"
-    return Call(f"F.adaptive_{kind}_pool{n}d", x, (1,) * n if node.name == "global_average_pool" else node.attr("output_size"))
+    return Call(
+        f"F.adaptive_{kind}_pool{n}d", x, (1,) * n if node.name == "global_average_pool" else node.attr("output_size")
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...ir.dims import dim_range, evaluate, symbols
@@ -27,8 +28,7 @@ def write_pt2(module: Module, path: str | os.PathLike[str], protect: Iterable[st
     import torch
 
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         torch.export.save(program, buffer)
     mapped = [file.path for file in module.files]
     with OutputSet(protect=[*protect, *mapped]) as out:
@@ -45,22 +45,40 @@ def exported(module: Module) -> Any:
         import torch
     except ImportError as exc:  # pragma: no cover - to_torch has said so already
         raise MissingPackage("writing .pt2 needs torch", hint="pip install anyir[torch]") from exc
-    args, shapes = _examples(torch, module)
+    failure: Exception | None = None
+    for distinct in (True, False):
+        args, shapes = _examples(torch, module, distinct)
+        try:
+            with _quiet(), torch.no_grad():
+                return torch.export.export(live, (), args, dynamic_shapes=_structure(live, shapes), strict=False)
+        except Exception as exc:  # torch raises many types here; what it says is for the user
+            failure = failure or exc
+    assert failure is not None
+    said = f"{type(failure).__name__}: {str(failure)[:600]}"
+    raise Unsupported(f"torch.export refuses the module: {said}") from failure
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch logs what it also raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(live, (), args, dynamic_shapes=_structure(live, shapes), strict=False)
-    except Exception as exc:  # torch raises many types here; what it says is for the user
-        raise Unsupported(f"torch.export refuses the module: {type(exc).__name__}: {str(exc)[:600]}") from exc
+            yield
+    finally:
+        logging.disable(before)
 
 
-def _examples(torch: Any, module: Module) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Example inputs by name, and which of their axes are dynamic. Each symbol gets a size of its own, at least 2."""
+def _examples(torch: Any, module: Module, distinct: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example inputs by name, and which of their axes are dynamic. Symbols get sizes of their own, at least 2; where torch
+    wants two of them to be equal it is tried again with one size for all."""
     sizes: dict[str, int] = {}
     for value in module.main.inputs:
         for dim in value.shape or ():
             for name in symbols(dim):
-                sizes.setdefault(name, _size(module, name, 3 + len(sizes)))
+                sizes.setdefault(name, _size(module, name, 3 + len(sizes) * distinct))
     args, shapes = {}, {}
     for slot, value in zip(module.signature.inputs, module.main.inputs, strict=True):
         if not isinstance(value.type, TensorType) or value.shape is None or value.dtype is None:

@@ -36,6 +36,8 @@ def reduce(node: Node) -> Call:
         raise Refusal("torch takes this of floats only")
     if node.name in ("reduce_max", "reduce_min") and x.dtype is BOOL:
         raise Refusal("the extreme of bools")
+    if node.name in ("reduce_max", "reduce_min") and any(x.shape[axis] == 0 for axis in axes):  # type: ignore[index]
+        raise Refusal("the extreme of nothing")
     return Call(_DIRECT[node.name], x, dim=axes, keepdim=node.attr("keepdims"), **extra)
 
 

@@ -50,6 +50,8 @@ def _spatial_only(node: Node, n: int) -> Any:
 
 def _how(node: Node, n: int) -> dict[str, Any]:
     mode, place = node.attr("mode"), node.attr("coordinate_transformation_mode")
+    if mode != "nearest" and not node.result.dtype.is_float:
+        raise Refusal("torch rounds integers between pixels by rules of its own")
     if mode == "nearest":
         found = _NEAREST.get((place, node.attr("nearest_mode")))
         if found is None:
@@ -81,5 +83,3 @@ def grid_sample(node: Node) -> Call:
 def affine_grid(node: Node) -> Call:
     theta, size = node.operands
     return Call("F.affine_grid", theta, known(size, "size"), align_corners=node.attr("align_corners"))
-
-

@@ -138,6 +138,8 @@ def tile(node: Node) -> Call:
 @row("range")
 def range_(node: Node) -> Call:
     bounds = [_scalar(value) for value in node.operands]
+    if node.result.shape == (0,):
+        return Call("torch.full", (0,), 0, dtype=node.result.dtype, device=DEVICE)
     return Call("torch.arange", *bounds, dtype=node.result.dtype, device=DEVICE)
 
 

@@ -20,6 +20,7 @@ from .calls import DEVICE, INFIX, Call
 from .names import torch_name
 from .plan import Plan, SizeOf, Step, result_symbols
 
+
 def text_of(plan: Plan, names: dict[Value, str], stem: str) -> str:
     """The whole file. `names`: the key of every weight of the plan in the .safetensors file."""
     printer = _Printer(plan)
@@ -33,7 +34,10 @@ def text_of(plan: Plan, names: dict[Value, str], stem: str) -> str:
 
 
 def _tables(plan: Plan, names: dict[Value, str], printer: _Printer) -> str:
-    weights = [f"    ({literal(names[v])}, {literal(v.weight.role if v.weight else 'const')}),  # {v.type}" for v in plan.weights]
+    weights = [
+        f"    ({literal(names[v])}, {literal(v.weight.role if v.weight else 'const')}),  # {v.type}"
+        for v in plan.weights
+    ]
     lines = ["", "# Name in the .safetensors file, and role; forward calls them w[0], w[1] ..."]
     lines += ["WEIGHTS = (", *weights, ")"] if weights else ["WEIGHTS = ()"]
     slots = plan.signature.inputs
@@ -220,7 +224,9 @@ def _nested(heads: list[Any], rest: list[tuple[Any, ...]], values: list[Any]) ->
             made[key] = values[members[0]]
         else:
             deeper = [i for i in members if rest[i]]
-            made[key] = _nested([rest[i][0] for i in deeper], [rest[i][1:] for i in deeper], [values[i] for i in deeper])
+            made[key] = _nested(
+                [rest[i][0] for i in deeper], [rest[i][1:] for i in deeper], [values[i] for i in deeper]
+            )
     if all(isinstance(key, int) for key in made):
         return tuple(made.values())
     return {str(key): value for key, value in made.items()}

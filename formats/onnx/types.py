@@ -8,7 +8,7 @@ from typing import Any
 
 from ...ir.dims import Dim, parse_dim, sym, symbols
 from ...ir.errors import InvalidModel, Unsupported, clean
-from ...ir.expr import Expr
+from ...ir.expr import ANONYMOUS, Expr
 from ...ir.storage import check_limit
 from ...ir.types import OptionalType, SequenceType, TensorType, Type
 from . import dtypes
@@ -97,7 +97,7 @@ def type_of(proto: Any, dims: Callable[[Any, int], Dim] | None, where: str) -> T
 
 def dim_name(dim: Any) -> str | None:
     """How a file names a symbolic dim; None where it holds a symbol that inference made up, whose name means nothing."""
-    if any(re.fullmatch(r"_\d+", name) for name in symbols(dim)):
+    if any(ANONYMOUS.match(name) for name in symbols(dim)):
         return None
     return dim.symbol or str(dim)
 
@@ -119,7 +119,7 @@ def proto_of(type_: Type) -> Any:
         for dim in type_.shape:
             made = at.tensor_type.shape.dim.add()
             if type(dim) is int:
-                made.dim_value = dim
+                made.dim_value = check_limit("dim", dim, "dimension")
             elif (name := dim_name(dim)) is not None:
                 made.dim_param = name
     return proto

@@ -432,8 +432,9 @@ def _check_node(node: Node, schema: Schema) -> None:
     low, high = schema.results
     if not low <= len(node.outputs) <= high:
         raise InvalidModel(f"{len(node.outputs)} outputs ({schema.label} gives {low} to {high})", where=node.label)
-    for formal, name in zip(schema.inputs, node.inputs, strict=False):
-        if not name and not (formal.optional or formal.variadic):
+    for index, name in enumerate(node.inputs):
+        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
+        if not name and not formal.optional:
             raise InvalidModel(f"input {formal.name} is missing", where=node.label)
     for name in node.attrs:
         if name not in schema.attributes:

@@ -2,8 +2,8 @@
 
     module = read("model.keras")
 
-Files are data: classes are looked up in our own tables (`registry`), never imported. Data keep the order of axes that the
-user sees (channels last by default); spatial layers stand between transposes, which the optimiser cancels.
+Files are data: classes are looked up in our own tables (`registry`), never imported. Data keep the order of axes that
+the user sees (channels last by default); spatial layers stand between transposes, which the optimiser cancels.
 """
 
 from .reader import read, read_file

@@ -22,8 +22,8 @@ def _plain(name: str, *spellings: str, **attrs: Any) -> None:
 
 
 for _op, _names in {
-    "sigmoid": ("sigmoid",), "tanh": ("tanh",), "softplus": ("softplus",), "softsign": ("softsign",), "exp": ("exponential",),
-    "silu": ("silu", "swish"), "mish": ("mish",), "hard_swish": ("hard_silu", "hard_swish"),
+    "sigmoid": ("sigmoid",), "tanh": ("tanh",), "softplus": ("softplus",), "softsign": ("softsign",),
+    "exp": ("exponential",), "silu": ("silu", "swish"), "mish": ("mish",), "hard_swish": ("hard_silu", "hard_swish"),
 }.items():  # fmt: skip
     _plain(_op, *_names)
 

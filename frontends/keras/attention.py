@@ -99,8 +99,15 @@ def _attend(
     return [s.b.matmul(weights, v), weights]
 
 
-def _multi_head(s: Scope, query: Value, value: Value, key: Value | None, heads: tuple[int, int], widths: tuple[int, int],
-                kwargs: dict[str, Any]) -> list[Value]:  # fmt: skip
+def _multi_head(
+    s: Scope,
+    query: Value,
+    value: Value,
+    key: Value | None,
+    heads: tuple[int, int],
+    widths: tuple[int, int],
+    kwargs: dict[str, Any],
+) -> list[Value]:
     key = value if key is None else key
     for x in (query, key, value):
         if s.rank(x) != 3:
@@ -149,7 +156,7 @@ def grouped_query_attention(
     return _multi_head(s, query, value, key, (heads, shared), (width, width), kwargs)
 
 
-# ------------------------------------------------------------------------------------------------- single-head attention
+# ------------------------------------------------------------------------------------------------ single-head attention
 
 
 def _attention_slots(entry: Layer) -> list[tuple[str, bool]]:

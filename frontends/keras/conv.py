@@ -1,7 +1,7 @@
 """Convolutions of Keras in one to three spatial dims: plain, depthwise, separable and transposed.
 
-Keras stores kernels as (*K, in, out) and runs channels-last; the IR wants [out, in, *K] and channels first, so each layer
-stands between two transposes, which the optimiser cancels.
+Keras stores kernels as (*K, in, out) and runs channels-last; the IR wants [out, in, *K] and channels first, so each
+layer stands between two transposes, which the optimiser cancels.
 """
 
 from __future__ import annotations
@@ -136,8 +136,9 @@ def conv_transpose(s: Scope, x: Value) -> Value:
 def transposed_pads(s: Scope, kernel: int, stride: int, dilation: int, extra: int | None) -> tuple[int, int, int]:
     """(cropped begin, cropped end, output padding) of one axis.
 
-    Keras defines the result's length (`compute_conv_transpose_padding_args_for_jax`): "valid" is (n-1) s + max(k, s), "same" is
-    n s, or with an explicit output padding (n-1) s + k resp. (n-1) s + k % 2, plus that padding; k is the dilated kernel.
+    Keras defines the result's length (`compute_conv_transpose_padding_args_for_jax`): "valid" is (n-1) s + max(k, s),
+    "same" is n s, or with an explicit output padding (n-1) s + k resp. (n-1) s + k % 2, plus that padding; k is the
+    dilated kernel.
     """
     mode = s.text("padding", "valid").lower()
     reach = (kernel - 1) * dilation + 1

@@ -1,4 +1,6 @@
-"""Core layers of Keras: dense, embedding, reshaping of the feature axes, masking, and the layers that do nothing at inference."""
+"""Core layers of Keras: dense, embedding, reshaping of the feature axes, masking, and the layers that do nothing at
+inference.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from .scope import Scope
 
 
 @layer(
-    "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout",
-    "GaussianNoise", "ActivityRegularization",
+    "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
+    "GaussianDropout", "GaussianNoise", "ActivityRegularization",
     mask="keep",
 )  # fmt: skip
 def identity(s: Scope, x: Any, *rest: Any, **kwargs: Any) -> Any:
@@ -24,10 +26,10 @@ def identity(s: Scope, x: Any, *rest: Any, **kwargs: Any) -> Any:
 
 
 @layer(
-    "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomCrop",
-    "RandomShear", "RandomHue", "RandomSaturation", "RandomGrayscale", "RandomErasing", "RandomGaussianBlur",
-    "RandomPosterization", "RandomSharpness", "RandomColorJitter", "RandomColorDegeneration", "RandomPerspective",
-    "RandomElasticTransform", "RandomInvert", "MixUp", "CutMix", "RandAugment", "AugMix",
+    "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
+    "RandomCrop", "RandomShear", "RandomHue", "RandomSaturation", "RandomGrayscale", "RandomErasing",
+    "RandomGaussianBlur", "RandomPosterization", "RandomSharpness", "RandomColorJitter", "RandomColorDegeneration",
+    "RandomPerspective", "RandomElasticTransform", "RandomInvert", "MixUp", "CutMix", "RandAugment", "AugMix",
 )  # fmt: skip
 def augmentation(s: Scope, x: Value, **kwargs: Any) -> Value:
     """Augmentation is the identity at inference; cropping and colour-range casts are not, so those are refused."""

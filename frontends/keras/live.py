@@ -1,8 +1,9 @@
 """Live Keras models: from the user's objects to the same neutral form that files give.
 
-A functional or sequential model of known layers goes by its config and its variables, like a file. Anything else (subclassed
-models, custom layers) is traced: its `call` runs on symbolic tensors, known Keras layers stay whole, and what custom code does
-with `keras.ops` is recorded as operations. Keras is the user's own module here; nothing is imported by a name from a file.
+A functional or sequential model of known layers goes by its config and its variables, like a file. Anything else
+(subclassed models, custom layers) is traced: its `call` runs on symbolic tensors, known Keras layers stay whole, and
+what custom code does with `keras.ops` is recorded as operations. Keras is the user's own module here; nothing is
+imported by a name from a file.
 """
 
 from __future__ import annotations
@@ -172,7 +173,9 @@ def map_tree(struct: Any, make: Callable[[str, Any], Any]) -> Any:
 
 @contextmanager
 def _inside(keras: Any) -> Iterator[None]:
-    """While this is open, custom layers and models are looked into: their own calls are not recorded, what they do is."""
+    """While this is open, custom layers and models are looked into: their own calls are not recorded, what they do
+    is.
+    """
     from keras.src.layers import layer as module
 
     node, symbolic = module.Node, module.Layer.symbolic_call

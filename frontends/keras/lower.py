@@ -53,6 +53,7 @@ class Lowering:
         self.b = builder
         self.major, self.version, self.backend = major, version, backend
         self.offenders: list[AnyIRError] = []
+        self.notes: list[str] = []
         self._constants: dict[tuple, Value] = {}
 
     # -- models --------------------------------------------------------------------------------------------------------
@@ -60,9 +61,12 @@ class Lowering:
     def model(self, model: Model, slots: Slots, inputs: dict[str, Tensor], path: str) -> Any:
         """Lower `model` on tensors by input-layer name; returns its outputs, nested as the model's are."""
         run = _ModelRun(self, model, slots, inputs, path)
-        wanted = [leaf for leaf in leaves(model.outputs)]
-        run.compute(wanted)
+        run.compute(list(leaves(model.outputs)))
         return map_leaves(lambda ref: run.result(ref), model.outputs)
+
+    def note(self, text: str) -> None:
+        """Something that the user should know; it goes into the module's diagnostics."""
+        self.notes.append(text)
 
     def run(self, layer: Layer, slots: Slots, args: list[Value], path: str) -> list[Value]:
         """Lower a layer inside another one on plain values. Raises what its handler raises."""

@@ -18,14 +18,15 @@ from .registry import operation
 from .scope import Scope
 
 _FLOAT_UNARY = {
-    "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Arcsin": "asin",
-    "Arccos": "acos", "Arctan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh", "Arcsinh": "asinh", "Arccosh": "acosh",
-    "Arctanh": "atanh", "Erf": "erf", "Log1p": "log1p", "Expm1": "expm1", "Reciprocal": "reciprocal"
+    "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Sin": "sin", "Cos": "cos", "Tan": "tan",
+    "Arcsin": "asin", "Arccos": "acos", "Arctan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh",
+    "Arcsinh": "asinh", "Arccosh": "acosh", "Arctanh": "atanh", "Erf": "erf", "Log1p": "log1p",
+    "Expm1": "expm1", "Reciprocal": "reciprocal",
 }  # fmt: skip
 _UNARY = {
     "Absolute": "abs", "Abs": "abs", "Fabs": "abs", "Negative": "neg", "Sign": "sign", "BitwiseNot": "bitwise_not",
-    "BitwiseInvert": "bitwise_not", "StopGradient": "identity", "Copy": "identity", "Conjugate": "identity", "Conj": "identity",
-    "Real": "identity",
+    "BitwiseInvert": "bitwise_not", "StopGradient": "identity", "Copy": "identity",
+    "Conjugate": "identity", "Conj": "identity", "Real": "identity",
 }  # fmt: skip
 _ROUNDING = {"Floor": "floor", "Ceil": "ceil", "Trunc": "trunc"}
 _BINARY = {"Add": "add", "Subtract": "sub", "Multiply": "mul", "Maximum": "max", "Minimum": "min"}

@@ -1,4 +1,6 @@
-"""Operations of `keras.ops.nn` and `keras.ops.image` with windows, normalization or attention; kernels come as operands."""
+"""Operations of `keras.ops.nn` and `keras.ops.image` with windows, normalization or attention; kernels come as
+operands.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,15 @@ def _padding(s: Scope, n: int) -> dict:
 
 
 @operation("Conv")
-def conv(s: Scope, inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None,
-         dilation_rate: Any = 1) -> Value:  # fmt: skip
+def conv(
+    s: Scope,
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: Any = None,
+    dilation_rate: Any = 1,
+) -> Value:
     """Kernel (*K, in / groups, out); the number of groups follows from the shapes."""
     o = _with(s, strides=strides, padding=padding, data_format=data_format, dilation_rate=dilation_rate)
     x, w = s.common(inputs, kernel)
@@ -41,8 +50,15 @@ def conv(s: Scope, inputs: Any, kernel: Any, strides: Any = 1, padding: str = "v
 
 
 @operation("DepthwiseConv")
-def depthwise_conv(s: Scope, inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None,
-                   dilation_rate: Any = 1) -> Value:  # fmt: skip
+def depthwise_conv(
+    s: Scope,
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: Any = None,
+    dilation_rate: Any = 1,
+) -> Value:
     o = _with(s, strides=strides, padding=padding, data_format=data_format, dilation_rate=dilation_rate)
     x, w = s.common(inputs, kernel)
     return _depthwise(o, x, w)
@@ -57,8 +73,16 @@ def _depthwise(o: Scope, x: Value, w: Value) -> Value:
 
 
 @operation("SeparableConv")
-def separable_conv(s: Scope, inputs: Any, depthwise_kernel: Any, pointwise_kernel: Any, strides: Any = 1, padding: str = "valid",
-                   data_format: Any = None, dilation_rate: Any = 1) -> Value:  # fmt: skip
+def separable_conv(
+    s: Scope,
+    inputs: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: Any = None,
+    dilation_rate: Any = 1,
+) -> Value:
     o = _with(s, strides=strides, padding=padding, data_format=data_format, dilation_rate=dilation_rate)
     x, depth, point = s.common(inputs, depthwise_kernel, pointwise_kernel)
     n = s.rank(x) - 2
@@ -67,10 +91,24 @@ def separable_conv(s: Scope, inputs: Any, depthwise_kernel: Any, pointwise_kerne
 
 
 @operation("ConvTranspose")
-def conv_transpose(s: Scope, inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", output_padding: Any = None,
-                   data_format: Any = None, dilation_rate: Any = 1) -> Value:  # fmt: skip
-    o = _with(s, strides=strides, padding=padding, output_padding=output_padding, data_format=data_format,
-              dilation_rate=dilation_rate)  # fmt: skip
+def conv_transpose(
+    s: Scope,
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    output_padding: Any = None,
+    data_format: Any = None,
+    dilation_rate: Any = 1,
+) -> Value:
+    o = _with(
+        s,
+        strides=strides,
+        padding=padding,
+        output_padding=output_padding,
+        data_format=data_format,
+        dilation_rate=dilation_rate,
+    )
     x, w = s.common(inputs, kernel)
     n = s.rank(x) - 2
     steps, dilations = o.sizes("strides", n, 1), o.sizes("dilation_rate", n, 1)
@@ -108,8 +146,9 @@ def adaptive_pool(s: Scope, inputs: Any, output_size: Any, data_format: Any = No
 
 
 @operation("BatchNorm")
-def batch_norm(s: Scope, x: Any, mean: Any, variance: Any, axis: Any, offset: Any = None, scale: Any = None,
-               epsilon: float = 1e-3) -> Value:  # fmt: skip
+def batch_norm(
+    s: Scope, x: Any, mean: Any, variance: Any, axis: Any, offset: Any = None, scale: Any = None, epsilon: float = 1e-3
+) -> Value:
     value = s.floating(s.value(x))
     rank = s.rank(value)
     at = s.axis(axis, rank)
@@ -135,8 +174,15 @@ def _trailing_axis(s: Scope, x: Value, axis: Any) -> int:
 
 
 @operation("LayerNorm")
-def layer_norm(s: Scope, x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: Any = None,
-               rms_scaling: bool = False) -> Value:  # fmt: skip
+def layer_norm(
+    s: Scope,
+    x: Any,
+    gamma: Any = None,
+    beta: Any = None,
+    axis: Any = -1,
+    epsilon: Any = None,
+    rms_scaling: bool = False,
+) -> Value:
     if rms_scaling:
         raise s.unsupported("the deprecated rms_scaling", "use keras.ops.rms_normalization")
     value = s.floating(s.value(x))
@@ -154,8 +200,18 @@ def rms_norm(s: Scope, x: Any, scale: Any = None, axis: Any = -1, epsilon: Any =
 
 
 @operation("DotProductAttention")
-def dot_product_attention(s: Scope, query: Any, key: Any, value: Any, bias: Any = None, mask: Any = None, scale: Any = None,
-                          is_causal: bool = False, flash_attention: Any = None, attn_logits_soft_cap: Any = None) -> Value:  # fmt: skip
+def dot_product_attention(
+    s: Scope,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+    is_causal: bool = False,
+    flash_attention: Any = None,
+    attn_logits_soft_cap: Any = None,
+) -> Value:
     """[B, T, H, D] inputs and result; fewer key heads are shared by groups of query heads."""
     q, k, v = (s.transpose(x, (0, 2, 1, 3)) for x in s.common(query, key, value))
     extra = None
@@ -181,8 +237,17 @@ def depth_space(s: Scope, x: Any, block_size: int, data_format: Any = "channels_
 
 
 @operation("Resize")
-def resize(s: Scope, images: Any, size: Any, interpolation: str = "bilinear", antialias: bool = False, data_format: Any = None,
-           crop_to_aspect_ratio: bool = False, pad_to_aspect_ratio: bool = False, **fill: Any) -> Value:  # fmt: skip
+def resize(
+    s: Scope,
+    images: Any,
+    size: Any,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    data_format: Any = None,
+    crop_to_aspect_ratio: bool = False,
+    pad_to_aspect_ratio: bool = False,
+    **fill: Any,
+) -> Value:
     if antialias or crop_to_aspect_ratio or pad_to_aspect_ratio:
         raise s.unsupported("resizing with antialias or to an aspect ratio")
     o = _with(s, data_format=data_format, size=size)

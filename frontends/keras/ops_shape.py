@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ def split(s: Scope, x: Any, indices_or_sections: Any, axis: int = 0) -> list[Val
             *(min(max(i + size if i < 0 else i, 0), size) for i in _ints(s, list(indices_or_sections), "indices")),
             size,
         ]
-        sizes = [b - a for a, b in zip(marks, marks[1:], strict=False)]
+        sizes = [b - a for a, b in pairwise(marks)]
         if min(sizes) < 0:
             raise s.invalid("split indices are not in order")
     return _split(s, value, sizes, at)

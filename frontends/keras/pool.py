@@ -35,6 +35,11 @@ def max_pool(s: Scope, x: Value) -> Value:
 def average_pool(s: Scope, x: Value) -> Value:
     """Padding of "same" does not count in the mean."""
     x, n = s.floating(x), _rank(s, x)
+    if s.config.get("padding") == "same" and s.lowering.backend == "torch" and set(s.sizes("strides", n, 2)) != {1}:
+        s.lowering.note(
+            f"{s.where}: Keras on torch repeats edge pixels where the padding is uneven; this follows Keras' "
+            "definition, which its other backends share"
+        )
     return spatial(s, x, lambda y: s.b.average_pool(y, count_include_pad=False, **_window(s, n)))
 
 

@@ -25,11 +25,13 @@ families.load()
 def read(source: Any, *, inputs: Any = None, dynamic_shapes: Any = None, names: Any = None) -> Module:
     """Read a Keras model.
 
-    `source`: the path of a `.keras`, `.h5` or `.hdf5` file, or a live model. `inputs` are sample arrays (or shapes) by name or
-    in order: they give a subclassed model its input shapes, and fix open sizes other than the batch. `dynamic_shapes` is
-    accepted for symmetry with the other frontends: None dims stay symbolic. `names` renames the inputs in order.
+    `source`: the path of a `.keras`, `.h5` or `.hdf5` file, or a live model. `inputs` are sample arrays (or shapes)
+    by name or in order: they give a subclassed model its input shapes, and fix open sizes other than the batch.
+    `dynamic_shapes` is accepted for symmetry with the other frontends: None dims stay symbolic. `names` renames the
+    inputs in order.
 
-    Raises InvalidModel (damaged or inconsistent), Unsupported (names every layer that cannot be converted), LimitExceeded.
+    Raises InvalidModel (damaged or inconsistent), Unsupported (names every layer that cannot be converted),
+    LimitExceeded.
     """
     if isinstance(source, (str, os.PathLike)):
         return build(open_keras(source), shapes=_shapes(inputs), names=names)
@@ -75,6 +77,7 @@ def build(file: KerasFile, *, shapes: Any = None, names: Any = None) -> Module:
         tensors, input_slots = _inputs(graph, model, shapes or {}, names)
         result = lowering.model(model, slots, tensors, "")
         lowering.check()
+        module.diagnostics += lowering.notes
         graph.set_outputs([tensor.value for tensor in flatten(result)])
     made = [Slot(name, path) for name, (path, _) in zip(output_names(model), ordered(model.outputs), strict=True)]
     module.add_signature("serving_default", graph, input_slots, made)
@@ -82,7 +85,9 @@ def build(file: KerasFile, *, shapes: Any = None, names: Any = None) -> Module:
 
 
 def _inputs(graph: Graph, model: Model, shapes: Any, names: Any) -> tuple[dict[str, Tensor], list[Slot]]:
-    """Graph inputs in Keras' order. The batch dim is the symbol N in all of them, other open dims have names of their own."""
+    """Graph inputs in Keras' order. The batch dim is the symbol N in all of them, other open dims have names of their
+    own.
+    """
     known = model.by_name()
     tensors: dict[str, Tensor] = {}
     slots: list[Slot] = []

@@ -1,7 +1,7 @@
 """Recurrent layers of Keras: LSTM, GRU, SimpleRNN, RNN over their cells, and Bidirectional.
 
-The IR's recurrent ops are ONNX's: time-major, gates i o f c (LSTM) and z r h (GRU), weights [D, gates * H, I]. Keras has
-gates i f c o and z r h, weights (I, gates * H), and data by batch.
+The IR's recurrent ops are ONNX's: time-major, gates i o f c (LSTM) and z r h (GRU), weights [D, gates * H, I]. Keras
+has gates i f c o and z r h, weights (I, gates * H), and data by batch.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _rnn_slots(entry: Layer) -> list[tuple[str, Slots]]:
 
 
 def _direction(s: Scope, entry: Layer, cell: Scope, features: Any) -> Direction:
-    """Read a cell's config and weights. `cell` is the scope that holds the weights, `entry` the layer with the config."""
+    """Read a cell's config and weights. `cell` is the scope that holds the weights, `entry` the layer with the
+    config.
+    """
     kind = KINDS.get(entry.class_name)
     if kind is None:
         raise s.unsupported(f"the cell class {entry.class_name!r} is not LSTMCell, GRUCell or SimpleRNNCell")

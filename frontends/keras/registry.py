@@ -1,9 +1,9 @@
 """The tables of the Keras frontend: which function lowers which layer class, operation or activation.
 
 A row says what the layer stores as well, in a small notation: `weights="kernel bias?use_bias ~moving_mean"` lists the
-variables in creation order; `?flag` means only when that config entry is true, `~` marks a variable that is never trained,
-`=` one that a sub-layer stores as well (a `.keras` file has it twice, an `.h5` file once).
-Files never choose a function themselves: a class name is a key in these tables and nothing else.
+variables in creation order; `?flag` means only when that config entry is true, `~` marks a variable that is never
+trained, `=` one that a sub-layer stores as well (a `.keras` file has it twice, an `.h5` file once). Files never
+choose a function themselves: a class name is a key in these tables and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...formats.keras_h5 import Slots, layer_groups
 from ...ir.errors import InternalError
 
 if TYPE_CHECKING:
-    from .scope import Scope
+    pass
 
 Lower = Callable[..., Any]
 Children = Callable[[Layer], list[tuple[str, Slots]]]
@@ -26,8 +26,8 @@ Own = Callable[[Layer], list[tuple[str, bool]]]
 
 @dataclass(frozen=True)
 class Rule:
-    """How one layer class is lowered. `mask`: what becomes of a Keras mask: "keep" (goes on to the output), "drop" (ends
-    here, as in Keras for layers that don't support masking), "own" (the function sets it), "refuse"."""
+    """How one layer class is lowered. `mask`: what becomes of a Keras mask: "keep" (goes on to the output), "drop"
+    (ends here, as in Keras for layers that don't support masking), "own" (the function sets it), "refuse"."""
 
     lower: Lower
     own: Own

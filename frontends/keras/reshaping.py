@@ -61,7 +61,7 @@ def cropping(s: Scope, x: Value) -> Value:
 def up_sampling(s: Scope, x: Value) -> Value:
     """Each pixel repeated, or bilinear with half-pixel centres."""
     x = s.floating(x)
-    first, n = _first_spatial(s, x)
+    _, n = _first_spatial(s, x)
     factors = s.sizes("size", n)
     mode = s.text("interpolation", "nearest")
     if mode not in INTERPOLATIONS:
@@ -78,7 +78,7 @@ def up_sampling(s: Scope, x: Value) -> Value:
 
 
 def _before_half_pixel(version: str) -> bool:
-    """Standalone Keras up to 2.3 resized with TensorFlow 1's corners; `tf.keras` says so in its version ("2.2.4-tf")."""
+    """Standalone Keras up to 2.3 resized with TensorFlow 1's corners; `tf.keras` calls its versions "2.2.4-tf"."""
     head = version.split(".")
     return len(head) > 1 and head[0] == "2" and head[1] in ("0", "1", "2", "3") and not version.endswith("-tf")
 

@@ -1,7 +1,8 @@
 """What a handler of the Keras frontend works with: one `Scope` per call of a layer.
 
-It reads the layer's config with checks, hands out its weights as constants in the order of axes that the IR wants, and has
-the small vocabulary (casts with Keras' promotion, reshapes of symbolic shapes, channel moves) that the handlers share.
+It reads the layer's config with checks, hands out its weights as constants in the order of axes that the IR wants,
+and has the small vocabulary (casts with Keras' promotion, reshapes of symbolic shapes, channel moves) that the
+handlers share.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ MAX_SIZE = 1 << 40
 
 
 class Scope:
-    """One call of one layer. `masks` are the Keras masks of the arguments; `out_masks` is set by handlers that make one."""
+    """One call of one layer. `masks` are the Keras masks of the arguments; `out_masks` is set by handlers that make
+    one.
+    """
 
     def __init__(self, lowering: Lowering, layer: Layer, slots: Slots, path: str) -> None:
         self.lowering, self.layer, self.slots, self.path = lowering, layer, slots, path
@@ -164,7 +167,9 @@ class Scope:
         return self.lowering.derived(self, name, array, how, trainable)
 
     def child(self, layer: Layer, name: str | None = None) -> Scope:
-        """The scope of a sub-layer (wrapped layer, RNN cell): its slots are found by name among this layer's children."""
+        """The scope of a sub-layer (wrapped layer, RNN cell): its slots are found by name among this layer's
+        children.
+        """
         wanted = name or layer.name
         slots = next((child for _, child in self.slots.children if child.name == wanted), None)
         return Scope(self.lowering, layer, slots or slots_of(layer), f"{self.path}/{wanted}")

@@ -1,7 +1,7 @@
 """TensorFlow operations inside Keras 2 files: `TFOpLambda` and `SlicingOpLambda` layers, the common ones.
 
-Their config names a TensorFlow function ("math.multiply"); it is a key in the table below, which maps it, with TensorFlow's
-argument names, to the operations of `keras.ops` that the other files lower.
+Their config names a TensorFlow function ("math.multiply"); it is a key in the table below, which maps it, with
+TensorFlow's argument names, to the operations of `keras.ops` that the other files lower.
 """
 
 from __future__ import annotations
@@ -14,50 +14,64 @@ from ...ir.graph import Value
 from .registry import OPERATIONS
 from .scope import Scope
 
-#: TensorFlow function -> (keras.ops class, TensorFlow's arguments in order, each as keras' name; "" = must be absent or None)
-_TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
-    "math.add": ("Add", ("x1", "x2")), "__operators__.add": ("Add", ("x1", "x2")), "math.subtract": ("Subtract", ("x1", "x2")),
-    "__operators__.sub": ("Subtract", ("x1", "x2")), "math.multiply": ("Multiply", ("x1", "x2")),
-    "__operators__.mul": ("Multiply", ("x1", "x2")), "math.divide": ("Divide", ("x1", "x2")),
-    "math.truediv": ("Divide", ("x1", "x2")), "__operators__.truediv": ("Divide", ("x1", "x2")),
-    "math.floordiv": ("FloorDivide", ("x1", "x2")), "math.floormod": ("Mod", ("x1", "x2")), "math.pow": ("Power", ("x1", "x2")),
-    "math.maximum": ("Maximum", ("x1", "x2")), "math.minimum": ("Minimum", ("x1", "x2")),
-    "math.divide_no_nan": ("DivideNoNan", ("x1", "x2")), "math.squared_difference": ("SquaredDifference", ("x1", "x2")),
-    "math.greater": ("Greater", ("x1", "x2")), "math.greater_equal": ("GreaterEqual", ("x1", "x2")),
-    "math.less": ("Less", ("x1", "x2")), "math.less_equal": ("LessEqual", ("x1", "x2")), "math.equal": ("Equal", ("x1", "x2")),
-    "math.not_equal": ("NotEqual", ("x1", "x2")), "math.logical_and": ("LogicalAnd", ("x1", "x2")),
-    "math.logical_or": ("LogicalOr", ("x1", "x2")), "math.logical_not": ("LogicalNot", ("x",)),
-    "math.abs": ("Absolute", ("x",)), "math.negative": ("Negative", ("x",)), "math.exp": ("Exp", ("x",)), "math.log": ("Log", ("x",)),
-    "math.sqrt": ("Sqrt", ("x",)), "math.rsqrt": ("Rsqrt", ("x",)), "math.square": ("Square", ("x",)), "math.sin": ("Sin", ("x",)),
-    "math.cos": ("Cos", ("x",)), "math.tanh": ("Tanh", ("x",)), "math.sigmoid": ("Sigmoid", ("x",)), "math.erf": ("Erf", ("x",)),
-    "math.floor": ("Floor", ("x",)), "math.ceil": ("Ceil", ("x",)), "math.sign": ("Sign", ("x",)),
-    "math.reciprocal": ("Reciprocal", ("x",)), "math.softplus": ("Softplus", ("x",)), "math.log1p": ("Log1p", ("x",)),
-    "math.reduce_sum": ("Sum", ("x", "axis", "keepdims")), "math.reduce_mean": ("Mean", ("x", "axis", "keepdims")),
-    "math.reduce_max": ("Max", ("x", "axis", "keepdims")), "math.reduce_min": ("Min", ("x", "axis", "keepdims")),
-    "math.reduce_prod": ("Prod", ("x", "axis", "keepdims")), "math.reduce_variance": ("Var", ("x", "axis", "keepdims")),
-    "math.reduce_std": ("Std", ("x", "axis", "keepdims")), "math.reduce_logsumexp": ("Logsumexp", ("x", "axis", "keepdims")),
-    "nn.relu": ("Relu", ("x",)), "nn.relu6": ("Relu6", ("x",)), "nn.sigmoid": ("Sigmoid", ("x",)), "nn.tanh": ("Tanh", ("x",)),
-    "nn.elu": ("Elu", ("x",)), "nn.selu": ("Selu", ("x",)), "nn.silu": ("Silu", ("x", "")), "nn.softplus": ("Softplus", ("x",)),
-    "nn.gelu": ("Gelu", ("x", "approximate")), "nn.leaky_relu": ("LeakyRelu", ("x", "negative_slope")),
-    "nn.softmax": ("Softmax", ("x", "axis")), "nn.log_softmax": ("LogSoftmax", ("x", "axis")),
-    "reshape": ("Reshape", ("x", "newshape")), "transpose": ("Transpose", ("x", "axes")), "expand_dims": ("ExpandDims", ("x", "axis")),
-    "squeeze": ("Squeeze", ("x", "axis")), "concat": ("Concatenate", ("xs", "axis")), "stack": ("Stack", ("x", "axis")),
-    "unstack": ("Unstack", ("x", "num", "axis")), "split": ("Split", ("x", "indices_or_sections", "axis")),
-    "tile": ("Tile", ("x", "repeats")), "cast": ("Cast", ("x", "dtype")), "clip_by_value": ("Clip", ("x", "x_min", "x_max")),
-    "where": ("Where", ("condition", "x1", "x2")), "gather": ("Take", ("x", "indices", "", "axis")), "identity": ("Copy", ("x",)),
-    "stop_gradient": ("StopGradient", ("x",)), "linalg.matmul": ("MatmulFlags", ("x1", "x2", "transpose_a", "transpose_b")),
-    "pad": ("Pad", ("x", "pad_width", "mode", "constant_values")), "reverse": ("Flip", ("x", "axis")),
-    "math.argmax": ("Argmax", ("x", "axis")), "math.cumsum": ("Cumsum", ("x", "axis")), "nn.depth_to_space": ("DepthToSpace", ("x", "block_size")),
-    "nn.space_to_depth": ("SpaceToDepth", ("x", "block_size")), "one_hot": ("OneHot", ("x", "num_classes")),
-    "__operators__.getitem": ("GetItem", ("x", "key")), "zeros_like": ("ZerosLike", ("x",)), "ones_like": ("OnesLike", ("x",)),
+#: TensorFlow's arguments in order, by keras' names ("" = must be absent or None) -> function -> class of keras.ops
+_BY_ARGUMENTS: dict[tuple[str, ...], dict[str, str]] = {
+    ("x1", "x2"): {
+        "math.add": "Add", "math.subtract": "Subtract", "math.multiply": "Multiply", "math.divide": "Divide",
+        "__operators__.add": "Add", "__operators__.sub": "Subtract", "__operators__.mul": "Multiply",
+        "__operators__.truediv": "Divide", "math.truediv": "Divide", "math.floordiv": "FloorDivide",
+        "math.floormod": "Mod", "math.pow": "Power", "math.maximum": "Maximum", "math.minimum": "Minimum",
+        "math.divide_no_nan": "DivideNoNan",
+        "math.squared_difference": "SquaredDifference", "math.greater": "Greater", "math.greater_equal": "GreaterEqual",
+        "math.less": "Less", "math.less_equal": "LessEqual", "math.equal": "Equal", "math.not_equal": "NotEqual",
+        "math.logical_and": "LogicalAnd", "math.logical_or": "LogicalOr",
+    },
+    ("x",): {
+        "math.logical_not": "LogicalNot", "math.abs": "Absolute", "math.negative": "Negative", "math.exp": "Exp",
+        "math.log": "Log", "math.sqrt": "Sqrt", "math.rsqrt": "Rsqrt", "math.square": "Square", "math.sin": "Sin",
+        "math.cos": "Cos", "math.tanh": "Tanh", "math.sigmoid": "Sigmoid", "math.erf": "Erf", "math.floor": "Floor",
+        "math.ceil": "Ceil", "math.sign": "Sign", "math.reciprocal": "Reciprocal", "math.softplus": "Softplus",
+        "math.log1p": "Log1p", "nn.relu": "Relu", "nn.relu6": "Relu6", "nn.sigmoid": "Sigmoid", "nn.tanh": "Tanh",
+        "nn.elu": "Elu", "nn.selu": "Selu", "nn.softplus": "Softplus", "identity": "Copy",
+        "stop_gradient": "StopGradient", "zeros_like": "ZerosLike", "ones_like": "OnesLike",
+    },
+    ("x", "axis", "keepdims"): {
+        "math.reduce_sum": "Sum", "math.reduce_mean": "Mean", "math.reduce_max": "Max", "math.reduce_min": "Min",
+        "math.reduce_prod": "Prod", "math.reduce_variance": "Var", "math.reduce_std": "Std",
+        "math.reduce_logsumexp": "Logsumexp",
+    },
+    ("x", "axis"): {
+        "nn.softmax": "Softmax", "nn.log_softmax": "LogSoftmax", "expand_dims": "ExpandDims", "squeeze": "Squeeze",
+        "stack": "Stack", "reverse": "Flip", "math.argmax": "Argmax", "math.cumsum": "Cumsum",
+    },
+    ("x", ""): {"nn.silu": "Silu"},
+    ("x", "approximate"): {"nn.gelu": "Gelu"},
+    ("x", "negative_slope"): {"nn.leaky_relu": "LeakyRelu"},
+    ("x", "newshape"): {"reshape": "Reshape"},
+    ("x", "axes"): {"transpose": "Transpose"},
+    ("xs", "axis"): {"concat": "Concatenate"},
+    ("x", "num", "axis"): {"unstack": "Unstack"},
+    ("x", "indices_or_sections", "axis"): {"split": "Split"},
+    ("x", "repeats"): {"tile": "Tile"},
+    ("x", "dtype"): {"cast": "Cast"},
+    ("x", "x_min", "x_max"): {"clip_by_value": "Clip"},
+    ("condition", "x1", "x2"): {"where": "Where"},
+    ("x", "indices", "", "axis"): {"gather": "Take"},
+    ("x1", "x2", "transpose_a", "transpose_b"): {"linalg.matmul": "MatmulFlags"},
+    ("x", "pad_width", "mode", "constant_values"): {"pad": "Pad"},
+    ("x", "block_size"): {"nn.depth_to_space": "DepthToSpace", "nn.space_to_depth": "SpaceToDepth"},
+    ("x", "num_classes"): {"one_hot": "OneHot"},
+    ("x", "key"): {"__operators__.getitem": "GetItem"},
 }  # fmt: skip
+_TABLE = {name: (kind, order) for order, rows in _BY_ARGUMENTS.items() for name, kind in rows.items()}
 
 #: TensorFlow's names of arguments that keras.ops calls otherwise.
 _RENAMED = {
-    "y": "x2", "a": "x1", "b": "x2", "input_tensor": "x", "input": "x", "features": "x", "logits": "x", "tensor": "x", "values": "xs",
-    "num_or_size_splits": "indices_or_sections", "multiples": "repeats", "shape": "newshape", "perm": "axes", "params": "x",
-    "alpha": "negative_slope", "t": "x", "clip_value_min": "x_min", "clip_value_max": "x_max", "value": "x", "paddings": "pad_width",
-    "depth": "num_classes", "slice_spec": "key", "indices": "indices", "keepdims": "keepdims", "keep_dims": "keepdims",
+    "y": "x2", "a": "x1", "b": "x2", "input_tensor": "x", "input": "x", "features": "x", "logits": "x", "tensor": "x",
+    "values": "xs", "num_or_size_splits": "indices_or_sections", "multiples": "repeats", "shape": "newshape",
+    "perm": "axes", "params": "x", "alpha": "negative_slope", "t": "x", "clip_value_min": "x_min", "value": "x",
+    "clip_value_max": "x_max", "paddings": "pad_width", "depth": "num_classes", "slice_spec": "key",
+    "keep_dims": "keepdims",
 }  # fmt: skip
 _IGNORED = (
     "name",
@@ -174,8 +188,8 @@ def _argmax(s: Scope, x: Any, axis: Any = None) -> Value:
 
 
 _LOCAL: dict[str, Callable[..., Any]] = {
-    "MatmulFlags": _matmul, "SquaredDifference": _squared_difference, "Take": _gather, "GetItem": _get_item, "Pad": _pad,
-    "Split": _split, "Gelu": _gelu, "Argmax": _argmax,
+    "MatmulFlags": _matmul, "SquaredDifference": _squared_difference, "Take": _gather, "GetItem": _get_item,
+    "Pad": _pad, "Split": _split, "Gelu": _gelu, "Argmax": _argmax,
     "Cumsum": lambda s, x, axis=0: _retyped(s, "Cumsum")(x=x, axis=axis or 0),
     "LeakyRelu": lambda s, x, negative_slope=0.2: s.b.leaky_relu(s.value(x), alpha=float(negative_slope)),
     "OneHot": lambda s, x, num_classes: _retyped(s, "OneHot")(x=x, num_classes=num_classes),

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...formats.onnx import views
 from ...formats.onnx.types import proto_of
+from ...ir.errors import clean
 from .importer import Call
 
 
@@ -24,7 +25,10 @@ def body(n: Call) -> views.Function | None:
         types = [b"" if v is None else proto_of(v.type).SerializeToString() for v in n.inputs]
         if versions:
             node = _bound(n).SerializeToString()
-            function = schema.get_context_dependent_function_with_opset_version(max(versions), node, types)
+            try:
+                function = schema.get_context_dependent_function_with_opset_version(max(versions), node, types)
+            except (ValueError, RuntimeError, TypeError) as error:
+                raise n.invalid(f"the operator's own definition does not take this: {clean(error)}") from None
     if not function:
         return None
     proto = function

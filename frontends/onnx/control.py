@@ -116,6 +116,8 @@ def scan(c: Importer, n: Call) -> Any:
         raise n.invalid(f"the body has {len(body.inputs)} inputs for {len(n.inputs)} operands")
     if len(body.outputs) != len(n.node.outputs):
         raise n.invalid(f"the body has {len(body.outputs)} outputs, the node {len(n.node.outputs)}")
+    if any(rank_of(x, n) == 0 for x in scanned):  # type: ignore[arg-type]
+        raise n.invalid("a scanned input is a scalar")
     axes = [a % rank_of(x, n) for a, x in zip(n.attr("scan_input_axes", (0,) * count), scanned, strict=True)]  # type: ignore[arg-type]
     backwards = n.attr("scan_input_directions", (0,) * count)
     length = c.b.squeeze(c.b.shape(scanned[0], start=axes[0], end=axes[0] + 1), (0,))
@@ -160,7 +162,7 @@ def _ordered(c: Importer, n: Call, made: list[Value], states: int) -> list[Value
             made[i] = c.b.reverse(made[i], axes=(0,))
         if axis:
             rank = rank_of(made[i], n)
-            rest = [d for d in range(1, rank)]
+            rest = list(range(1, rank))
             rest.insert(axis % rank, 0)
             made[i] = c.b.transpose(made[i], perm=tuple(rest))
     return made

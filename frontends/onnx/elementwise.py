@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ...formats.onnx import dtypes
 from ...ir.graph import Value
 from ...ir.types import DType
@@ -141,7 +139,7 @@ def mean(c: Importer, n: Call) -> Any:
     for value in n.inputs[1:]:
         total = c.b.add(total, value)
     return (
-        c.b.div(total, c.const(np.asarray(len(n.inputs), total.dtype.numpy)))
+        c.b.div(total, c.scalar(len(n.inputs), total))
         if len(n.inputs) > 1
         else c.b.identity(total)
     )  # type: ignore[union-attr]
@@ -151,8 +149,8 @@ def mean(c: Importer, n: Call) -> Any:
 def clip_attributes(c: Importer, n: Call) -> Any:
     """Before opset 11 the bounds are attributes; the schema's defaults are the ends of float32 and bound nothing."""
     given = n.node.attrs
-    low = c.const(np.asarray(n.attrs["min"], n.x.dtype.numpy)) if "min" in given else None  # type: ignore[union-attr]
-    high = c.const(np.asarray(n.attrs["max"], n.x.dtype.numpy)) if "max" in given else None  # type: ignore[union-attr]
+    low = c.scalar(n.attrs["min"], n.x) if "min" in given else None
+    high = c.scalar(n.attrs["max"], n.x) if "max" in given else None
     return c.b.clip(n.x, low, high)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...formats.onnx import external, schemas, tensors, views
+from ...formats.onnx import external, tensors, views
 from ...ir.builder import Builder
 from ...ir.errors import AnyIRError, InternalError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, Value
@@ -108,9 +108,15 @@ class Importer:
         role = "param" if tensor.dtype.is_float and tuple(tensor.shape) else "const"
         return self.module.add_weight(name, tensor, role)
 
-    def const(self, value: Any, like: Value | None = None) -> Value:
-        """A literal, in the dtype of `like` where given."""
-        return self.b.const(value, None if like is None else like.dtype)
+    def const(self, value: Any) -> Value:
+        """A literal."""
+        return self.b.const(value)
+
+    def scalar(self, number: float, like: Value) -> Value:
+        """A number in the dtype of `like`. Raises Unsupported when that is not known."""
+        if like.dtype is None:
+            raise Unsupported(f"the dtype of '{clean(like.hint)}' is not known")
+        return self.b.const(np.asarray(number, like.dtype.numpy))
 
     def next_salt(self) -> int:
         """A number for each random node."""
@@ -356,4 +362,4 @@ def declared_type(info: Any, dims: Any = None) -> Type | None:
     return type_of(info.type, dims, clean(info.name))
 
 
-__all__ = ["Call", "Importer", "Scope", "check_declared", "declared_type", "np", "rank_of", "schemas", "static_int"]
+__all__ = ["Call", "Importer", "Scope", "check_declared", "declared_type", "rank_of", "static_int"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ...ir.graph import Value
 from ...ir.types import BF16, F16, F32
 from .importer import Call, Importer, rank_of
@@ -35,7 +33,7 @@ def batch_norm(c: Importer, n: Call) -> Any:
         c.note(n, "is_test is 0 but no statistics are asked for, read as inference")
     _buffers(mean, var)
     if n.opset < 9 and not n.attr("spatial", 1):
-        inverse = c.b.div(scale, c.b.sqrt(c.b.add(var, c.const(np.asarray(epsilon, var.dtype.numpy)))))
+        inverse = c.b.div(scale, c.b.sqrt(c.b.add(var, c.scalar(epsilon, var))))
         return c.b.add(c.b.mul(c.b.sub(x, mean), inverse), bias)
     if rank_of(x, n) < 2:
         raise n.refuse("an input of rank 1 has no channel axis")
@@ -53,7 +51,7 @@ def _train(c: Importer, n: Call, epsilon: float) -> list[Value]:
     y = b.batch_norm(x, scale, bias, batch_mean, batch_var, epsilon=epsilon)
 
     def moved(old: Value, new: Value) -> Value:
-        keep, take = (c.const(np.asarray(f, old.dtype.numpy)) for f in (momentum, 1 - momentum))  # type: ignore[union-attr]
+        keep, take = (c.scalar(f, old) for f in (momentum, 1 - momentum))
         return b.add(b.mul(old, keep), b.mul(_in_dtype(c, new, old), take))
 
     return [y, moved(mean, batch_mean), moved(var, batch_var)]
@@ -108,7 +106,7 @@ def _statistics(c: Importer, n: Call, x: Value, axis: int, epsilon: float) -> tu
     mean = c.b.reduce_mean(wide, axes, keepdims=True)
     centred = c.b.sub(wide, mean)
     var = c.b.reduce_mean(c.b.mul(centred, centred), axes, keepdims=True)
-    shifted = c.b.add(var, c.const(np.asarray(epsilon, wide.dtype.numpy)))  # type: ignore[union-attr]
+    shifted = c.b.add(var, c.scalar(epsilon, wide))
     return mean, c.b.reciprocal(c.b.sqrt(shifted))
 
 

@@ -77,7 +77,7 @@ def dropout_operands(c: Importer, n: Call) -> Any:
     drop = b.where(training, b.cast(ratio, to=F32), c.const(np.float32(0)))
     kept = b.greater_equal(b.random_uniform(b.shape(x), dtype=F32, **draw(c, n)), drop)
     scale = b.cast(b.reciprocal(b.sub(c.const(np.float32(1)), drop)), to=x.dtype)
-    return b.where(kept, b.mul(x, scale), c.const(np.zeros((), x.dtype.numpy))), kept
+    return b.where(kept, b.mul(x, scale), c.scalar(0, x)), kept
 
 
 def _identity(c: Importer, n: Call, mask: DType | None) -> Any:

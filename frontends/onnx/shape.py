@@ -73,6 +73,8 @@ def split(c: Importer, n: Call) -> Any:
     if "split" in n.attrs:
         sizes = tuple(n.attrs["split"])
     count = n.attr("num_outputs", len(n.node.outputs))
+    if count != len(n.node.outputs):
+        raise n.invalid(f"num_outputs is {count}, but {len(n.node.outputs)} outputs are named")
     made = c.b.call("split", (x, sizes), {"axis": n.attr("axis", 0), "num_outputs": count}).results
     if len(made) != len(n.node.outputs):
         raise n.invalid(f"{len(n.node.outputs)} outputs are named, the split has {len(made)}")
@@ -93,7 +95,7 @@ def slice_(c: Importer, n: Call) -> Any:
 @handles("Pad")
 def pad_attributes(c: Importer, n: Call) -> Any:
     pads = tuple(n.attr("pads") if "pads" in n.attrs else n.attr("paddings"))
-    value = c.const(np.asarray(n.attr("value", 0.0), n.x.dtype.numpy))  # type: ignore[union-attr]
+    value = c.scalar(n.attr("value", 0.0), n.x)
     return c.b.pad(n.x, pads, value, mode=n.attr("mode", "constant"))
 
 

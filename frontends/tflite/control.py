@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...ir.types import join
 from ...ir.value import Value
 from .registry import Call, handles
 
@@ -19,8 +20,15 @@ def if_(c: Call) -> Sequence[Value]:
 
 @handles("WHILE")
 def while_(c: Call) -> Sequence[Value]:
+    """The body is read once with the types of the operands, and again where it changes them (growing tensors)."""
     values = [c.operand(i) for i in range(len(c.operands))]
-    types = c.reader.types(c.record["outputs"])
-    known = [v.type if t.shape is not None else t for v, t in zip(values, types, strict=True)]
-    regions = [c.reader.region(c.option(f"{name}_subgraph_index"), known) for name in ("cond", "body")]
-    return c.b.call("tfl.while", values, regions=regions).results
+    types = [v.type for v in values]
+    body = c.reader.region(c.option("body_subgraph_index"), types)
+    if len(body.outputs) == len(types):
+        kept = [join(before, after.type) for before, after in zip(types, body.outputs, strict=True)]
+        if kept != types:
+            body.clear()
+            types = kept
+            body = c.reader.region(c.option("body_subgraph_index"), types)
+    cond = c.reader.region(c.option("cond_subgraph_index"), types)
+    return c.b.call("tfl.while", values, regions=(cond, body)).results

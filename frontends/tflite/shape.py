@@ -131,3 +131,8 @@ def range_(c: Call) -> Value:
 @handles("FILL")
 def fill(c: Call) -> Value:
     return c.b.call("tfl.fill", (c.x, c.operand(1))).result
+
+
+@handles("DYNAMIC_UPDATE_SLICE")
+def dynamic_update_slice(c: Call) -> Value:
+    return c.b.call("tfl.dynamic_update_slice", (c.x, c.operand(1), c.operand(2))).result

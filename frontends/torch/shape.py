@@ -348,7 +348,9 @@ def split(
 @handles("aten.unbind")
 def unbind(c: Context, self: Tensor, dim: Int = 0) -> tuple[Value, ...]:
     axis = c.axis(self, dim)
-    count = c.fixed(self, axis)
+    count, names = c.fixed(self, axis), c.node.outputs[0] if c.node.outputs else ()
+    if not isinstance(names, tuple) or len(names) != count:
+        raise InvalidModel(f"a dimension of size {count} unbound into other results")
     parts = _parts(c, self, axis, [1] * count) if count else ()
     return tuple(c.b.squeeze(part, (axis,)) for part in parts)
 
@@ -447,6 +449,8 @@ def diagonal(c: Context, self: Tensor, offset: Int = 0, dim1: Int = 0, dim2: Int
     x = c.b.transpose(self, perm=(a, b, *rest))
     rows, columns = c.fixed(self, a), c.fixed(self, b)
     count = max(0, min(rows - max(-offset, 0), columns - max(offset, 0)))
+    if count > 1 << 20:
+        raise Unsupported(f"a diagonal of {count} elements")
     first = [max(-offset, 0), max(offset, 0)]
     indices = c.b.const([[first[0] + i, first[1] + i] for i in range(count)] or [[0, 0]], I64)
     if not count:

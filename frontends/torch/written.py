@@ -11,7 +11,7 @@ from ...ir.errors import InvalidModel, Unsupported
 from ...ir.types import F32, I64
 from ...ir.value import Value
 from .context import Context
-from .registry import Bool, Dtype, Floats, Int, Operand, Size, Sizes, Str, Tensor, handles
+from .registry import Bool, Dtype, Floats, Int, Ints, Operand, Size, Sizes, Str, Tensor, handles
 
 
 @handles("anyir.topk")
@@ -47,6 +47,15 @@ def non_zero(c: Context, x: Tensor) -> Value:
 @handles("anyir.int_tensor")
 def int_tensor(c: Context, values: Sizes, shape: Sizes, dtype: Dtype) -> Value:
     return c.cast(c.reshape(c.sizes(values), shape), dtype)
+
+
+@handles("anyir.max_pool_with_indices")
+def max_pool_with_indices(
+    c: Context, x: Tensor, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: Bool
+) -> tuple[Value, ...]:
+    return c.b.max_pool_with_indices(
+        x, kernel_shape=kernel_size, strides=stride, pads=padding * 2, dilations=dilation, ceil_mode=ceil_mode
+    )
 
 
 def _hidden(c: Context, r: Value) -> int:

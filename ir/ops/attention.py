@@ -136,6 +136,8 @@ class Attention(OpDef):
         fits = 1 <= len(mask.shape) <= 4
         for have, want in zip(mask.shape[-2::-1], target[::-1], strict=False):
             fits = fits and (have == 1 or dim_eq(have, want) is not False)
+        if mask.shape and type(mask.shape[-1]) is int and type(total) is int:
+            fits = fits and mask.shape[-1] <= total  # a shorter mask leaves the last keys out
         if not fits:
             raise TypeInferError(
                 f"mask of shape {rules.show(mask.shape)} does not broadcast to {rules.show((*target, total))}"

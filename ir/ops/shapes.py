@@ -15,6 +15,7 @@ import numpy as np
 from ..dims import Dim, Expr, ceildiv, dim_le, dim_lt, dim_max, dim_min
 from ..errors import TypeInferError
 from ..opdef import Known
+from ..storage import check_limit
 from ..types import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64, DType, TensorType
 from ..value import ELEMS_LIMIT, Value
 from .rules import show
@@ -90,13 +91,18 @@ def broadcast_values(values: Sequence[Value | None]) -> tuple[Dim, ...] | None:
 def fresh_shape(rank: Dim | None) -> tuple[Dim, ...] | None:
     """A shape of new symbols; None when the rank is no number. For results that depend on more than operand types:
     an op that uses it must say `reads_elems`, or equal types would share symbols that need not be equal."""
-    return tuple(Expr.fresh() for _ in range(rank)) if type(rank) is int else None
+    if type(rank) is not int:
+        return None
+    check_limit("rank", rank, "rank")
+    return tuple(Expr.fresh() for _ in range(rank))
 
 
 # ---------------------------------------------------------------------------------------------------- slices
 
 #: A slice bound of this size or more means "to the end": no axis is longer.
 UNBOUNDED = 2**31 - 1
+#: Entries of a shape-like operand: far above any rank, for it may hold the sizes of a split.
+MAX_ENTRIES = 1 << 16
 
 
 def slice_positions(dim: int, start: int, end: int, step: int) -> range:
@@ -160,7 +166,11 @@ def vector_length(value: Value | None) -> int | None:
     if value.rank > 1:
         raise TypeInferError(f"a shape-like operand has shape {show(value.shape or ())}, expected a vector")
     count = value.type.numel  # type: ignore[attr-defined]
-    return count if type(count) is int else None
+    if type(count) is not int:
+        return None
+    if count > MAX_ENTRIES:
+        raise TypeInferError(f"a shape-like operand has {count} entries (at most {MAX_ENTRIES})")
+    return count
 
 
 def entries(value: Value | None) -> tuple[Dim | None, ...] | None:
@@ -226,7 +236,7 @@ def mapped_elems(
 ) -> Known:
     """`type_` with `function` applied element by element to the broadcast elements of the operands (None: unknown)."""
     count = elem_count(type_)
-    if count is None or all(v is None or v.elems is None for v in values):
+    if count is None or not type_.is_static or all(v is None or v.elems is None for v in values):
         return Known(type_)
     static_shape: Any = type_.shape
     columns: list[list[Any]] = []

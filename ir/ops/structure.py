@@ -35,5 +35,5 @@ class Opaque(OpDef):
     traits = Trait.NONE
     open_attrs = True
 
-    def infer(self, xs, *, types, **attrs):
+    def infer(self, xs, /, *, types, **attrs):
         return [t if isinstance(t, Type) else UNKNOWN for t in types]

@@ -37,8 +37,8 @@ def flatten(b: Builder, node: Node) -> Value:
         return b.reshape(x, (-1, _product(tail)))
     if static(*head) and 0 not in head:
         return b.reshape(x, (_product(head), -1))
-    if axis == 1:
-        return reshape_to(b, x, [Size(x, 0), _product(tail)]) if static(*tail) else b.reshape(x, (0, -1))
+    if axis == 1 and 0 not in x.shape:
+        return b.reshape(x, (0, -1))
     lead = flat_size(b, [Size(x, i) for i in range(axis)])
     rest = flat_size(b, [Size(x, i) for i in range(axis, x.rank)])
     return b.reshape(x, b.concat(lead, rest, axis=0))

@@ -131,7 +131,7 @@ def _bias_vector(
     """The new bias; a vector that is only moved here from behind the layer stays the weight that it was."""
     if bias is None and unscaled:
         moved = b.module.weights[affine.sources[0]]
-        if moved.type.shape == data.shape:
+        if moved.type.shape == data.shape and moved.tensor.numpy().tobytes() == data.tobytes():
             return b.weight(moved)
         return b.const(data, key=moved.key, role=moved.role, origin=f"vector of {moved.key}")
     key = bias.weight.key if bias is not None and bias.weight else f"{source.key}.bias"

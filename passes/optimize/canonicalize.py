@@ -35,7 +35,16 @@ def constant_second(b: StagingBuilder, node: Node):
     x, y = node.operands[:2]
     if not node.has(COMMUTATIVE) or not x.is_const or y.is_const:
         return None
+    if node.name in ("min", "max") and _has_float_zero(x):
+        return b.decline("of 0.0 and -0.0 the one that stands first may be taken")
     return b.call(node.name, (y, x), dict(node.attrs)).result
+
+
+def _has_float_zero(constant: Value) -> bool:
+    """A float constant with a zero in it, or one too large to look."""
+    if constant.dtype is None or not constant.dtype.is_float:
+        return False
+    return constant.weight.nbytes > 1 << 20 or not np.all(constant.array())
 
 
 @rule("identity")
@@ -123,15 +132,19 @@ def transpose_moving_unit_dims(b: StagingBuilder, node: Node):
         return None
     if [p for p in perm if x.shape[p] != 1] != [i for i, d in enumerate(x.shape) if d != 1]:
         return None
-    target = _reshape_target(node.result)
-    return None if target is None else b.reshape(x, target)
+    return _reshaped(b, x, _reshape_target(node.result))
 
 
 @rule("flatten", "squeeze", "unsqueeze")
 def as_reshape(b: StagingBuilder, node: Node):
     """flatten, squeeze, unsqueeze with a result of known shape -> reshape"""
-    target = _reshape_target(node.result)
-    return None if target is None or node.operands[0].rank is None else b.reshape(node.operands[0], target)
+    x = node.operands[0]
+    return None if x.rank is None else _reshaped(b, x, _reshape_target(node.result))
+
+
+def _reshaped(b: StagingBuilder, x: Value, target: tuple[int, ...] | None) -> Value | None:
+    """x in the shape `target`, in which 0 is a size."""
+    return None if target is None else b.reshape(x, target, allowzero=0 in target)
 
 
 def _reshape_target(value: Value) -> tuple[int, ...] | None:
@@ -154,7 +167,7 @@ def merge_reshapes(b: StagingBuilder, node: Node):
     target = node.operands[1].ints()
     if target is None or (0 in target and not node.attr("allowzero")):
         target = _reshape_target(node.result)
-    return None if target is None else b.reshape(inner.operands[0], target, allowzero=0 in target)
+    return _reshaped(b, inner.operands[0], target)
 
 
 @rule("reshape")
@@ -247,7 +260,7 @@ def subtract_constant(b: StagingBuilder, node: Node):
         return None
     if c.weight.role == "param":
         return None
-    return b.add(x, b.const(-c.array()))
+    return b.add(x, b.const(np.asarray(-c.array())))
 
 
 @rule("div")
@@ -276,9 +289,9 @@ def clip_to_relu(b: StagingBuilder, node: Node):
 
 @rule("pow")
 def pow_to_square(b: StagingBuilder, node: Node):
-    """pow(x, 2) -> square(x); pow(x, 1) -> x"""
+    """pow(x, 2) -> square(x); pow(x, 1) -> x; not in double precision, where pow may miss by an ulp"""
     x, exponent = node.operands
-    if x.dtype is None or not x.dtype.is_float or x.dtype is not node.result.dtype or not same_shape(x, node.result):
+    if x.dtype is None or not x.dtype.is_float or x.dtype.bits > 32 or x.dtype is not node.result.dtype or not same_shape(x, node.result):
         return None
     if literal_equals(exponent, 2):
         return b.square(x)

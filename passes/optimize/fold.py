@@ -15,7 +15,7 @@ from ...ir.graph import Graph, Module, Node, Value
 from ...ir.opdef import PURE, RANDOM
 from ...ir.storage import limit
 from ...ir.tensor import as_tensor
-from ...ir.types import STRING, TensorType
+from ...ir.types import STRING, U64, TensorType
 from ...kernels.jit import interpreted
 from ...kernels.registry import find_kernel
 from ...kernels.run import run_node
@@ -58,7 +58,9 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
 
 
 def _fold_known(graph: Graph, node: Node) -> bool:
-    """Replace results whose integer elements inference knows (shape arithmetic)."""
+    """Replace results whose integer elements inference knows (shape arithmetic; not what is made of named weights)."""
+    if any(v.weight is not None and v.weight.role != "const" for v in node.inputs()):
+        return False
     if not node.results or not all(_known_type(v) and v.ints() is not None for v in node.results):
         return False
     values = [_integers(graph.module, value) for value in node.results]
@@ -72,7 +74,8 @@ def _known_type(value: Value) -> bool:
 
 
 def _integers(module: Module, value: Value) -> Value:
-    array = np.array(value.ints(), np.int64).astype(value.dtype.numpy)  # type: ignore[union-attr]
+    wide = np.uint64 if value.dtype is U64 else np.int64
+    array = np.array(value.ints(), wide).astype(value.dtype.numpy)  # type: ignore[union-attr]
     return module.literal(array.reshape(value.shape))  # type: ignore[arg-type]
 
 

@@ -1,7 +1,7 @@
 """Small Keras models, one or a few per layer family: what the Keras frontend is compared with Keras itself on.
 
-Each case is a function that builds a model (imported by tests only after Keras chose its backend). Weights are made random
-by `randomized`, so that no zero bias or unit scale hides a mistake.
+Each case is a function that builds a model (imported by tests only after Keras chose its backend). Weights are made
+random by `randomized`, so that no zero bias or unit scale hides a mistake.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ _single("embedding", (7,), lambda L: [L.Embedding(10, 4), L.Flatten(), L.Dense(3
 _single("reshapes", IMG, lambda L: [L.Reshape((-1, 8)), L.Permute((2, 1)), L.Flatten(), L.RepeatVector(3)])
 _single("open-flatten", (None, 4), lambda L: [L.Dense(3), L.GlobalMaxPooling1D(), L.RepeatVector(2), L.Flatten()])
 
-for _name in ("relu", "relu6", "sigmoid", "tanh", "softplus", "softsign", "selu", "elu", "gelu", "silu", "mish", "hard_sigmoid",
-              "hard_silu", "exponential", "leaky_relu", "log_softmax", "softmax", "celu", "hard_tanh", "hard_shrink",
-              "soft_shrink", "tanh_shrink", "squareplus", "sparse_plus", "sparse_sigmoid", "log_sigmoid", "linear", "glu"):  # fmt: skip
+_ACTIVATIONS = """relu relu6 sigmoid tanh softplus softsign selu elu gelu silu mish hard_sigmoid hard_silu exponential
+leaky_relu log_softmax softmax celu hard_tanh hard_shrink soft_shrink tanh_shrink squareplus sparse_plus sparse_sigmoid
+log_sigmoid linear glu"""
+for _name in _ACTIVATIONS.split():
     _single(f"activation-{_name}", VEC, lambda L, n=_name: L.Activation(n))
 _single(
     "activation-layers",

@@ -1,4 +1,5 @@
-"""The three trained networks of the road tests: a CNN, an MLP and a small transformer encoder, in Keras, PyTorch and ONNX.
+"""The three trained networks of the road tests: a CNN, an MLP and a small transformer encoder, in Keras, PyTorch and
+ONNX.
 
 All learn scikit-learn's digits (8 x 8 images, 10 classes) in seconds, seeded. Files are made once and kept in a cache
 folder that is keyed by this file's text and the versions of the frameworks, so a change trains anew.
@@ -284,6 +285,13 @@ def _exported(module, x, shapes, path: Path) -> None:
     import torch
 
     torch.onnx.export(
-        module, (x,), path, input_names=["image"], output_names=["digit"], dynamic_shapes=shapes, dynamo=True, external_data=False,
+        module,
+        (x,),
+        path,
+        input_names=["image"],
+        output_names=["digit"],
+        dynamic_shapes=shapes,
+        dynamo=True,
+        external_data=False,
         verbose=False,
-    )  # fmt: skip
+    )

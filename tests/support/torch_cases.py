@@ -5,12 +5,17 @@ Used by the tests of the torch frontend and of the torch backend; imports torch 
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from anyir.frontends.torch.live import to_numpy
 from torch import nn
 
 Inputs = tuple[torch.Tensor, ...]
@@ -27,7 +32,7 @@ class Call(nn.Module):
         return self.function(*args)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """`make(batch)` gives the inputs; a case with `batch=False` has fixed shapes only."""
 
@@ -35,7 +40,6 @@ class Case:
     module: nn.Module
     shapes: tuple[Any, ...]
     batch: bool = True
-    options: dict[str, Any] = field(default_factory=dict)
 
     def inputs(self, batch: int) -> Inputs:
         generator = torch.Generator().manual_seed(len(self.name) + batch)
@@ -246,6 +250,8 @@ case("shape", "expand", lambda x: (x[:, None].expand(-1, 4, -1), x[:, :1].expand
 case("shape", "interleave", lambda x: (x.repeat_interleave(3, dim=1), x.repeat_interleave(2, 0)), X)
 case("shape", "slice", lambda x: (x[:, 1:4], x[:, ::2], x[:, -2:], x[1:], x[:, :-1], x[:-1], x[..., 3], x[0], x[-1], x[:, 1:100]), X)
 case("shape", "slice-symbolic", lambda x: (x[: x.shape[0] // 2], x[x.shape[0] - 1 :], x.narrow(1, 2, 3)), X)
+case("shape", "list", lambda x: [x[:, i] * i for i in range(3)], X)
+case("shape", "nested", lambda x: {"a": x, "b": [x + 1, (x * 2, {"c": x})]}, X)
 case("shape", "cat", lambda x, y: (torch.cat([x, y], 1), torch.cat([x, y]), torch.stack([x, y], 1), torch.hstack([x, y]), torch.vstack([x, y]), torch.cat([x, y.long()], 1)), X, X)
 case("shape", "split", lambda x: (*x.split(2, 1), *x.split([1, 2, 3], 1), *x.chunk(4, 1), *x.unbind(1), *torch.tensor_split(x, 3, dim=1)), X)
 case("shape", "flip-roll", lambda x: (x.flip(1), x.flip((0, 1)), x.roll(2, 1), x.roll((1, -1), (0, 1)), x.fliplr()), X)
@@ -267,6 +273,7 @@ case("shape", "sizes", lambda x: (x * x.shape[0], x / x.shape[0], x.shape[0], x 
 
 case("index", "embedding", nn.Embedding(10, 4, padding_idx=0), ("index10", X))
 case("index", "gather", lambda x, i: (x.gather(1, i), torch.take_along_dim(x, i, 1)), (3, 6), ("index6", (3, 3)), batch=False)
+case("index", "gather-rows", lambda x, i: x.gather(1, i), (3, 6), ("index6", (2, 3)), batch=False)
 case("index", "index-select", lambda x: (x.index_select(1, torch.tensor([0, 3, 3])), x[:, [1, 2]], x[:, torch.tensor([[0, 1], [2, -1]])]), X)
 case("index", "advanced", lambda x: (x[:, [0, 2], [1, 3]], x[:, [[0], [2]], [1, 3]], x[:, [0, 1], :, [1, 2]], x[[0, 1], :, [1, 2]]), (None, 3, 4, 5))
 case("index", "mask", lambda x: x[x > 0], X)
@@ -287,6 +294,9 @@ case("index", "masked-select", lambda x: torch.masked_select(x, x > 0.2), X)
 A = (None, 2, 5, 4)
 case("attention", "plain", F.scaled_dot_product_attention, A, (None, 2, 7, 4), (None, 2, 7, 3))
 case("attention", "causal", lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True), A)
+case("attention", "causal-cross", lambda q, k: F.scaled_dot_product_attention(q, k, k, is_causal=True), A, (None, 2, 7, 4))
+case("attention", "causal-cross-short", lambda q, k: F.scaled_dot_product_attention(q, k, k, is_causal=True), A, (None, 2, 3, 4))
+case("attention", "mask-rank3", lambda q, m: F.scaled_dot_product_attention(q, q, q, attn_mask=m), A, (2, 5, 5))
 case("attention", "mask", lambda q, m: F.scaled_dot_product_attention(q, q, q, attn_mask=m), A, (5, 5))
 case("attention", "bool-mask", lambda q: F.scaled_dot_product_attention(q, q, q, attn_mask=torch.ones(5, 5).tril().bool(), scale=0.3), A)
 case("attention", "rank3", lambda q: F.scaled_dot_product_attention(q, q, q), (None, 5, 4))
@@ -323,10 +333,10 @@ case("recurrent", "gru-cell", nn.GRUCell(4, 3), (None, 4))
 
 # ------------------------------------------------------------------------------------------------------ resize
 
-case("resize", "nearest", lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, size=(5, 11)), F.interpolate(x, scale_factor=(1.5, 0.7))), I)
+case("resize", "nearest", lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, size=(5, 11)), F.interpolate(x, scale_factor=(1.5, 0.75))), I)
 case("resize", "nearest-exact", lambda x: F.interpolate(x, size=(5, 11), mode="nearest-exact"), I)
-case("resize", "bilinear", lambda x: (F.interpolate(x, scale_factor=2, mode="bilinear"), F.interpolate(x, size=(5, 11), mode="bilinear"), F.interpolate(x, size=(5, 11), mode="bilinear", align_corners=True), F.interpolate(x, scale_factor=1.7, mode="bilinear"), F.interpolate(x, size=(1, 1), mode="bilinear")), I)
-case("resize", "bilinear-recompute", lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear", recompute_scale_factor=True), I)
+case("resize", "bilinear", lambda x: (F.interpolate(x, scale_factor=2, mode="bilinear"), F.interpolate(x, size=(5, 11), mode="bilinear"), F.interpolate(x, size=(5, 11), mode="bilinear", align_corners=True), F.interpolate(x, scale_factor=1.25, mode="bilinear"), F.interpolate(x, size=(1, 1), mode="bilinear")), I)
+case("resize", "bilinear-recompute", lambda x: F.interpolate(x, scale_factor=1.25, mode="bilinear", recompute_scale_factor=True), I)
 case("resize", "bicubic", lambda x: (F.interpolate(x, scale_factor=2, mode="bicubic"), F.interpolate(x, size=(5, 11), mode="bicubic", align_corners=True)), I)
 case("resize", "antialias", lambda x: (F.interpolate(x, size=(3, 5), mode="bilinear", antialias=True), F.interpolate(x, size=(3, 5), mode="bicubic", antialias=True)), I)
 case("resize", "linear1d", lambda x: (F.interpolate(x, size=7, mode="linear"), F.interpolate(x, size=7), F.interpolate(x, scale_factor=2.0)), (None, 3, 5))
@@ -372,3 +382,47 @@ def _filled(x: torch.Tensor) -> torch.Tensor:
 
 case("inplace", "fill", _filled, X)
 case("inplace", "dropout", nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.ReLU(inplace=True), nn.Linear(6, 2)), X)
+
+# ----------------------------------------------------------------------------------------------------- running
+
+
+def all_cases() -> list[Case]:
+    return [one for family in CASES.values() for one in family]
+
+
+@functools.cache
+def exported(case: Case) -> torch.export.ExportedProgram:
+    """The program of a case, its batch dynamic where it has one; made once per process."""
+    shapes: Any = None
+    if case.batch:
+        dims = [shape[1] if isinstance(shape[0], str) else shape for shape in case.shapes]
+        shapes = tuple({i: torch.export.Dim.AUTO for i, d in enumerate(size) if d is None} or None for size in dims)
+        shapes = (shapes,) if isinstance(case.module, Call) else shapes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(case.module, case.inputs(3), dynamic_shapes=shapes)
+
+
+def saved(case: Case, folder: Path) -> Path:
+    """The program of a case as a `.pt2` file."""
+    path = folder / "case.pt2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(exported(case), path)
+    return path
+
+
+def arrays(tensors: Any) -> list[np.ndarray]:
+    """Tensors, nested as they may be, as arrays; Python numbers as the frontend turns them into scalars."""
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(tensors) if leaf is not None]
+    return [to_numpy(torch, leaf) if isinstance(leaf, torch.Tensor) else np.asarray(leaf) for leaf in leaves]
+
+
+def expected(case: Case, batch: int) -> list[np.ndarray]:
+    """What torch computes."""
+    with torch.no_grad():
+        return arrays(case.module(*case.inputs(batch)))
+
+
+def batches(case: Case) -> tuple[int, ...]:
+    return (3, 5) if case.batch else (3,)

@@ -45,16 +45,15 @@ def _rises(node: Node) -> bool:
 
 
 def _wraps(node: Node) -> bool:
-    """where(i < 0, i + dim, i): what the legaliser puts around indices."""
-    less, add, index = node.operands[0].node, node.operands[1].node, node.operands[2]
-    return (
-        less is not None
-        and add is not None
-        and (less.name, add.name) == ("less", "add")
-        and less.operands[0] is index
-        and add.operands[0] is index
-        and less.operands[1].scalar() == 0
-    )
+    """where(i < 0, i + dim, i), what the legaliser puts around indices; the test of a constant i is a constant."""
+    test, moved, index = node.operands
+    add = moved.node
+    if add is None or add.name != "add" or add.operands[0] is not index:
+        return False
+    if test.is_const:
+        return index.is_const and bool((test.array() == (index.array() < 0)).all())
+    less = test.node
+    return less is not None and less.name == "less" and less.operands[0] is index and less.operands[1].scalar() == 0
 
 
 # Ops whose results are >= 0 when these operands are.

@@ -187,3 +187,8 @@ row("range", "RANGE", "f32 i32 i64")(bare)
 @row("tfl.fill", "FILL", data=1)
 def _fill(node: Node) -> Emitted:
     return Emitted([index_operand(node.operands[0]), node.operands[1]])
+
+
+@row("tfl.dynamic_update_slice", "DYNAMIC_UPDATE_SLICE", "f32 f16 i32 i64 u8 i8 i16 bool")
+def _dynamic_update_slice(node: Node) -> Emitted:
+    return Emitted([*node.operands[:2], index_operand(node.operands[2])])

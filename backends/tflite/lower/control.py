@@ -1,4 +1,4 @@
-"""ONNX-style loops as WHILE."""
+"""ONNX-style loops as WHILE over (iteration, condition, limit, carried, captures, stacks)."""
 
 from __future__ import annotations
 
@@ -8,52 +8,60 @@ from ....ir.builder import Builder
 from ....ir.clone import copy_nodes
 from ....ir.dims import Expr
 from ....ir.graph import Graph
-from ....ir.types import TensorType, Type
+from ....ir.types import I32, TensorType, Type
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
+from .common import dims_of, i32, knows_dims
 
 _FOREVER = np.iinfo(np.int64).max
 
 
 @lowers("loop")
 def loop(b: Builder, node: Node) -> Outcome:
-    """WHILE over (iteration, condition, limit, carried, captures). Per-iteration outputs grow by concatenation."""
+    """Per-iteration outputs fill a tensor of `trip` rows, cut to the iterations done; without a trip count they grow."""
     trip, cond = node.operand("trip"), node.operand("cond")
     values, carried = node.operand("values"), node.attr("carried")
-    body = node.regions[0]
-    stacked = body.outputs[1 + carried :]
-    if any(y.rank is None for y in stacked):
-        return Declined("per-iteration outputs of unknown rank")
-    starts = [_empty(b, y) for y in stacked]
-    if None in starts:
-        return Declined("per-iteration outputs of unknown size")
+    stacked = node.regions[0].outputs[1 + carried :]
+    if any(y.rank is None or not knows_dims(y.shape, *values) for y in stacked):
+        return Declined("per-iteration outputs whose size cannot be computed")
+    limit = None if trip is None else _scalar(b, trip)
+    stacks = [_stack(b, y, limit, values) for y in stacked]
     state = [
         b.const(np.asarray(0, np.int64)),
         b.const(np.asarray(True)) if cond is None else _scalar(b, cond),
-        b.const(np.asarray(_FOREVER)) if trip is None else _scalar(b, trip),
+        b.const(np.asarray(_FOREVER)) if limit is None else limit,
         *values,
-        *starts,
+        *stacks,
     ]
-    types = [v.type for v in state[: 3 + carried]] + [v.type for v in values[carried:]]
-    types += [_growing(y) for y in stacked]
-    made = b.call("tfl.while", state, regions=(_condition(b, types), _body(b, node, types, len(stacked)))).results
-    return (*made[3 : 3 + carried], *made[3 + len(values) :])
+    types = [v.type for v in state[: len(state) - len(stacks)]]
+    types += [TensorType(y.dtype, (Expr.fresh(), *y.shape)) for y in stacked]
+    regions = (_condition(b, types), _body(b, node, types, len(stacks), limit is not None))
+    made = b.call("tfl.while", state, regions=regions).results
+    rows = made[3 + len(values) :]
+    if limit is None:
+        rows = [b.slice(row, (1,), (_FOREVER,), (0,)) for row in rows]
+    elif not _runs_through(node):
+        rows = [b.slice(row, (0,), b.reshape(made[0], (1,)), (0,)) for row in rows]
+    return (*made[3 : 3 + carried], *rows)
 
 
 def _scalar(b: Builder, value: Value) -> Value:
     return value if value.rank == 0 else b.reshape(value, ())
 
 
-def _growing(y: Value) -> TensorType:
-    return TensorType(y.dtype, (Expr.fresh(), *y.shape))
+def _runs_through(node: Node) -> bool:
+    """Nothing but the trip count ends the loop."""
+    cond, again = node.operand("cond"), node.regions[0].outputs[0]
+    goes_on = again is node.regions[0].inputs[1] or again.ints() == (1,)
+    return goes_on and (cond is None or cond.ints() == (1,))
 
 
-def _empty(b: Builder, y: Value) -> Value | None:
-    """No iterations yet: a tensor with 0 rows."""
-    if not all(type(d) is int for d in y.shape):
-        return None
-    return b.const(np.zeros((0, *y.shape), y.dtype.numpy))
+def _stack(b: Builder, y: Value, limit: Value | None, values: tuple[Value, ...]) -> Value:
+    """Zeros for the rows to come; without a limit one row, dropped at the end (WHILE fails on tensors without elements)."""
+    count = i32(b, 1) if limit is None else b.reshape(b.cast(limit, to=I32), (1,))
+    dims = b.concat(count, dims_of(b, y.shape, *values), axis=0) if y.shape else count
+    return b.call("tfl.fill", (dims, b.const(np.zeros((), y.dtype.numpy)))).result
 
 
 def _condition(b: Builder, types: list[Type]) -> Graph:
@@ -65,19 +73,30 @@ def _condition(b: Builder, types: list[Type]) -> Graph:
     return region
 
 
-def _body(b: Builder, node: Node, types: list[Type], grown: int) -> Graph:
+def _body(b: Builder, node: Node, types: list[Type], count: int, filled: bool) -> Graph:
     source, carried = node.regions[0], node.attr("carried")
     region = b.module.new_region("body")
     inputs = [region.add_input(type_) for type_ in types]
-    count, limit = inputs[0], inputs[2]
-    values, stacks = inputs[3 : len(inputs) - grown], inputs[len(inputs) - grown :]
-    mapping = dict(zip(source.inputs, [count, inputs[1], *values], strict=True))
+    iteration, limit = inputs[0], inputs[2]
+    values, stacks = inputs[3 : len(inputs) - count], inputs[len(inputs) - count :]
+    mapping = dict(zip(source.inputs, [iteration, inputs[1], *values], strict=True))
     copy_nodes(source, region, mapping)
     outputs = [mapping.get(v, v) for v in source.outputs]
     inner = Builder(region)
     rows = [inner.unsqueeze(y, (0,)) for y in outputs[1 + carried :]]
-    stacked = [inner.concat(stack, row, axis=0) for stack, row in zip(stacks, rows, strict=True)]
-    following = inner.add(count, inner.const(np.asarray(1, np.int64)))
+    put = _put if filled else _append
+    stacked = [put(inner, stack, row, iteration) for stack, row in zip(stacks, rows, strict=True)]
+    following = inner.add(iteration, inner.const(np.asarray(1, np.int64)))
     go_on = _scalar(inner, outputs[0])
     region.set_outputs([following, go_on, limit, *outputs[1 : 1 + carried], *values[carried:], *stacked])
     return region
+
+
+def _append(b: Builder, stack: Value, row: Value, iteration: Value) -> Value:
+    return b.concat(stack, row, axis=0)
+
+
+def _put(b: Builder, stack: Value, row: Value, iteration: Value) -> Value:
+    at = b.reshape(b.cast(iteration, to=I32), (1,))
+    start = b.concat(at, i32(b, *[0] * (row.rank - 1)), axis=0) if row.rank > 1 else at
+    return b.call("tfl.dynamic_update_slice", (stack, row, start)).result

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....ir.dims import Expr
+from ....ir.dims import Dim, Expr
 from ....ir.errors import TypeInferError
 from ....ir.opdef import Known, OpDef, attr, ints, op, operand
 from ....ir.types import I32, I64, TensorType
+from ....ir.value import Value
 from ....kernels.registry import get_kernel, kernel
 from .common import INDICES
+
+
+def _length(vector: Value) -> int:
+    """Elements of a shape operand; 0 where that is not known."""
+    return vector.shape[0] if vector.shape and type(vector.shape[0]) is int else 0
+
+
+def shape_from(vector: Value) -> tuple[Dim, ...] | None:
+    """The shape that a shape operand stands for, as far as it is known."""
+    elems = vector.elems or (None,) * _length(vector)
+    if not elems and vector.shape != (0,):
+        return None
+    return tuple(Expr.fresh() if e is None else e for e in elems)
 
 
 @op(name="tfl.broadcast_to")
@@ -21,11 +35,12 @@ class BroadcastTo(OpDef):
     reads_elems = True
 
     def infer(self, x, shape):
-        if shape.elems is not None:
-            known = tuple(shape.elems)
-            lifted = (1,) * (len(known) - (x.rank or 0)) + (x.shape or ())
-            return TensorType(x.dtype, tuple(d if k is None else k for k, d in zip(known, lifted, strict=True)))
-        return TensorType(x.dtype, None)
+        wanted = shape.elems or (None,) * _length(shape)
+        if not wanted and shape.shape != (0,):
+            return TensorType(x.dtype, None)
+        lifted = (1,) * (len(wanted) - (x.rank or 0)) + (x.shape or ())
+        dims = (d if k is None and d != 1 else k for k, d in zip(wanted, lifted, strict=True))
+        return TensorType(x.dtype, tuple(Expr.fresh() if d is None else d for d in dims))
 
 
 @kernel("tfl.broadcast_to")
@@ -43,9 +58,7 @@ class ScatterNd(OpDef):
     reads_elems = True
 
     def infer(self, indices, updates, shape):
-        elems = shape.elems
-        known = elems is not None and None not in elems
-        return TensorType(updates.dtype, tuple(elems) if known else None)
+        return TensorType(updates.dtype, shape_from(shape))
 
 
 @kernel("tfl.scatter_nd")
@@ -83,9 +96,7 @@ class Fill(OpDef):
     def infer(self, dims, value):
         if value.shape != ():
             raise TypeInferError(f"fill takes a scalar, got {value.type}")
-        elems = dims.elems
-        known = elems is not None and None not in elems
-        return TensorType(value.dtype, tuple(elems) if known else None)
+        return TensorType(value.dtype, shape_from(dims))
 
 
 @kernel("tfl.fill")
@@ -173,3 +184,23 @@ class StridedSlice(OpDef):
 def _strided_slice(x, begin, end, *, strides):
     spans = (slice(int(a), int(b), s) for a, b, s in zip(begin, end, strides, strict=True))
     return np.ascontiguousarray(x[tuple(spans)])
+
+
+@op(name="tfl.dynamic_update_slice")
+class DynamicUpdateSlice(OpDef):
+    """x with `update` put where `start` says, moved back inside where it would reach out."""
+
+    x = operand()
+    update = operand()
+    start = operand(INDICES)
+
+    def infer(self, x, update, start):
+        return x.type
+
+
+@kernel("tfl.dynamic_update_slice")
+def _dynamic_update_slice(x, update, start):
+    y = x.copy()
+    corner = [min(max(int(s), 0), n - u) for s, n, u in zip(start, x.shape, update.shape, strict=True)]
+    y[tuple(slice(c, c + u) for c, u in zip(corner, update.shape, strict=True))] = update
+    return y

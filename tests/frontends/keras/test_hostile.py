@@ -11,7 +11,6 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import numpy as np
 import pytest
-
 from anyir.frontends.keras import read
 from anyir.ir.errors import AnyIRError, InternalError, InvalidModel, LimitExceeded, SystemFailure, Unsupported
 
@@ -114,38 +113,69 @@ def test_zip_slip_member_is_harmless(parts, tmp_path):
     assert not (tmp_path.parent / "evil").exists()
 
 
+def config_of(name, **values):
+    """An edit of the config of layer `name`; a value of None takes the entry out."""
+
+    def edit(config):
+        held = entry(config, name)["config"]
+        held.update(values)
+        for key in [key for key, value in values.items() if value is None]:
+            del held[key]
+
+    return edit
+
+
+def entry_of(name, **values):
+    return lambda config: entry(config, name).update(values)
+
+
+def model_of(**values):
+    return lambda config: config["config"].update(values)
+
+
+def history(name, *source):
+    """An edit that makes the input of layer `name` come from `source`."""
+
+    def edit(config):
+        entry(config, name)["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = list(source)
+
+    return edit
+
+
+SYSTEM = {"module": "os", "class_name": "function", "config": "system"}
+LOOKUP = {"class_name": "StringLookup", "config": {"name": "act", "vocabulary": "/etc/passwd"}}
 EDITS = {
-    "lambda": (lambda c: entry(c, "act").update(class_name="Lambda"), "never run"),
-    "lambda-function": (lambda c: entry(c, "first")["config"].update(activation={"class_name": "__lambda__", "config": {"value": "AA"}}), "custom"),
-    "custom-class": (lambda c: entry(c, "act").update(module="os", class_name="system", registered_name="evil>system"), "custom code"),
-    "unknown-layer": (lambda c: entry(c, "act").update(class_name="Actiwation"), "not supported"),
-    "callable-activation": (lambda c: entry(c, "first")["config"].update(activation={"module": "os", "class_name": "function", "config": "system"}), "custom"),
-    "unknown-activation": (lambda c: entry(c, "first")["config"].update(activation="os.system"), "unknown"),
-    "vocabulary-path": (lambda c: entry(c, "act").update(class_name="StringLookup", config={"name": "act", "vocabulary": "/etc/passwd"}), "not supported"),
-    "units-negative": (lambda c: entry(c, "first")["config"].update(units=-3), "units"),
-    "units-text": (lambda c: entry(c, "first")["config"].update(units="3"), "units"),
-    "units-huge": (lambda c: entry(c, "first")["config"].update(units=2**62), "units"),
-    "units-other": (lambda c: entry(c, "first")["config"].update(units=5), "shape"),
-    "units-missing": (lambda c: entry(c, "first")["config"].pop("units") and None, "units"),
-    "input-shape": (lambda c: entry(c, "x")["config"].update(batch_shape=[None, 5]), "shape"),
-    "input-shape-text": (lambda c: entry(c, "x")["config"].update(batch_shape=["a"]), "shape"),
-    "input-shape-negative": (lambda c: entry(c, "x")["config"].update(batch_shape=[None, -4]), "shape"),
-    "input-dtype": (lambda c: entry(c, "x")["config"].update(dtype="float33"), "dtype"),
-    "no-layers": (lambda c: c["config"].update(layers=[]), ""),
-    "layers-of-null": (lambda c: c["config"].update(layers=[None]), ""),
-    "ghost": (lambda c: entry(c, "act")["inbound_nodes"][0]["args"][0]["config"].update(keras_history=["ghost", 0, 0]), "does not exist"),
-    "ghost-call": (lambda c: entry(c, "act")["inbound_nodes"][0]["args"][0]["config"].update(keras_history=["first", 7, 0]), "which has 1"),
-    "ghost-result": (lambda c: entry(c, "act")["inbound_nodes"][0]["args"][0]["config"].update(keras_history=["first", 0, 9]), "result 9"),
-    "ring": (lambda c: entry(c, "first")["inbound_nodes"][0]["args"][0]["config"].update(keras_history=["second", 0, 0]), "ring"),
-    "self-ring": (lambda c: entry(c, "act")["inbound_nodes"][0]["args"][0]["config"].update(keras_history=["act", 0, 0]), "ring"),
-    "no-outputs": (lambda c: c["config"].update(output_layers=[]), "no outputs"),
-    "outputs-text": (lambda c: c["config"].update(output_layers="second"), ""),
-    "input-is-a-layer": (lambda c: c["config"].update(input_layers=["first", 0, 0]), "not an InputLayer"),
+    "lambda": (entry_of("act", class_name="Lambda"), "never run"),
+    "lambda-activation": (config_of("first", activation={"class_name": "__lambda__", "config": {}}), "custom"),
+    "custom-class": (entry_of("act", module="os", class_name="system", registered_name="evil>system"), "custom code"),
+    "unknown-layer": (entry_of("act", class_name="Actiwation"), "not supported"),
+    "callable-activation": (config_of("first", activation=SYSTEM), "custom"),
+    "unknown-activation": (config_of("first", activation="os.system"), "unknown"),
+    "vocabulary-path": (entry_of("act", **LOOKUP), "not supported"),
+    "units-negative": (config_of("first", units=-3), "units"),
+    "units-text": (config_of("first", units="3"), "units"),
+    "units-huge": (config_of("first", units=2**62), "units"),
+    "units-other": (config_of("first", units=5), "shape"),
+    "units-missing": (config_of("first", units=None), "units"),
+    "input-shape": (config_of("x", batch_shape=[None, 5]), "shape"),
+    "input-shape-text": (config_of("x", batch_shape=["a"]), "shape"),
+    "input-shape-negative": (config_of("x", batch_shape=[None, -4]), "shape"),
+    "input-dtype": (config_of("x", dtype="float33"), "dtype"),
+    "no-layers": (model_of(layers=[]), ""),
+    "layers-of-null": (model_of(layers=[None]), ""),
+    "ghost": (history("act", "ghost", 0, 0), "does not exist"),
+    "ghost-call": (history("act", "first", 7, 0), "which has 1"),
+    "ghost-result": (history("act", "first", 0, 9), "result 9"),
+    "ring": (history("first", "second", 0, 0), "ring"),
+    "self-ring": (history("act", "act", 0, 0), "ring"),
+    "no-outputs": (model_of(output_layers=[]), "no outputs"),
+    "outputs-text": (model_of(output_layers="second"), ""),
+    "input-is-a-layer": (model_of(input_layers=["first", 0, 0]), "not an InputLayer"),
     "twice-the-same-name": (lambda c: c["config"]["layers"].append(dict(entry(c, "act"))), "two layers"),
-    "args-text": (lambda c: entry(c, "act").update(inbound_nodes=[{"args": "x", "kwargs": {}}]), ""),
-    "terminal-escapes": (lambda c: entry(c, "act").update(class_name="\x1b[31mred"), "red"),
+    "args-text": (entry_of("act", inbound_nodes=[{"args": "x", "kwargs": {}}]), ""),
+    "terminal-escapes": (entry_of("act", class_name="\x1b[31mred"), "red"),
     "custom-model": (lambda c: c.update(class_name="MyModel", registered_name="mine>MyModel"), "custom code"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -236,22 +266,39 @@ def set_config(change):
     return edit
 
 
+def attribute(path, key, value):
+    """An edit of an attribute; None takes it out."""
+
+    def edit(file):
+        if value is None:
+            del file[path].attrs[key]
+        else:
+            file[path].attrs[key] = value
+
+    return edit
+
+
+def unallocated_h5(file):
+    del file[FIRST]
+    file.create_dataset(FIRST, shape=(1 << 18, 1 << 18), dtype="f4")
+
+
+FIRST = "model_weights/first/first/kernel"
 H5 = {
-    "no-config": lambda f: f.attrs.__delitem__("model_config"),
-    "config-number": lambda f: f.attrs.__setitem__("model_config", 3.0),
-    "config-garbage": lambda f: f.attrs.__setitem__("model_config", "{]"),
-    "lambda": set_config(lambda c: entry(c, "act").update(class_name="Lambda")),
+    "no-config": attribute("/", "model_config", None),
+    "config-number": attribute("/", "model_config", 3.0),
+    "config-garbage": attribute("/", "model_config", "{]"),
+    "lambda": set_config(entry_of("act", class_name="Lambda")),
     "no-weights": deleted("model_weights"),
-    "layer-names-do-not-fit": lambda f: f["model_weights"].attrs.__setitem__("layer_names", [b"a", b"b"]),
-    "weight-names-do-not-fit": lambda f: f["model_weights/first"].attrs.__setitem__("weight_names", [b"first/kernel", b"first/ghost"]),
-    "weights-swapped": lambda f: f["model_weights/first"].attrs.__setitem__("weight_names", [b"first/bias", b"first/kernel"]),
-    "weight-names-missing": lambda f: f["model_weights/first"].attrs.__delitem__("weight_names"),
-    "external-link": linked("model_weights/first/first/kernel", h5py.ExternalLink("other.h5", "/x")),
-    "declares-2^36": lambda f: (f.__delitem__("model_weights/first/first/kernel"),
-                                f.create_dataset("model_weights/first/first/kernel", shape=(1 << 18, 1 << 18), dtype="f4")),
-    "strings": replaced("model_weights/first/first/kernel", np.array([[b"a"] * 3] * 4)),
-    "keras-1": lambda f: f.attrs.__setitem__("keras_version", "1.2.2"),
-}  # fmt: skip
+    "layer-names-do-not-fit": attribute("model_weights", "layer_names", [b"a", b"b"]),
+    "weight-names-do-not-fit": attribute("model_weights/first", "weight_names", [b"first/kernel", b"first/ghost"]),
+    "weights-swapped": attribute("model_weights/first", "weight_names", [b"first/bias", b"first/kernel"]),
+    "weight-names-missing": attribute("model_weights/first", "weight_names", None),
+    "external-link": linked(FIRST, h5py.ExternalLink("other.h5", "/x")),
+    "declares-2^36": unallocated_h5,
+    "strings": replaced(FIRST, np.array([[b"a"] * 3] * 4)),
+    "keras-1": attribute("/", "keras_version", "1.2.2"),
+}
 
 
 @pytest.mark.parametrize("name", H5)

@@ -1,4 +1,4 @@
-"""Every layer family: built with Keras, saved as .keras and .h5, read by us, run on the kernels, compared with Keras."""
+"""Every layer family: built with Keras, saved as .keras and .h5, read by us, run on our kernels, compared."""
 
 from __future__ import annotations
 
@@ -6,37 +6,13 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-import numpy as np
 import pytest
-from support import keras_ops_cases  # noqa: F401  (fills the table)
-from support.keras_cases import CASES, randomized, sample_inputs
-
 from anyir.frontends.keras import read
-from anyir.kernels.run import run
+from anyir.tests.support import keras_ops_cases  # noqa: F401  (fills the table)
+from anyir.tests.support.keras_cases import CASES, randomized
+from anyir.tests.support.keras_check import check
 
 keras = pytest.importorskip("keras")
-
-
-def expected(model, xs):
-    made = model(xs if len(xs) > 1 else xs[0], training=False)
-    return [np.asarray(keras.ops.convert_to_numpy(y)) for y in keras.tree.flatten(made)]
-
-
-def check(model, module):
-    names = module.signature.input_names()
-    for batch in (2, 3):
-        xs = sample_inputs(model, batch)
-        got = list(run(module, dict(zip(names, xs, strict=True))).values())
-        wanted = expected(model, xs)
-        assert len(got) == len(wanted)
-        for mine, theirs in zip(got, wanted, strict=True):
-            assert mine.shape == theirs.shape and mine.dtype == theirs.dtype, (
-                mine.shape,
-                theirs.shape,
-                mine.dtype,
-                theirs.dtype,
-            )
-            np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,4 +22,4 @@ def test_layer(name, tmp_path):
     for suffix in (".keras", ".h5"):
         path = tmp_path / f"model{suffix}"
         model.save(path)
-        check(model, read(path))
+        check(read(path), model)

@@ -8,22 +8,13 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import numpy as np
 import pytest
-from support.keras_cases import CASES, IMG, SEQ, randomized, sample_inputs
-
 from anyir.frontends.keras import read
 from anyir.ir.errors import Unsupported, UsageError
-from anyir.kernels.run import run
+from anyir.tests.support.keras_cases import CASES, IMG, SEQ, randomized
+from anyir.tests.support.keras_check import check, check_on
 
 keras = pytest.importorskip("keras")
 L = keras.layers
-
-
-def same(module, model, xs):
-    names = module.signature.input_names()
-    got = list(run(module, dict(zip(names, xs, strict=True))).values())
-    made = model(xs if len(xs) > 1 else xs[0], training=False)
-    for mine, theirs in zip(got, keras.tree.flatten(made), strict=True):
-        np.testing.assert_allclose(mine, keras.ops.convert_to_numpy(theirs), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +23,7 @@ def same(module, model, xs):
 def test_live_by_config(name):
     keras.utils.clear_session()
     model = randomized(CASES[name]())
-    module = read(model)
-    for batch in (2, 3):
-        same(module, model, sample_inputs(model, batch))
+    check(read(model), model)
 
 
 class Scaled(L.Layer):
@@ -75,9 +64,7 @@ def test_subclassed_model_is_traced():
         assert {weight.key for weight in module.weights if weight.key.endswith("gain")} != set()
         for batch in (2, 5):
             x = np.random.default_rng(batch).normal(size=(batch, *IMG)).astype("float32")
-            got, made = run(module, {module.signature.input_names()[0]: x}), net(x)
-            for key in ("features", "logits"):
-                np.testing.assert_allclose(got[key], keras.ops.convert_to_numpy(made[key]), rtol=2e-5, atol=2e-5)
+            check_on(module, net, [x])
 
 
 def test_custom_layer_in_functional_model():
@@ -85,14 +72,13 @@ def test_custom_layer_in_functional_model():
     model = keras.Model(x, L.Dense(2, name="out")(Scaled(name="custom")(L.LSTM(4, return_sequences=True)(x))))
     module = read(randomized(model))
     assert module.signature.input_names() == ["steps"] and module.signature.output_names() == ["out"]
-    for batch in (2, 3):
-        same(module, model, sample_inputs(model, batch))
+    check(module, model)
 
 
 def test_lambda_in_live_model_is_traced():
     x = keras.Input(SEQ)
     model = keras.Model(x, L.Lambda(lambda t: keras.ops.sin(t) * 2)(x))
-    same(read(model), model, sample_inputs(model, 2))
+    check(read(model), model)
 
 
 def test_what_cannot_be_traced_is_refused():
