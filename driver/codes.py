@@ -1,4 +1,8 @@
-"""The page behind each error code, for `irc explain CODE`. Codes are stable: scripts rely on them."""
+"""The page behind each error code, for `irc explain CODE`. Codes are stable: scripts rely on them.
+
+The letter says whose problem it is: U unsupported, R the request, N numbers, F files and models, M limits, D packages that
+are missing, X our bug.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ class Page(NamedTuple):
     example: str
 
 
-CODES: dict[str, Page] = {
+_PAGES: dict[str, Page] = {
     "R001": Page(
         "Wrong usage",
         "An option, argument or value that the command does not know. The message names the near match.",
@@ -34,16 +38,26 @@ CODES: dict[str, Page] = {
     ),
     "F002": Page(
         "The content is not what the name says",
-        "The first bytes are looked at before anything is parsed. Rename the file, or name its format with --from.",
+        "The first bytes are looked at before anything is parsed, and only regular files are. Rename the file, or name\n"
+        "its format with --from.",
         "irc compile weights.onnx ...   ->   looks like a zip archive, not onnx",
     ),
     "F010": Page(
         "Shapes or dtypes do not fit",
-        "Type inference found operands that an op cannot take. The message names op, operands, and the place in the model.",
+        "Type inference found operands that an op cannot take. The message names op, operands, and the place in the\n"
+        "model.",
         "inner dims of [N, 100] and [50, 7]: 100 and 50 differ",
     ),
+    "F020 F021 F022": Page(
+        "An op cannot be computed for these inputs",
+        "The model was run on the reference kernels, and sizes, values or indices that only running shows are not those\n"
+        "that the op can take. Sampled inputs may be the reason: give real ones.",
+        "irc compile net.onnx -o net.tflite --inputs sample.npz",
+    ),
     "F100": Page(
-        "The system said no", "A file could not be read or written. Nothing half-written is left.", "disk full"
+        "The system said no",
+        "A file could not be read or written. Nothing half-written is left, an old output is as it was.",
+        "irc compile net.onnx -o /full/disk/net.tflite",
     ),
     "F110": Page(
         "Out of memory", "The process could not get memory.", "irc compile big.onnx -O1 keeps weights on the disk"
@@ -54,22 +68,59 @@ CODES: dict[str, Page] = {
         "irc verify a.onnx b.tflite     runs without the runtime, on the reference kernels",
     ),
     "F121": Page("A runtime did not finish", "It was stopped after the time limit.", "give smaller --inputs"),
+    "F130": Page(
+        "A runtime refused the file",
+        "The message is the runtime's own. After a compile this is a failed check.",
+        "irc verify a.onnx b.tflite     runs without the runtime, on the reference kernels",
+    ),
+    "F210 F211 F212 F213 F214 F230 F231 F232 F233 F234 F235 F236 F237 F238": Page(
+        "Broken TFLite file",
+        "An offset, a length, an index or an enum of the flatbuffer leads nowhere, or what it declares contradicts its\n"
+        "operators. The message names the byte, the tensor or the operator.",
+        "the download was cut off: compare the file's size or digest with the original's",
+    ),
+    "F220": Page(
+        "Too many weights for one flatbuffer",
+        "A flatbuffer ends at 2 GiB. Weights then stand behind it in the same file.",
+        "irc compile big.onnx -o big.tflite --external-data",
+    ),
     "U001": Page(
         "Unsupported",
-        "The model is valid and something in it cannot be read, or cannot be expressed in the target. All such places are "
-        "listed at once, each with its place in the model and a remedy.",
+        "The model is valid and something in it cannot be read, or cannot be expressed in the target. All such places\n"
+        "are listed at once, each with its place in the model and a remedy.",
         "irc inspect model.onnx         shows what each backend would refuse",
     ),
     "U010": Page("No such op", "IR text or a builder names an op that does not exist.", "irc ops"),
     "U020": Page(
         "No reference kernel", "The op cannot be run by us, so nothing behind it can be verified.", "--no-verify"
     ),
-    "M001": Page(
+    "U030": Page(
+        "MindIR cannot hold this model",
+        "MindSpore has no primitive, dtype or size for a part of the model, also not after it was taken apart.",
+        "irc ops --to mindir            lists what can be written",
+    ),
+    "U031": Page(
+        "A MindIR primitive that is not read",
+        "MindIR files are read as far as our own backend writes them: to check what was written.",
+        "convert from the model's source instead of from its .mindir",
+    ),
+    "U201": Page(
+        "TFLite cannot express this model",
+        "A part of the model has no TFLite operator, also not after it was taken apart. Every such part is listed.",
+        "irc ops --to tflite            lists what can be written",
+    ),
+    "U230 U231 U232 U233 U234 U235 U236 U237 U238 U239 U240 U241 U242": Page(
+        "A part of TFLite that is not read",
+        "TFLite files are read as far as our own backend writes them: to check what was written.",
+        "convert from the model's source instead of from its .tflite",
+    ),
+    "M001 M211": Page(
         "Over a safety limit",
-        "Sizes, counts and depths that a file declares are checked before memory is taken. The message names the limit.",
+        "Sizes, counts and depths that a file declares are checked before memory is taken. The message names the limit\n"
+        "and the option that raises it; docs/usage.md lists all.",
         "irc compile deep.onnx -o out.tflite --limit nesting=128",
     ),
-    "D001": Page(
+    "D001 D010": Page(
         "A package is missing",
         "Files need no framework; live objects and real runtimes do. irc doctor lists what is installed.",
         'pip install "anyir[torch]"',
@@ -81,6 +132,11 @@ CODES: dict[str, Page] = {
     ),
     "N002": Page(
         "Two models differ", "`irc verify` found an output outside its limit.", "irc verify a.onnx b.tflite --atol 1e-3"
+    ),
+    "N003": Page(
+        "Two models have different interfaces",
+        "Names, order or number of inputs and outputs differ, so there is nothing to compare.",
+        "irc inspect a.onnx ; irc inspect b.tflite",
     ),
     "N010": Page(
         "A pass changed the numbers",
@@ -95,3 +151,5 @@ CODES: dict[str, Page] = {
         "irc opt in.onnx --passes my-pass --reproducer case/ ; irc opt case/ --run-reproducer",
     ),
 }
+
+CODES: dict[str, Page] = {code: page for codes, page in _PAGES.items() for code in codes.split()}

@@ -18,9 +18,7 @@ STDOUT = "-"
 
 @click.command("opt")
 @click.argument("source")
-@click.option(
-    "-o", "--output", default=STDOUT, show_default=True, help="IR text (.anyir), any format, or stdout."
-)
+@click.option("-o", "--output", default=STDOUT, show_default=True, help="IR text (.anyir), any format, or stdout.")
 @click.option("--bisect", is_flag=True, help="Find the first pass that changes the numbers.")
 @click.option("--run-reproducer", is_flag=True, help="SOURCE is a folder that --reproducer left: run its pass again.")
 @shared.input_options

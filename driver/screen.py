@@ -72,23 +72,24 @@ class Screen:
         """Text is wanted on stdout."""
         return not self.json and self.verbosity >= 0
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-        """A table on stdout, drawn by rich on a terminal."""
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[Any]], out: TextIO | None = None) -> None:
+        """A table, drawn by rich on a terminal; on stdout, or on stderr where it is not the answer."""
         if not self.speaks:
             return
+        out = out or sys.stdout
         made = [list(map(_cell, row)) for row in rows]
-        if is_plain(sys.stdout):
-            self.line((f"{title}\n" if title else "") + plain_table(headers, made, columns=width(sys.stdout)))
+        if is_plain(out):
+            out.write(plain_table(headers, made, columns=width(out)) + "\n")
             return
         from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*headers, title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
+        table = Table(*headers, box=box.SIMPLE_HEAD)
         for row in made:
             table.add_row(*map(Text, row))
-        Console().print(table)
+        Console(file=out).print(table)
 
     def line(self, text: str) -> None:
         """Lines of the answer on stdout."""

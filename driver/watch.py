@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,14 @@ class Watch:
     stats: bool = False
 
     def show(self, counts: Counter[str], screen: Screen) -> None:
-        """Tables of times and counts, where they were asked for."""
+        """Tables of times and counts on stderr, where they were asked for."""
         if self.timer is not None:
             timed = self.timer
             rows = [(n, f"{s:.3f}", timed.runs[n], timed.changes[n]) for n, s in timed.seconds.items()]
-            screen.table(("pass", "CPU s", "runs", "changed"), rows)
+            screen.table(("pass", "CPU s", "runs", "changed"), rows, sys.stderr)
         if self.stats or screen.verbosity >= 2:
-            screen.table(("rule", "fired"), sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+            ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            screen.table(("rule", "fired"), ranked, sys.stderr)
 
 
 def pipeline_of(options: dict[str, Any]) -> str:

@@ -119,7 +119,7 @@ def tensor_code(kind: DType) -> int:
     """The `data_type` of a dtype. Raises Unsupported for one that MindIR has not."""
     code = TENSOR_CODES.get(kind.name)
     if code is None:
-        raise Unsupported(f"MindIR has no dtype {kind}", code="U020", hint="cast to a float, int or bool type")
+        raise Unsupported(f"MindIR has no dtype {kind}", code="U030", hint="cast to a float, int or bool type")
     return code
 
 
@@ -339,7 +339,7 @@ def write(
     chunks = CODEC.encode("ModelProto", {**model, "graph": graph})
     size = sum(memoryview(c).nbytes if isinstance(c, (bytes, bytearray, memoryview)) else c.nbytes for c in chunks)
     if size > LIMITS["file_bytes"]:
-        raise Unsupported(f"the model message would have {size} bytes, MindIR allows less than 2 GiB", code="U021")
+        raise Unsupported(f"the model message would have {size} bytes, MindIR allows less than 2 GiB", code="U030")
     with OutputSet(protect) as out:
         written = [target]
         if outside:

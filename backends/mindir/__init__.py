@@ -53,4 +53,11 @@ def offenders(module: Module, *, signature: str | None = None, **_: Any) -> list
     return run(module, signature=signature)
 
 
-__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "write"]
+def support(name: str) -> str:
+    """How the op `name` is written: direct, decomposed, or - when there is no way."""
+    from .lowering import support as run
+
+    return run(name)
+
+
+__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "support", "write"]

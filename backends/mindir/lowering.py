@@ -9,10 +9,11 @@ from ...ir.errors import Unsupported, UsageError, clean
 from ...ir.graph import Graph, Module
 from ...ir.opdef import PURE
 from ...ir.signature import Signature
+from ...ir.symbols import settle_symbols
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
 from ...kernels.run import run_node
-from ...passes.decompose import DECOMPOSITIONS, Declined, decompose
+from ...passes.decompose import DECOMPOSITIONS, Declined, decompose, load
 from ...passes.decompose.rules import Outcome, Rule, in_channels_first
 from . import registry
 
@@ -43,6 +44,14 @@ def legalize(module: Module, *, signature: str | None = None) -> Module:
 def offenders(module: Module, *, signature: str | None = None) -> list[Offender]:
     """What cannot be written, in graph order; empty when `legalize` would succeed."""
     return _attempt(module, signature)[1]
+
+
+def support(name: str) -> str:
+    """direct: MindSpore has it; decomposed: it is written as smaller ops; -: it is refused."""
+    registry.load()
+    if name in registry.ROWS:
+        return "direct"
+    return "decomposed" if name in registry.RULES or name in load() else "-"
 
 
 def chosen_signature(module: Module, key: str | None) -> Signature:

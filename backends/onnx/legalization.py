@@ -9,6 +9,7 @@ from ...formats.onnx import schemas
 from ...ir.errors import Unsupported, UsageError, clean
 from ...ir.graph import Module, Node
 from ...ir.opdef import PURE
+from ...ir.symbols import settle_symbols
 from .emitter import Emitter, Refusal
 
 OLDEST = 13

@@ -1,13 +1,15 @@
-"""The TFLite backend: legalise a clone of the module until every node is one that TFLite has, then write one for one.
+"""Writes modules as TFLite files. Needs `flatbuffers` only; the runtime is not needed.
 
-legalize(module) -> Module        what will be written, as IR (it runs on the reference kernels)
-offenders(module) -> list         what cannot be written, and why
-write(module, path)               the file
+    write(module, "net.tflite")
+    write(module, "net.tflite", external_data=True)   # weights behind the flatbuffer; by default above 512 MB
+
+A clone is legalised until every node is one that TFLite has, checked, and written one for one.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,30 +17,49 @@ if TYPE_CHECKING:
     from .legalization import Offender
 
 FORMAT = "tflite"
+SUFFIXES = (".tflite",)
 
-__all__ = ["FORMAT", "legalize", "offenders", "write"]
+__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "support", "write"]
 
 
-def legalize(module: Module, **options: Any) -> Module:
-    """A clone of `module` in which every node is legal. Raises Unsupported with all offenders at once."""
+def write(
+    module: Module,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool | None = None,
+    signature: str | None = None,
+    protect: Iterable[str | os.PathLike[str]] = (),
+    **_: Any,
+) -> list[str]:
+    """Write `module` (left unchanged) and return the files written.
+
+    `external_data` True puts weights behind the flatbuffer in the same file, where they are streamed and mapped, False
+    forbids it, None does it above 512 MB. `signature` writes one signature only. `protect` are files that must not be
+    overwritten; those that the module maps are protected anyway. Raises Unsupported naming everything that TFLite
+    lacks, UsageError, SystemFailure; on an error nothing is written.
+    """
+    from .legalization import legalize
+    from .writer import write_legal
+
+    return write_legal(legalize(module, signature=signature), path, external_data, protect)
+
+
+def legalize(module: Module, *, signature: str | None = None, **_: Any) -> Module:
+    """A clone of TFLite's operators only, runnable on the kernels. Raises Unsupported with all offenders at once."""
     from .legalization import legalize as run
 
-    return run(module, **options)
+    return run(module, signature=signature)
 
 
-def offenders(module: Module, **options: Any) -> list[Offender]:
-    """The nodes, inputs and outputs that TFLite cannot express, each with the reason; empty when all is well."""
+def offenders(module: Module, *, signature: str | None = None, **_: Any) -> list[Offender]:
+    """The nodes, inputs and outputs that TFLite cannot express, each with the reason; empty when all can."""
     from .legalization import offenders as run
 
-    return run(module, **options)
+    return run(module, signature=signature)
 
 
-def write(module: Module, path: str | os.PathLike[str], **options: Any) -> Module:
-    """Write `module` to `path`; returns the legalised module that was written.
+def support(name: str) -> str:
+    """How the op `name` is written: direct, decomposed, or - when there is no way."""
+    from .legalization import support as run
 
-    Options: `weights_outside` (None: above 512 MB) puts weights behind the flatbuffer, `legal=True` says that `module`
-    comes from `legalize`, `profile` is the runtime aimed at.
-    """
-    from .writer import write as run
-
-    return run(module, path, **options)
+    return run(name)

@@ -15,6 +15,7 @@ from ...ir.dims import Expr
 from ...ir.errors import Unsupported
 from ...ir.graph import Graph, Module
 from ...ir.opdef import PURE, Trait
+from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, F16, F32, F64, DType, TensorType
 from ...ir.value import Node, Value
 from ...kernels.run import run_node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,8 @@ from ...ir.tensor import Tensor, as_tensor
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
 from .emit.quant import quant_axis
-from .legalization import legalize
 from .selfcheck import check
-from .table import DEFAULT_PROFILE, TENSOR_TYPES, Profile, rows
+from .table import TENSOR_TYPES, rows
 
 # Option slots that hold members of an enum, which the IR spells by name.
 _SLOT_ENUMS = {
@@ -38,21 +37,18 @@ _REGION_SLOTS = {
 }
 
 
-def write(
+def write_legal(
     module: Module,
     path: str | os.PathLike[str],
     *,
     weights_outside: bool | None = None,
-    legal: bool = False,
-    profile: Profile = DEFAULT_PROFILE,
-) -> Module:
-    """Legalise (unless `legal`), check the emitted records, and write the file whole or not at all."""
-    made = module if legal else legalize(module, profile=profile)
-    model, payloads = emit(made)
+    protect: Iterable[str | os.PathLike[str]] = (),
+) -> None:
+    """Check the emitted records of a legal module, and write the file whole or not at all."""
+    model, payloads = emit(module)
     check(model, [0 if p is None else p.nbytes for p in payloads])
-    with storage.atomic_write(path) as file:
+    with storage.atomic_write(path, protect=[*protect, *(file.path for file in module.files)]) as file:
         tflite.write(model, payloads, file, outside=weights_outside)
-    return made
 
 
 def emit(module: Module) -> tuple[Record, list[Tensor | None]]:

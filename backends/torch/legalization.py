@@ -14,6 +14,7 @@ from ...ir.dims import Dim, Expr
 from ...ir.errors import Unsupported, clean
 from ...ir.graph import Module, Node
 from ...ir.ops.window import resolve_pads, spread, transposed, window
+from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, BOOL, C64, C128, F16, F32, F64, I8, I16, I32, I64, U8, TensorType
 from ...passes.decompose import Declined, Rule, decompose
 from ...passes.decompose import load as load_shared

@@ -38,7 +38,8 @@ class Dims:
             if dim.HasField("dim_value") or dim.dim_param in ("", "?"):  # exporters write -1 for "any"
                 return self._unnamed(name, axis)
             check_limit("name_bytes", len(dim.dim_param), "length of a dim's name")
-            return self._formula(dim.dim_param) or sym(dim.dim_param)
+            formula = self._formula(dim.dim_param)
+            return sym(dim.dim_param) if formula is None else formula
 
         return read
 

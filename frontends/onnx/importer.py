@@ -92,6 +92,7 @@ class Importer:
         self.depth = 0
         self._regions = 0
         self._salt = 0
+        self._declared: dict[str, Any] | None = None
 
     # What handlers use.
 
@@ -117,6 +118,14 @@ class Importer:
         if like.dtype is None:
             raise Unsupported(f"the dtype of '{clean(like.hint)}' is not known")
         return self.b.const(np.asarray(number, like.dtype.numpy))
+
+    def declared(self, name: str) -> Type | None:
+        """What the file says of a value's type: looked at only where nothing can be inferred."""
+        if self._declared is None:
+            proto = self.model.proto.graph
+            self._declared = {info.name: info for info in (*proto.value_info, *proto.output)}
+        info = self._declared.get(name)
+        return None if info is None else declared_type(info)
 
     def next_salt(self) -> int:
         """A number for each random node."""

@@ -17,7 +17,7 @@ def lower(c: Importer, n: Call) -> Any:
         "domain": n.node.domain,
         "op_type": n.node.op_type,
         "version": n.opset,
-        "types": (UNKNOWN,) * len(n.node.outputs),
+        "types": tuple(c.declared(name) or UNKNOWN for name in n.node.outputs),
         "has": tuple(v is not None for v in n.inputs),
     }
     for name, value in n.attrs.items():

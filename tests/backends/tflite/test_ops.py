@@ -33,7 +33,6 @@ REFUSED = {
     "dequantize": ("i4", "u4", "i2", "u2", "f8", "not known"),
     "einsum": ("diagonal of unknown size",),
     "gemm": ("i64",),
-    "hardmax": ("empty axis",),
     "matmul": ("i32",),
     "max_pool_with_indices": ("indices of the maxima",),
     "mod": ("float remainder",),

@@ -1,0 +1,32 @@
+"""ir/builder.pyi is what the op definitions say."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import anyir.ir.stubs
+from anyir.ir.ops import FAMILIES, load_families
+from anyir.ir.stubs import builder_stub
+
+STUB = Path(anyir.ir.stubs.__file__).with_name("builder.pyi")
+
+
+def test_the_stub_in_the_repository_is_current() -> None:
+    assert STUB.read_text(encoding="utf-8") == builder_stub(), "run `python -m anyir.ir.stubs`"
+
+
+def test_every_core_op_has_a_method() -> None:
+    tree = ast.parse(builder_stub())
+    (cls,) = [item for item in tree.body if isinstance(item, ast.ClassDef)]
+    methods = {item.name.rstrip("_") for item in cls.body if isinstance(item, ast.FunctionDef)}
+    core = {op.name for op in load_families().values() if type(op).__module__.rpartition(".")[2] in FAMILIES}
+    assert core - {"return"} <= methods
+
+
+def test_methods_say_operands_attributes_and_results() -> None:
+    text = builder_stub()
+    assert "def relu(self, x: Operand) -> Value:" in text
+    assert "def not_(self, x: Operand) -> Value:" in text
+    assert "def topk(self, x: Operand, k: Operand, *, axis: int = ..., " in text
+    assert ") -> tuple[Value, ...]:" in text
