@@ -289,5 +289,6 @@ def verify(
         reference = _renamed(left.run(arrays), dict.fromkeys(left.module.signature.output_names()))
         actual = _renamed(right.run(given), reference)
         limits = limits_for(left.module, arrays) if atol is None else atol
-        checks.append(_judged(f"{left.judge} / {right.judge}", arrays, reference, actual, limits))
+        judge = left.judge if left.judge == right.judge else f"{left.judge} / {right.judge}"
+        checks.append(_judged(judge, arrays, reference, actual, limits))
     return VerifyReport(checks)

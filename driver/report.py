@@ -25,7 +25,7 @@ def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for check in checks:
         if check.report is None:
-            rows.append(("-", "", "-", "-", "", check.judge, f"FAIL {check.failed}" if check.failed else check.skipped))
+            rows.append(("-", "", "-", "-", "", check.judge, "FAIL" if check.failed else check.skipped))
             continue
         for row in check.report.rows:
             agreed = f"{row.argmax[0]}/{row.argmax[1]}" if row.argmax else ""
@@ -39,13 +39,29 @@ def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
 def _row_verdict(row: Row) -> str:
     if row.passed:
         return "ok (ill-conditioned)" if "ill-conditioned" in row.reason else "ok"
-    at = f" at {list(row.index)}: {row.found} vs {row.expected}" if row.index is not None else ""
-    needs = f" (needs {row.needed:.1e})" if math.isfinite(row.needed) else ""
-    return f"FAIL{at}: {row.reason}{needs}"
+    return "FAIL"
+
+
+def failures(checks: Sequence[Check]) -> list[str]:
+    """For each comparison that failed a line that says where, by how much, and what would pass."""
+    lines = [f"  {c.judge}, inputs {c.shapes}: {c.failed}" for c in checks if c.failed]
+    for check in checks:
+        for row in check.report.failures if check.report is not None else ():
+            at = f" at {list(row.index)}: {_brief(row.found)} instead of {_brief(row.expected)}" if row.index else ""
+            factor = f", {row.needed / row.limit:.2g} times the limit" if row.limit else ""
+            needs = (
+                f"{factor}; passes with a limit of {row.needed:.1e}" if math.isfinite(row.needed) else f": {row.reason}"
+            )
+            lines.append(f"  {row.name}, inputs {check.shapes}{at}{needs}")
+    return [clean(line, 400) for line in lines]
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def checks_table(checks: Sequence[Check]) -> str:
-    return plain_table(CHECK_COLUMNS, check_rows(checks))
+    return "\n".join([plain_table(CHECK_COLUMNS, check_rows(checks)), *failures(checks)])
 
 
 def verdict(report: CompileReport) -> str:
@@ -95,11 +111,11 @@ def _block_table(checks: Sequence[Check]) -> list[str]:
         (name, judge, f"{row.max_abs:.1e}", f"{row.limit:.1e}", _row_verdict(row))
         for (name, judge), row in ranked[:BLOCK_ROWS]
     ]
-    rows += [("-", c.judge, "-", "-", f"FAIL {c.failed}") for c in checks if c.failed]
+    rows += [("-", c.judge, "-", "-", "FAIL") for c in checks if c.failed]
     lines = plain_table(BLOCK_COLUMNS, rows, indent=" " * 10).splitlines()
     left = len(ranked) - BLOCK_ROWS
     more = [f"          and {left} comparisons further from their limits"] if left > 0 else []
-    return ["  check " + lines[0][8:], *lines[1:], *more]
+    return ["  check " + lines[0][8:], *lines[1:], *more, *(f"        {line}" for line in failures(checks))]
 
 
 def _share(row: Row) -> float:

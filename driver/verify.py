@@ -48,6 +48,8 @@ def _verify(given: dict[str, Any], screen: Screen) -> None:
         seed=given["seed"],
     )
     screen.table(report.CHECK_COLUMNS, report.check_rows(found.checks))
+    for line in report.failures(found.checks):
+        screen.line(line)
     if given["inputs_file"] is None and not screen.json:
         screen.note(f"checked with seeded samples (seed {given['seed']}); real data with --inputs says more")
     screen.answer("verify", {"passed": found.passed, "checks": report.checks_json(found.checks)})

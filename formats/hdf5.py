@@ -13,7 +13,7 @@ the "HDF5 File Format Specification Version 3.0". Must not import the IR (errors
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +26,7 @@ from .hdf5_data import RESAVE, UNDEFINED, Chunks, Type, datatype, product
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_RANK = 32
+_READ_AGAIN = 32  # how often each byte of a file may be looked at; honest files stay below 6
 
 # message numbers of the object header (specification, section IV.A.2)
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
@@ -35,6 +36,9 @@ _KEPT = {
     _ATTRIBUTE_INFO,
 }  # fmt: skip
 _UNIQUE = (_DATASPACE, _DATATYPE, _LAYOUT, _FILTERS, _SYMBOLS, _LINK_INFO)
+
+
+_Parse = Callable[[int, int], Iterator[tuple[int, int, memoryview]]]
 
 
 @dataclass
@@ -123,6 +127,8 @@ class H5File:
         self._seen: set[int] = set()
         self._stored_budget = len(self._data)
         self._text_budget = len(self._data)
+        self._metadata_budget = _READ_AGAIN * len(self._data) + (1 << 20)
+        self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
         self.inflated = self.stored = 0
         self.root = self._tree(self._superblock())
 
@@ -135,6 +141,9 @@ class H5File:
     def at(self, offset: int, size: int, what: str) -> memoryview:
         if offset < 0 or size < 0 or offset + size > len(self._data):
             raise self.fail(f"{what} at byte {offset} needs {size} bytes, the file ends at byte {len(self._data)}")
+        self._metadata_budget -= size
+        if self._metadata_budget < 0:
+            raise LimitExceeded("its parts overlap so that reading them would never end", where=self.where)
         return self._data[offset : offset + size]
 
     def _unpack(self, form: str, offset: int, what: str) -> tuple:
@@ -218,12 +227,13 @@ class H5File:
         found: dict[int, list[bytes]] = {}
         if bytes(self.at(address, 4, "object header")) == b"OHDR":
             ordered, start, size = self._header_v2(address)
-            blocks, parse, cut = [(start, size)], partial(self._block_v2, ordered=ordered), 4
+            blocks, cut = [(start, size)], 4
+            parse: _Parse = partial(self._block_v2, ordered=ordered)
         else:
             version, _, _, _, size = self._unpack("BBHII", address, "object header")
             if version != 1:
                 raise self.fail(f"object header version {version} is unknown", path)
-            blocks, parse, cut = [(address + 16, size)], self._block_v1, 0
+            blocks, cut, parse = [(address + 16, size)], 0, self._block_v1
         while blocks:
             for kind, flags, body in parse(*blocks.pop()):
                 if kind not in _KEPT:
@@ -282,7 +292,7 @@ class H5File:
             raise self.fail("a local heap without its signature", path)
         names = bytes(self.at(segment, size, "local heap"))
         links: list[tuple[str, int]] = []
-        for node in self.tree_leaves(tree, 0, 8):
+        for _, node in self.tree_leaves(tree, 0, 8):
             sign, version, count = self._unpack("4sBxH", node, "symbol node")
             if sign != b"SNOD" or version != 1:
                 raise self.fail("a symbol node without its signature", path)
@@ -296,8 +306,8 @@ class H5File:
                 links.append((self._utf8(names[name:end], path), address))
         return links
 
-    def tree_leaves(self, address: int, kind: int, key_size: int) -> Iterator[int | tuple[bytes, int]]:
-        """Children of the leaves of a version 1 B-tree, left to right; chunk trees (kind 1) give (key, address)."""
+    def tree_leaves(self, address: int, kind: int, key_size: int) -> Iterator[tuple[bytes, int]]:
+        """Children of the leaves of a version 1 B-tree, left to right, as (key, address)."""
         stack = [(address, None)]
         while stack:
             at, expected = stack.pop()
@@ -314,7 +324,7 @@ class H5File:
             if level:
                 stack.extend((child, level - 1) for _, child in reversed(children))
             else:
-                yield from children if kind else (child for _, child in children)
+                yield from children
 
     def _link(self, message: bytes, path: str) -> tuple[str, int]:
         try:
@@ -393,25 +403,34 @@ class H5File:
         return items if shape else items[0]
 
     def _heap_string(self, reference: bytes, where: str) -> bytes:
-        """A variable-length string in a global heap collection (section III.E)."""
+        """A variable-length string in a global heap collection."""
         length, address, index = struct.unpack("<IQI", reference)
         if length == 0 or address in (0, UNDEFINED):
             return b""
+        if address not in self._heaps:
+            self._heaps[address] = self._heap(address, where)
+        start, stored = self._heaps[address].get(index, (0, -1))
+        if length > stored:
+            raise self.fail("a string is missing from its heap", where)
+        return bytes(self.at(start, length, "string"))
+
+    def _heap(self, address: int, where: str) -> dict[int, tuple[int, int]]:
+        """(start, size) by index of the objects of a global heap collection (section III.E)."""
         sign, version, size = self._unpack("4sB3xQ", address, "global heap")
         if sign != b"GCOL" or version != 1:
             raise self.fail("a global heap without its signature", where)
         self.at(address, size, "global heap")
+        objects: dict[int, tuple[int, int]] = {}
         at, end = address + 16, address + size
         while at + 16 <= end:
-            found, _, stored = self._unpack("HH4xQ", at, "heap object")
-            if found == index:
-                if length > stored or at + 16 + stored > end:
-                    break
-                return bytes(self.at(at + 16, length, "string"))
-            if found == 0:
+            index, _, stored = self._unpack("HH4xQ", at, "heap object")
+            if index == 0:
                 break
+            if at + 16 + stored > end:
+                raise self.fail("a heap object runs out of its heap", where)
+            objects[index] = (at + 16, stored)
             at += 16 + -(-stored // 8) * 8
-        raise self.fail("a string is missing from its heap", where)
+        return objects
 
     # -- datasets ------------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,8 @@ class Chunks:
         chunk_bytes = product(self.chunk) * data.dtype.itemsize
         file.charge(stored, data.path)
         file.stored += stored
-        file.inflated += max(data.nbytes, chunk_bytes)
+        padded = [-(-n // c) * c for n, c in zip(data.shape, self.chunk, strict=True)]
+        file.inflated += product(padded) * data.dtype.itemsize
         if file.inflated > limit("hdf5_ratio") * file.stored:
             check_limit("hdf5_bytes", file.inflated, "inflated bytes of datasets", f"{file.where}: {data.path}")
         out = np.empty(data.shape, data.dtype)
@@ -131,7 +132,7 @@ class Chunks:
             raise self.file.fail(f"{expected - len(found)} of {expected} chunks are missing", data.path)
         return list(found.values())
 
-    def _decode(self, raw: memoryview, size: int, mask: int) -> bytes | memoryview:
+    def _decode(self, raw: bytes | memoryview, size: int, mask: int) -> bytes | memoryview:
         for i, (kind, width) in reversed(list(enumerate(self.filters))):
             if mask >> i & 1:
                 continue
@@ -143,7 +144,7 @@ class Chunks:
             raise self.file.fail(f"a chunk holds {len(raw)} bytes instead of {size}", self.dataset.path)
         return raw
 
-    def _inflate(self, raw: memoryview, size: int) -> bytes:
+    def _inflate(self, raw: bytes | memoryview, size: int) -> bytes:
         stream = zlib.decompressobj()
         try:
             data = stream.decompress(raw, size + 1)

@@ -51,7 +51,8 @@ class Call:
 
 @dataclass
 class Layer:
-    """A layer or an operation (`keras.ops`): its class, its config and its calls. `model` is set for a nested model."""
+    """A layer or an operation (`keras.ops`): its class, its config and its calls. `model` is set for a nested model, whose
+    own config tells the rest."""
 
     name: str
     class_name: str
@@ -206,14 +207,11 @@ def _text(value: Any, where: str) -> str:
 def _layer(entry: Any, where: str) -> Layer:
     if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
         raise InvalidModel("a layer entry names no class", where=where)
-    config = entry.get("config")
+    config: Any = entry.get("config")
     sub = None
-    if isinstance(config, dict) and isinstance(entry.get("name", config.get("name")), str):
-        name = entry.get("name", config.get("name"))
-    elif entry["class_name"] == "Sequential" and isinstance(config, list):
-        name = entry.get("name") or (entry.get("build_config") or {}).get("name") or "sequential"
-    else:
-        raise InvalidModel(f"a {clean(entry['class_name'])} entry has no name or config", where=where)
+    if not isinstance(config, dict) and not (entry["class_name"] == "Sequential" and isinstance(config, list)):
+        raise InvalidModel(f"a {clean(entry['class_name'])} entry has no config", where=where)
+    name = _text(entry.get("name", config.get("name") if isinstance(config, dict) else "sequential"), where)
     if entry["class_name"] in MODEL_CLASSES and entry.get("registered_name") in (None, entry["class_name"]):
         sub = parse_model(entry, where)
     class_name, module = entry["class_name"], entry.get("module") or ""
@@ -221,6 +219,7 @@ def _layer(entry: Any, where: str) -> Layer:
     if isinstance(registered, str) and ">" in registered and not registered.startswith("keras>"):
         class_name = registered  # custom class: keep the package in sight
     build = entry.get("build_config")
+    config = config if isinstance(config, dict) else {}
     made = Layer(
         name,
         class_name,
@@ -245,7 +244,8 @@ def _functional(name: str, kind: str, config: dict, where: str) -> Model:
     layers = [_layer(entry, where) for entry in config["layers"]]
     names = [layer.name for layer in layers]
     if len(set(names)) != len(names):
-        twice = next(n for n in names if names.count(n) > 1)
+        seen: set[str] = set()
+        twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
         raise InvalidModel(f"two layers are called {clean(twice)!r}", where=where)
     for key in ("input_layers", "output_layers"):
         if key not in config:

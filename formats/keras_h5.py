@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..ir.archive import parse_json, read_zip_members
+from ..ir.archive import Archive, parse_json
 from ..ir.errors import InvalidModel, Unsupported, clean
-from ..ir.storage import map_file, sniff
+from ..ir.storage import MappedFile, map_file, sniff
 from .hdf5 import Dataset, Group, H5File
 from .keras_config import Model, parse_model, snake_case
 
@@ -27,8 +27,11 @@ _NO_WEIGHTS = "save the whole model: model.save('model.keras')"
 class Stored(Protocol):
     """An array that is read when asked for."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def read(self) -> np.ndarray: ...
 
@@ -39,14 +42,24 @@ class Slots:
 
     `children` pairs the attribute path under which a `.keras` file keeps a sub-layer with that sub-layer's slots;
     alternatives are separated by "|". A variable whose name begins with "=" is a sub-layer's, which a `.keras` file
-    holds a second time and an `.h5` file does not. `values` is filled by `bind`.
+    holds a second time and an `.h5` file does not. Of an `unknown` layer nothing is known: its variables are left
+    alone. `values` is filled by `bind`.
     """
 
     name: str
     own: list[tuple[str, bool]] = field(default_factory=list)
     children: list[tuple[str, Slots]] = field(default_factory=list)
     trainable: bool = True
+    unknown: bool = False
     values: dict[str, Stored] = field(default_factory=dict)
+
+    def walk(self) -> Iterator[Slots]:
+        """These slots and all below."""
+        stack = [self]
+        while stack:
+            here = stack.pop()
+            yield here
+            stack.extend(child for _, child in reversed(here.children))
 
     def flat(self) -> Iterator[tuple[Slots, str, bool]]:
         """(owner, variable, trainable) depth first, own variables before those of sub-layers."""
@@ -73,6 +86,7 @@ class KerasFile:
     weights: Weights
     version: str
     backend: str = ""
+    files: list[MappedFile] = field(default_factory=list)
 
     @property
     def major(self) -> int:
@@ -90,7 +104,10 @@ def open_keras(path: str | os.PathLike[str]) -> KerasFile:
     if kind == "zip":
         return _open_archive(path, where)
     if kind == "hdf5":
-        return _open_h5(H5File(map_file(path).view(), where), where)
+        mapped = map_file(path)
+        file = _open_h5(H5File(mapped.view(), where), where)
+        file.files.append(mapped)
+        return file
     raise InvalidModel(
         f"this is neither a .keras archive nor an HDF5 file (it looks like: {kind})",
         where=clean(where),
@@ -99,16 +116,17 @@ def open_keras(path: str | os.PathLike[str]) -> KerasFile:
 
 
 def _open_archive(path: str | os.PathLike[str], where: str) -> KerasFile:
-    members = read_zip_members(path, ("metadata.json", "config.json", "model.weights.h5"))
+    archive = Archive(path)
     for name in ("config.json", "model.weights.h5", "metadata.json"):
-        if name not in members:
+        if name not in archive.members:
             raise InvalidModel(f"the archive has no {name}", where=where, hint=_NO_WEIGHTS)
-    config = parse_json(members["config.json"], where=f"{where}: config.json")
-    metadata = parse_json(members["metadata.json"], where=f"{where}: metadata.json")
+    config = parse_json(archive.read("config.json", "json_bytes"), where=f"{where}: config.json")
+    metadata = parse_json(archive.read("metadata.json", "json_bytes"), where=f"{where}: metadata.json")
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     model = parse_model(config, f"{where}: config.json")
-    file = H5File(members["model.weights.h5"], f"{where}: model.weights.h5")
-    return KerasFile(model, PathWeights(file.root, f"{where}: model.weights.h5"), _version(version))
+    file = H5File(archive.read("model.weights.h5"), f"{where}: model.weights.h5")
+    weights = PathWeights(file.root, f"{where}: model.weights.h5")
+    return KerasFile(model, weights, _version(version), files=[archive.file])
 
 
 def _open_h5(file: H5File, where: str) -> KerasFile:
@@ -149,6 +167,8 @@ class PathWeights:
         stack: list[tuple[Slots, Group | None, str]] = [(model, self._root, "")]
         while stack:
             slots, group, path = stack.pop()
+            if slots.unknown:
+                continue
             self._own(slots, group, path)
             for attribute, child in reversed(slots.children):
                 options = [group.get(option) for option in attribute.split("|")] if group else []
@@ -212,6 +232,8 @@ class NamedWeights:
         for _, child in model.children:
             stored = self._layers.get(child.name, [])
             wanted = list(child.flat())
+            if any(owner.unknown for owner in child.walk()):
+                continue
             where = f"{self._where}: {child.name}"
             if len(stored) != len(wanted):
                 names = ", ".join(slot for _, slot, _ in wanted) or "none"
@@ -247,7 +269,7 @@ def _h5_layers(group: Group, where: str) -> dict[str, list[tuple[str, Stored]]]:
         below = group.get(name)
         if not isinstance(below, Group) or name in found:
             raise InvalidModel(f"layer {clean(name)!r} of layer_names is missing or repeated", where=where)
-        arrays = []
+        arrays: list[tuple[str, Stored]] = []
         for path in _names(below, "weight_names", where):
             item = below.get(path)
             if not isinstance(item, Dataset):

@@ -1,7 +1,7 @@
-"""MindIR files: our own description of the protobuf messages, their enums, and the encoding of values. Knows no IR graph.
+"""MindIR files: our own description of the protobuf messages, their enums and values. Knows no IR graph.
 
-A `.mindir` file is one proto2 `ModelProto` without magic or checksum; `formats/protobuf` reads and writes its wire format.
-Must not import MindSpore. Sources: the field numbers of MindSpore's `mind_ir.proto`, and what its 2.x loader reads.
+A `.mindir` file is one proto2 `ModelProto` without magic or checksum; `formats/protobuf` reads and writes its wire
+format. Must not import MindSpore. Sources: MindSpore's `mind_ir.proto`, and what its 2.x loader reads.
 
     model = read("net.mindir")            # a MindirModel: the record, and tensors mapped from the file or beside it
     write("net.mindir", record, tensors)  # deterministic; weights go beside the model above EXTERNAL_LIMIT bytes

@@ -276,13 +276,13 @@ class _Reader:
         self.records += 1
         if self.records > self.most_records:
             raise LimitExceeded(
-                f"more than {self.most_records} messages", where=self.where, hint="--limit-items raises it"
+                f"more than {self.most_records} messages", where=self.where, hint="--limit items=N raises it"
             )
         if len(self.frames) > self.most_levels:
             raise LimitExceeded(
                 f"messages are nested deeper than {len(self.frames) - 1}",
                 where=f"{self.where}: byte {self.start}",
-                hint="--limit-nesting raises it",
+                hint="--limit nesting=N raises it",
             )
         end, self.at = self.at, self.at - len(raw)
         schema = self.schemas[field.kind]

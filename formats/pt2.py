@@ -221,6 +221,7 @@ def _names(output: Any) -> str | tuple[str, ...] | None:
     return None
 
 
+_TORCH_FILE = re.compile(r"(?:^|/)torch/(?:nn|fx|export|utils|autograd|ao|_[a-z]|functional\.py)")
 _FRAME = re.compile(r'File "([^"\n]*)", line ([0-9]{1,9})', re.ASCII)
 
 
@@ -233,7 +234,7 @@ def place_of(module_stack: str, stack_trace: str) -> tuple[str, tuple[str, int] 
     last = module_stack.rsplit(";", 1)[-1].split(",")
     scope = last[1] if len(last) >= 3 and not last[1].startswith("_empty_nn_module") else ""
     frames = [frame for frame in _FRAME.findall(stack_trace[-65536:]) if not frame[0].startswith("<")]
-    own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith("torch/")] or frames
+    own = [frame for frame in frames if not _TORCH_FILE.search(frame[0])] or frames
     if not own:
         return scope, None
     return scope, (os.path.basename(own[-1][0]), int(own[-1][1]))

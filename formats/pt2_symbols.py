@@ -7,6 +7,7 @@ Must not import torch, sympy or anything of the IR but its errors.
 
 from __future__ import annotations
 
+import math
 import re
 
 from ..ir.errors import InvalidModel, LimitExceeded, Unsupported
@@ -149,6 +150,8 @@ class _Parser:
 
     def _number(self, text: str) -> int | float:
         if not text.isdigit():
+            if not math.isfinite(float(text)):
+                raise self._bad("a number out of range")
             return float(text)
         if len(text) > 19:
             raise self._bad("an integer of more than 19 digits")

@@ -89,5 +89,5 @@ def critical_path(graph: Graph) -> list[Node]:
     import networkx
 
     nodes = list(graph.nodes())
-    path = networkx.dag_longest_path(networkx.DiGraph(snapshot(graph)))
-    return [nodes[item] for item in path if isinstance(item, int)]
+    picture = snapshot(graph).subgraph(range(len(nodes)))
+    return [nodes[item] for item in networkx.dag_longest_path(networkx.DiGraph(picture))]

@@ -139,12 +139,12 @@ class Archive:
         free, ratio = limit("zip_free_bytes"), limit("zip_ratio")
         if member.size > max(free, ratio * member.stored):
             what = f"{member.stored} bytes inflate to {member.size}, more than {ratio} times as much"
-            raise LimitExceeded(what, where=where, hint="--limit-zip-ratio raises it")
+            raise LimitExceeded(what, where=where, hint="--limit zip-ratio=N raises it")
         self._inflated += member.size
         most = max(limit("zip_total_bytes"), ratio * self.file.size)
         if self._inflated > most:
             raise LimitExceeded(
-                f"the members inflate to more than {most} bytes", where=where, hint="--limit-zip-total-bytes raises it"
+                f"the members inflate to more than {most} bytes", where=where, hint="--limit zip-total-bytes=N raises it"
             )
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
@@ -231,7 +231,7 @@ def _check_depth(data: Any, what: str, where: str) -> None:
                 raise LimitExceeded(
                     f"{what} is nested deeper than {deepest} (byte {match.start()})",
                     where=where,
-                    hint="--limit-nesting raises it",
+                    hint="--limit nesting=N raises it",
                 )
         elif mark in b"]}":
             depth -= 1

@@ -35,7 +35,8 @@ class AnyIRError(Exception):
     def __str__(self) -> str:
         place = f"{clean(self.where, 600)}: " if self.where else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{place}{self.message}{hint}"
+        first, newline, picture = self.message.partition("\n")
+        return f"{place}{first}{hint}{newline}{picture}"
 
     def at(self, where: str) -> AnyIRError:
         """The same error with `where` put before the place that it already names."""
@@ -68,7 +69,7 @@ class Unsupported(AnyIRError):
 
 
 class LimitExceeded(AnyIRError):
-    """A declared size, depth or count above its limit (`security` limits; each has a `--limit-NAME` option)."""
+    """A declared size, depth or count above its limit (`storage.LIMITS`; `--limit NAME=N` changes one)."""
 
     code, exit_code = "M001", 3
 

@@ -120,7 +120,7 @@ class Lexer:
         return chr(code)
 
     def integer(self) -> int:
-        text = self.kind("number", "an integer")
+        at, text = self.token.offset, self.kind("number", "an integer")
         if not text.lstrip("-").isdigit() or len(text) > 40:
-            self.fail(f"expected an integer, found {clean(text, 60)!r}")
+            self.fail(f"expected an integer, found {clean(text, 60)!r}", at)
         return int(text)

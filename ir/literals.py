@@ -37,7 +37,7 @@ class LiteralReader:
     def nested(self) -> Iterator[None]:
         self.depth += 1
         if self.depth > limit("nesting"):
-            raise LimitExceeded(f"nested more than {limit('nesting')} deep", where=self.lex.name, hint="--limit-nesting raises it")
+            raise LimitExceeded(f"nested more than {limit('nesting')} deep", where=self.lex.name, hint="--limit nesting=N raises it")
         yield
         self.depth -= 1
 

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NoReturn
 
 from . import opdef, weightfile
 from .builder import Builder
@@ -204,10 +204,10 @@ class Parser(LiteralReader):
         if key in self.module.signatures:
             lex.fail(f"signature {key!r} is declared twice", at)
         lex.expect("=")
-        at = lex.token.offset
-        graph = self.module.graphs.get(lex.graph_name())
+        at, name = lex.token.offset, lex.graph_name()
+        graph = self.module.graphs.get(name)
         if graph is None:
-            lex.fail("no such graph", at)
+            self.unknown(f"graph @{name}", name, list(self.module.graphs), at)
         inputs = self.slots()
         lex.expect("->")
         outputs = self.slots()
@@ -242,7 +242,7 @@ class Parser(LiteralReader):
             layout = lex.string() if lex.take("layout") else None
             lex.expect("=")
             if lex.integer() != len(made):
-                lex.fail("slots stand in order", at)
+                lex.fail(f"slots stand in order: this is number {len(made)}", at)
             made.append(Slot(name, path, quant, layout))
             if not lex.take(","):
                 break
@@ -295,7 +295,7 @@ class Parser(LiteralReader):
             if weight is None:
                 self.unknown(f"weight {key!r}", key, [w.key for w in self.module.weights], place)
             lex.expect("]")
-            value = self.module.constant(weight)  # type: ignore[arg-type]
+            value = self.module.constant(weight)
             lex.expect(":")
             if self.tensor_type() is not value.type:
                 lex.fail(f"weight {key!r} is {value.type}", at)
@@ -438,7 +438,7 @@ class Parser(LiteralReader):
         lex.expect(")")
         return made
 
-    def unknown(self, what: str, name: str, known: list[str], at: int) -> None:
+    def unknown(self, what: str, name: str, known: list[str], at: int) -> NoReturn:
         near = difflib.get_close_matches(name, known, 1)
         self.lex.fail(f"{what} is not defined here", at, f"did you mean {near[0]}?" if near else "")
 

@@ -32,7 +32,7 @@ from .outputs import scratch_folder as scratch_folder
 
 MIB = 1 << 20
 
-#: Every limit with its default. `--limit-NAME` (dashes for underscores) or `limits(name=...)` changes one.
+#: Every limit with its default. `--limit NAME=N` (dashes for underscores will do) or `limits(name=...)` changes one.
 LIMITS: MappingProxyType[str, int] = MappingProxyType(
     {
         "file_bytes": (1 << 31) - 1,  # a protobuf, flatbuffer or text file that is parsed as one message
@@ -88,7 +88,7 @@ def limits(**over: int) -> Iterator[None]:
 def check_limit(name: str, value: int, what: str, where: str = "") -> int:
     """`value` if it is within the limit `name`, else LimitExceeded that names the limit and its option."""
     if value > limit(name):
-        option = f"--limit-{name.replace('_', '-')}"
+        option = f"--limit {name.replace('_', '-')}=N"
         raise LimitExceeded(
             f"{what}: {value} is above the limit {limit(name)}", where=where, hint=f"{option} raises it"
         )

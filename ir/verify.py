@@ -86,7 +86,7 @@ class _Uses:
     def lost(self, module: Module) -> Iterator[Problem]:
         """Lists that are too long. Every operand is in its list (`_nodes` saw to that), so equal totals say that all is
         well, and only otherwise is it worth counting value by value."""
-        constants = list(module.constants())
+        constants = list(module._constants.values())
         listed = self.listed + sum(value.n_uses for value in constants)
         if listed == self.operands:
             return
@@ -162,7 +162,7 @@ def _canonical_layout(graph: Graph) -> Iterator[Problem]:
 
 
 def _constants(module: Module) -> Iterator[Problem]:
-    for value in module.constants():
+    for value in module._constants.values():
         weight = value.weight
         if value.type is not TensorType(weight.tensor.dtype, tuple(weight.tensor.shape)):  # type: ignore[union-attr]
             yield None, f"constant {weight.key!r} is {value.type}, its tensor is not"  # type: ignore[union-attr]

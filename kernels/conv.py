@@ -18,7 +18,7 @@ UNFOLD_BYTES = 16 << 20
 DIRECT_CHANNELS = 2
 
 
-@jit
+@jit(lambda x, cols, *_: cols.size)
 def _unfold(x, cols, first, kernel, strides, dilations, begins, out_h):
     """x [A, C, D, H, W] to cols [A, C*KD*KH*KW, rows, OW]: the taps of output rows first.. (row = od * out_h + oh)."""
     planes, channels, depth, height, width = x.shape
@@ -48,7 +48,7 @@ def _unfold(x, cols, first, kernel, strides, dilations, begins, out_h):
                         index += 1
 
 
-@jit
+@jit(lambda x, w, y, *_: y.size * w[0].size)
 def _direct(x, w, y, strides, dilations, begins):
     """Add the convolution of x [N, C, D, H, W] with w [O, C/groups, KD, KH, KW] to y [N, O, OD, OH, OW].
 
@@ -74,7 +74,7 @@ def _direct(x, w, y, strides, dilations, begins):
                                     _add_line(line, taps, target, strides[2], dilations[2], begins[2])
 
 
-@jit
+@jit(lambda line, weights, target, *_: weights.size * target.size)
 def _add_line(line, weights, target, stride, dilation, begin):
     """Add the one-dimensional convolution of `line` with `weights` to `target`."""
     for k in range(len(weights)):
@@ -94,7 +94,7 @@ def _add_line(line, weights, target, stride, dilation, begin):
                 target[o] += weight * line[o * stride + shift]
 
 
-@jit
+@jit(lambda cols, *_: cols.size)
 def _fold(cols, y, first, strides, dilations, begins, in_h):
     """Add cols [O, KD, KH, KW, rows, W] at the places where input rows first.. put their taps in y [O, OD, OH, OW]."""
     outs, kernel_d, kernel_h, kernel_w, rows, width = cols.shape

@@ -27,11 +27,8 @@ _SATURATING = tuple(
     for t in (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz)
 )
 
-#: Up to this many elements a plain Python loop is done before compiled code would be loaded.
-SMALL = 2048
 
-
-@jit
+@jit(lambda x, y: y.size)
 def erf_loop(x: Array, y: Array) -> None:
     """y[i] = erf(x[i]) over flat float64 arrays."""
     for i in range(x.size):
@@ -42,7 +39,7 @@ def erf_wide(x: Array) -> Array:
     """erf of a float64 array of any shape."""
     flat = np.ascontiguousarray(x).reshape(-1)
     y = np.empty_like(flat)
-    (erf_loop if flat.size > SMALL else erf_loop.py_func)(flat, y)
+    erf_loop(flat, y)
     return y.reshape(x.shape)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..ir.dims import Expr, evaluate, symbols
 from ..ir.errors import Unsupported
-from ..ir.graph import Graph, Module, Value
+from ..ir.graph import Graph, Module, Node, Value
 from ..ir.opdef import MOVEMENT
 from ..ir.types import BOOL, STRING, DType, TensorType
 
@@ -93,22 +93,34 @@ def random_array(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator,
 
 
 def index_limit(value: Value) -> int | None:
-    """The number of rows of the smallest table that `value` indexes, looking through moves and casts; None if none."""
+    """How many different integers the model tells apart in `value`: rows of the smallest table that it indexes, the depth of
+    a one-hot, one more than the largest constant it is compared with; looking through moves and casts. None if none."""
     limits: list[int] = []
     pending, seen = [value], {value}
     while pending:
         current = pending.pop()
         for use in current.uses:
             node = use.node
-            if node.name in ("gather", "gather_nd", "gather_elements") and use.index == 1:
-                data, axis = node.operands[0], node.attrs.get("axis", 0)
-                if data is not None and data.shape is not None and isinstance(data.shape[axis], int):
-                    limits.append(data.shape[axis])
+            found = _told_apart(node, use.index)
+            if found is not None:
+                limits.append(found)
             elif node.name == "cast" or node.has(MOVEMENT):
                 fresh = [v for v in node.results if v not in seen]
                 seen.update(fresh)
                 pending.extend(fresh)
     return min(limits, default=None)
+
+
+def _told_apart(node: Node, index: int) -> int | None:
+    if node.name in ("gather", "gather_nd", "gather_elements") and index == 1:
+        data, axis = node.operands[0], node.attrs.get("axis", 0)
+        rows = None if data is None or data.shape is None else data.shape[axis]
+        return rows if isinstance(rows, int) else None
+    other = node.operands[1 - index] if node.name == "equal" else node.operands[1] if node.name == "one_hot" else None
+    known = None if other is None else other.ints()
+    if not known or max(known) < 1:
+        return None
+    return max(known) + (node.name == "equal")
 
 
 def resized(module: Module, factor: int = 1) -> dict[str, int]:

@@ -19,7 +19,12 @@ from .precision import narrow, wide
 from .registry import kernel
 
 
-@jit
+def _taps_along_axis(x, starts, stops, step, y):
+    """Steps of a loop over the windows of the middle axis."""
+    return _taps(starts, stops) * x.shape[0] * x.shape[2] + y.size
+
+
+@jit(_taps_along_axis)
 def _axis_max(x, starts, stops, step, y):
     """y [A, O, B] = the largest of x [A, I, B] in each window of the middle axis; NaN wins, an empty one is -inf."""
     outer, _, inner = x.shape
@@ -43,7 +48,7 @@ def _axis_max(x, starts, stops, step, y):
                     target[b] = value if value > best or value != value else best
 
 
-@jit
+@jit(_taps_along_axis)
 def _axis_sum(x, starts, stops, step, y):
     """y [A, O, B] = the sum of x [A, I, B] over each window of the middle axis."""
     outer, _, inner = x.shape
@@ -64,7 +69,16 @@ def _axis_sum(x, starts, stops, step, y):
                     target[b] += line[b]
 
 
-@jit
+def _taps_in_space(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, steps, y, where):
+    """Steps of a loop over all windows."""
+    return x.shape[0] * _taps(starts_d, stops_d) * _taps(starts_h, stops_h) * _taps(starts_w, stops_w)
+
+
+def _taps(starts, stops):
+    return int(np.maximum(stops - starts, 0).sum())
+
+
+@jit(_taps_in_space)
 def _window_argmax(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, steps, y, where):
     """Largest value (NaN wins) of each window of x [P, D, H, W] and its flat place in the plane; -inf, -1 if empty."""
     planes, _, height, width = x.shape

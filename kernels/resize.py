@@ -119,7 +119,7 @@ def _taps(
     return np.clip(places, 0, plan.size - 1).astype(np.int64), weights
 
 
-@jit
+@jit(lambda x, places, weights, y: y.size * places.shape[1])
 def _apply(x, places, weights, y):
     """y [A, O, B] = sum over taps of weights [O, taps] times x [A, I, B] at places [O, taps]."""
     outer, _, inner = x.shape

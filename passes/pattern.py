@@ -407,6 +407,8 @@ class _RuleReader:
             return Literal(float(token) if "." in token else int(token))
         if token in ("true", "false"):
             return Literal(token == "true")
+        if not (token[0].isalpha() or token[0] == "_"):
+            raise UsageError(f"rule {self.text!r}: expected a name or a number, found {token!r}")
         if not self.tokens or self.tokens[0] != "(":
             return self.names.setdefault(token, Var(token))
         self.take()
@@ -420,7 +422,8 @@ class _RuleReader:
                 attrs[name] = value.value if isinstance(value, Literal) else value
             else:
                 args.append(self.expression())
-            if self.tokens and self.tokens[0] == ",":
-                self.take()
+            if not self.tokens or self.tokens[0] != ",":
+                break
+            self.take()
         self.expect(")")
         return Call(get_op(token).name, tuple(args), attrs)

@@ -14,9 +14,9 @@ import numpy as np
 from ..formats.onnx import dtypes
 from ..ir.errors import MissingPackage, SystemFailure, Unsupported, clean
 from ..ir.tensor import pack, unpack
-from ..ir.types import DType
+from ..ir.types import BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType
 
-NATIVE = frozenset("bool i8 i16 i32 i64 u8 u16 u32 u64 f16 f32 f64".split())
+NATIVE = frozenset({BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F16, F32, F64})
 
 
 def available() -> str | None:
@@ -84,7 +84,7 @@ def _value(array: Any) -> Any:
 
     array = np.asarray(array, order="C")
     kind = DType.of(array.dtype)
-    if kind.name in NATIVE:
+    if kind in NATIVE:
         return ort.OrtValue.ortvalue_from_numpy(array)
     made = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtypes.TO_CODE[kind], "cpu", 0)
     raw = pack(array, kind.bits) if kind.is_packed else array.reshape(-1).view(np.uint8)
@@ -100,7 +100,7 @@ def _array(value: Any) -> Any:
         return value.to_sequence() if hasattr(value, "to_sequence") else value
     code = value.element_type()
     kind = dtypes.FROM_CODE[code]
-    if kind.name in NATIVE or kind.kind == "string":
+    if kind in NATIVE or kind.kind == "string":
         return value.numpy()
     shape = tuple(value.shape())
     count = int(np.prod(shape, dtype=np.int64))

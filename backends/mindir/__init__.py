@@ -30,8 +30,8 @@ def write(
     """Write `module` (left unchanged) and return the files written, the model last.
 
     `external_data` True puts weights into `<name>.data` beside the model, False forbids it, None does it above 1 GiB.
-    `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises Unsupported
-    naming everything that MindSpore lacks, UsageError, SystemFailure; on an error nothing is written.
+    `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises
+    Unsupported naming everything that MindSpore lacks, UsageError, SystemFailure; on an error nothing is written.
     """
     from .lowering import legalize
     from .writer import write_legal

@@ -13,9 +13,9 @@ from .registry import FLOAT_2, FLOAT_3, NUMBERS, Call, Dtypes, emits, lowers, si
 _SIMPLE: tuple[tuple[str, str, Dtypes], ...] = (
     ("relu", "ReLU", NUMBERS),
     ("relu6", "ReLU6", FLOAT_2),
-    ("sigmoid", "Sigmoid", FLOAT_3),
+    ("sigmoid", "Sigmoid", frozenset({F16, F64})),
     ("tanh", "Tanh", frozenset({F16, F64})),
-    ("silu", "SiLU", FLOAT_3),
+    ("silu", "SiLU", frozenset({F16, F64})),
     ("softsign", "Softsign", FLOAT_3),
     ("softplus", "Softplus", FLOAT_2),
     ("hard_swish", "HSwish", FLOAT_3),

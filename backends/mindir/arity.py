@@ -1,8 +1,8 @@
 """How many arguments each primitive takes in the modern dialect (mind_ir_version 2 and later). Data only.
 
-MindSpore does not check it: a call with another number of arguments crashes the process. What is not in this table is not
-written. Primitives defined by MindSpore's operator tables take all their parameters as arguments, defaults spelled out;
-the older ones keep attributes.
+MindSpore does not check it: a call with another number of arguments crashes the process. What is not in this table is
+not written. Primitives defined by MindSpore's operator tables take all their parameters as arguments, defaults spelled
+out; the older ones keep attributes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ...ir.graph import Graph
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
 from .emit import GraphEmission, Ref, abstract, abstract_tuple
-from .registry import Call, emits
+from .registry import Call, regional
 
 _KINDS = mindir.ATTRIBUTE_TYPES
 
@@ -33,9 +33,7 @@ def _same_types(node: Node) -> str | None:
     return None
 
 
-@emits("if", frozenset(), check=_same_types)
-def if_(node: Node) -> Call:
-    return Call("Switch", node.operands)
+regional("if", _same_types)
 
 
 def _carries_only(node: Node) -> str | None:
@@ -48,9 +46,7 @@ def _carries_only(node: Node) -> str | None:
     return None
 
 
-@emits("loop", frozenset(), check=_carries_only)
-def loop(node: Node) -> Call:
-    return Call("Switch", node.operands)
+regional("loop", _carries_only)
 
 
 def emit_control(graph: GraphEmission, node: Node) -> None:

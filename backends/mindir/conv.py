@@ -56,15 +56,10 @@ def lower_conv(b: Builder, node: Node) -> Outcome:
     """A bias as ms.bias_add, one dim as a row of two, groups of three dims one by one."""
     x, w, bias = (*node.operands, None)[:3]
     attrs = dict(node.attrs)
-    if attrs["channels_last"]:
-        return Declined("")
     if x.dtype not in FLOAT_2:
         return Declined("")
     if bias is not None:
-        y = b.conv(x, w, **attrs)
-        if x.rank in (3, 4):
-            return b.call("ms.bias_add", (y, bias)).results[0] if x.rank == 4 else Declined("")
-        return Declined("")
+        return b.call("ms.bias_add", (b.conv(x, w, **attrs), bias)).results[0] if x.rank == 4 else Declined("")
     if x.rank == 3:
         return _as_row(b, x, w, conv_window(node), attrs)
     if x.rank == 5 and attrs["groups"] != 1:
@@ -160,13 +155,13 @@ def conv_transpose_3d(node: Node) -> Call:
 
 @lowers("conv_transpose")
 def lower_conv_transpose(b: Builder, node: Node) -> Outcome:
-    """Two dims: explicit pads and the output shape as a tuple; one dim as a row; three dims without automatic padding."""
+    """Two dims with explicit pads and the output shape as a tuple; one dim as a row; three dims group by group."""
     x, w, bias = (*node.operands, None)[:3]
-    if node.attr("channels_last") or x.dtype not in FLOAT_2 or not static(*w.shape):
+    if x.dtype not in FLOAT_2 or not static(*w.shape):
         return Declined("")
     if bias is not None:
-        y = b.conv_transpose(x, w, **dict(node.attrs))
-        return b.call("ms.bias_add", (y, bias)).results[0] if x.rank == 4 else Declined("")
+        y = b.conv_transpose(x, w, **dict(node.attrs)) if x.rank == 4 else None
+        return Declined("") if y is None else b.call("ms.bias_add", (y, bias)).results[0]
     made = window(
         tuple(w.shape[2:]), node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad")
     )
@@ -178,13 +173,9 @@ def lower_conv_transpose(b: Builder, node: Node) -> Outcome:
         return _row_transposed(b, node, x, w, explicit)
     if x.rank != 4:
         return _volume_transposed(b, node, x, w, explicit, out)
-    tail = [size if type(size) is int else None for size in out]
-    if None in tail:
-        sizes = node.result
-        return (
-            Declined("the output size is not known") if sizes is None else _dynamic_transposed(b, node, x, w, explicit)
-        )
-    shape = shape_of(b, [Size(x, 0), w.shape[1] * node.attr("groups"), *tail])
+    if not static(*out):
+        return _dynamic_transposed(b, node, x, w, explicit)
+    shape = shape_of(b, [Size(x, 0), w.shape[1] * node.attr("groups"), *out])
     return _two_dims(b, node, x, w, explicit, shape)
 
 

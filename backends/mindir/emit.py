@@ -142,7 +142,10 @@ class GraphEmission:
                 self._node(node)
 
     def _node(self, node: Node) -> None:
-        call = registry.ROWS[node.name].emit(node)
+        emit = registry.ROWS[node.name].emit
+        if emit is None:
+            raise InternalError(f"{node.name} has no primitive")
+        call = emit(node)
         if call.picks is None:
             self.call(call, abstract(node.result), self.take_name(node.result, call.primitive))
             return

@@ -61,7 +61,7 @@ def wrapped(b: Builder, x: Value, indices: Value) -> Value:
 @lowers("gather_nd")
 def lower_gather_nd(b: Builder, node: Node) -> Outcome:
     x, indices = node.operands
-    if node.attr("batch_dims") or _never_negative(indices):
+    if node.attr("batch_dims") or _never_negative(indices) or not static(indices.shape[-1]):
         return Declined("")
     return b.gather_nd(x, wrapped(b, x, indices))
 
@@ -69,7 +69,7 @@ def lower_gather_nd(b: Builder, node: Node) -> Outcome:
 @lowers("scatter_nd")
 def lower_scatter_nd(b: Builder, node: Node) -> Outcome:
     x, indices, updates = node.operands
-    if _never_negative(indices):
+    if _never_negative(indices) or not static(indices.shape[-1]):
         return Declined("")
     return b.scatter_nd(x, wrapped(b, x, indices), updates, reduction=node.attr("reduction"))
 

@@ -32,7 +32,7 @@ class Offender:
 
 
 def legalize(module: Module, *, signature: str | None = None) -> Module:
-    """A clone with one signature in which every node is one primitive. Raises Unsupported naming all offenders at once."""
+    """A clone with one signature in which every node is one primitive. Raises Unsupported naming all offenders."""
     clone, found = _attempt(module, signature)
     if found:
         shown = "; ".join(map(str, found[:20])) + (f"; and {len(found) - 20} more" if len(found) > 20 else "")
@@ -123,7 +123,7 @@ def _widening(rule: Rule | None) -> Rule:
     def widen_or(b: Builder, node: Node) -> Outcome:
         hopeless = registry.untyped(node)
         if hopeless:
-            return _folded(b, node) or Declined(hopeless)
+            return _folded(b, node) or Declined(hopeless, final=True)
         if node.attrs.get("channels_last"):
             return in_channels_first(b, node)
         made = _through_wider(b, node)

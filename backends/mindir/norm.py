@@ -30,7 +30,7 @@ def other_batch_norm(b: Builder, node: Node) -> Outcome:
     if x.rank == 3:
         return b.squeeze(b.batch_norm(b.unsqueeze(x, (2,)), *vectors, **attrs), (2,))
     if x.rank == 5 and static(*x.shape[1:]):
-        n, c, d, h, w = x.shape
+        c, d, h, w = x.shape[1:]
         flat = b.batch_norm(b.reshape(x, (-1, c, d, h * w)), *vectors, **attrs)
         return reshape_to(b, flat, sizes(x))
     return Declined("")

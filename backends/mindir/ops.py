@@ -1,7 +1,7 @@
 """The ops that only MindIR has, each with what it means in core ops. Must not import MindSpore.
 
-They make the legalised graph explicit where MindSpore differs from the core: tuples of integers instead of shape tensors,
-a bias along the channels, indices of i32. Each runs on the kernels in `kernels.py`, so a legalised module is checked
+They make the legalised graph explicit where MindSpore differs from the core: tuples of integers instead of shape
+tensors, a bias along the channels, indices of i32. Each has a kernel here, so a legalised module runs and is compared
 before a byte is written.
 """
 
@@ -43,7 +43,7 @@ _ARITHMETIC = {
     "add": (lambda a, b: a + b, np.add),
     "sub": (lambda a, b: a - b, np.subtract),
     "mul": (lambda a, b: a * b, np.multiply),
-    "floordiv": (lambda a, b: a // b, np.floor_divide),
+    "div": (lambda a, b: a // b, np.floor_divide),
     "mod": (lambda a, b: a % b, np.mod),
     "max": (dim_max, np.maximum),
     "min": (dim_min, np.minimum),
@@ -288,7 +288,7 @@ def _max_pool_with_argmax(x, **attrs):
 
 @op(name="ms.lstm")
 class Lstm(OpDef):
-    """One forward layer: x [T, B, I], h and c [1, B, H], weights flat: input, recurrent (gates i, f, g, o), one bias."""
+    """One forward layer: x [T, B, I], h and c [1, B, H], flat weights: input, recurrent, bias; gates i, f, g, o."""
 
     x = operand(FLOAT)
     h = operand(FLOAT)

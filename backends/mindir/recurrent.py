@@ -34,7 +34,7 @@ def _plain(node: Node) -> bool:
     names = tuple(name.lower() for name in node.attr("activations"))
     count = 2 if node.attr("direction") == "bidirectional" else 1
     usual = names in ((), _USUAL * count)
-    x, w, r, bias, lens, _, _, peep = (*node.operands, *[None] * 8)[:8]
+    _, w, r, bias, lens, _, _, peep = (*node.operands, *[None] * 8)[:8]
     known = w.is_const and r.is_const and (bias is None or bias.is_const)
     return usual and known and not node.attr("clip") and not node.attr("input_forget") and lens is None and peep is None
 

@@ -1,4 +1,4 @@
-"""What MindSpore has: one row per IR op that becomes one primitive, filled by the family files. Must not import MindSpore.
+"""What MindSpore has: one row per IR op that becomes one primitive. Must not import MindSpore.
 
     @emits("softmax", FLOAT_3)                       # dtypes of the first operand
     def softmax(node):
@@ -9,8 +9,8 @@
     @lowers("gemm")                                  # a rewrite, tried before the shared decompositions
     def gemm(b, node): ...
 
-A `Call` is data: the primitive, its arguments in MindSpore's order and its attributes. Dtype sets are what MindSpore 2.10 on
-CPU computed correctly in a run of every primitive with every dtype; what is not in them goes through a wider type.
+A `Call` is data: the primitive, its arguments in MindSpore's order and its attributes. Dtype sets are what MindSpore
+2.10 on CPU computed correctly in a run of every primitive with every dtype; other dtypes go through a wider one.
 """
 
 from __future__ import annotations
@@ -92,9 +92,10 @@ Emit = Callable[[Node], Call]
 
 
 class Row(NamedTuple):
-    """How one op is written, for which dtypes of the operand `data`, and what else must hold."""
+    """How one op is written (None: it has regions, `control` does it), for which dtypes of the operand `data`, and what
+    else must hold."""
 
-    emit: Emit
+    emit: Emit | None
     dtypes: Dtypes
     check: Check | None
     data: int
@@ -119,6 +120,11 @@ def simple(name: str, primitive: str, dtypes: Dtypes) -> None:
     ROWS[name] = Row(lambda node: Call(primitive, node.operands), dtypes, None, 0)
 
 
+def regional(name: str, check: Check) -> None:
+    """An op with regions, which becomes functions and calls."""
+    ROWS[name] = Row(None, frozenset(), check, 0)
+
+
 def lowers(*names: str) -> Callable[[Rule], Rule]:
     """Register a rewrite of MindIR's own; see `passes.decompose.rules`."""
 
@@ -138,7 +144,8 @@ def load() -> None:
 
 def legal(node: Node, profile: str = "mindspore") -> str | None:
     """None when `node` can be written as it is, else the reason why not."""
-    load()
+    if not ROWS:
+        load()
     row = ROWS.get(node.name)
     if row is None:
         return "MindSpore has no such operator"
@@ -170,11 +177,8 @@ def type_reason(value: Value | None) -> str | None:
         return f"MindIR has no dtype {value.dtype}"
     if value.rank is None:
         return "its rank is not known"
-    return (
-        "MindSpore on CPU computes garbage of tensors without elements"
-        if 0 in value.shape and not value.is_const
-        else None
-    )
+    empty = 0 in value.shape and not value.is_const
+    return "MindSpore on CPU computes garbage of tensors without elements" if empty else None
 
 
 # ------------------------------------------------------------------------------------------------- wider dtypes

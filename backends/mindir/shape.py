@@ -28,7 +28,7 @@ _SCALARS = {
     "add": "ScalarAdd",
     "sub": "ScalarSub",
     "mul": "ScalarMul",
-    "floordiv": "ScalarFloorDiv",
+    "div": "ScalarFloorDiv",
     "mod": "ScalarMod",
     "max": "ScalarMax",
     "min": "ScalarMin",
@@ -166,12 +166,8 @@ def lower_tile(b: Builder, node: Node) -> Outcome:
     x, repeats = node.operands
     if is_tuple(repeats):
         return Declined("")
-    return b.tile(
-        x,
-        tuple_of(b, node, repeats.elems or (), repeats)
-        if repeats.elems and None not in repeats.elems
-        else _raw(b, repeats),
-    )
+    known = repeats.elems is not None and None not in repeats.elems
+    return b.tile(x, tuple_of(b, node, repeats.elems, repeats) if known else _raw(b, repeats))
 
 
 def _raw(b: Builder, vector: Value) -> Value:

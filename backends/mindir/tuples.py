@@ -1,8 +1,8 @@
 """Shape arguments as tuples of integers: constants, tuples of computed dims, or the elements of a computed vector.
 
 MindSpore refuses a tensor where it wants a shape. A dim that a symbol spells is read from a value that has it
-(`TupleGetItem(Shape(x), i)`), which keeps the compiled graph free of data-dependent shapes; only what no symbol spells goes
-through TensorToTuple. Must not import MindSpore.
+(`TupleGetItem(Shape(x), i)`), which keeps the compiled graph free of data-dependent shapes; only what no symbol spells
+goes through TensorToTuple. Must not import MindSpore.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def needs_tuple(index: int):
 
 
 def tuple_of(b: Builder, node: Node, dims: Sequence[Dim], operand: Value, *, rest: bool = False) -> Value:
-    """A tuple operand for `node` with these dims. `rest`: one unknown dim may be -1. `operand` is the computed vector."""
+    """A tuple with these dims for `node`. `rest`: one unknown dim may be -1. `operand` is the computed vector."""
     unknown = [i for i, d in enumerate(dims) if type(d) is not int]
     if not unknown:
         return b.const(np.asarray(list(dims), np.int64))
@@ -77,7 +77,7 @@ def _spelled(b: Builder, node: Node, dims: Sequence[Dim]) -> Value | None:
 
 
 def _sources(node: Node, wanted: dict[str, None]) -> dict[str, tuple[Value, int]]:
-    """For each symbol a value and the axis that is just this symbol: graph inputs first, then the nearest node before."""
+    """For each symbol a value and the axis that is it: graph inputs first, then the nearest node before."""
     found: dict[str, tuple[Value, int]] = {}
 
     def look(value: Value) -> None:

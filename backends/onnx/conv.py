@@ -29,7 +29,7 @@ def window(e: Emitter, n: Node, *, dilations: bool = True) -> dict[str, Any]:
 def kernel_shape(n: Node) -> tuple[int, ...] | None:
     """The weight's spatial dims, stated for readers that want them; None where they are not known."""
     shape = n.operands[1].shape  # type: ignore[union-attr]
-    return tuple(shape[2:]) if shape and all(type(d) is int for d in shape[2:]) else None  # type: ignore[misc]
+    return tuple(shape[2:]) if shape and all(type(d) is int for d in shape[2:]) else None  # type: ignore[arg-type]
 
 
 @emits("conv")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...formats.onnx import dtypes
 from ...ir.graph import Node
 from .emitter import Emitter
@@ -95,7 +97,7 @@ def not_equal(e: Emitter, n: Node) -> None:
 
 @emits("cast")
 def cast(e: Emitter, n: Node) -> None:
-    attrs = {"saturate": None if n.attr("saturate") else 0}
+    attrs: dict[str, Any] = {"saturate": None if n.attr("saturate") else 0}
     if n.attr("round_mode") != "up":
         e.needs(24, f"round_mode {n.attr('round_mode')}")
         attrs["round_mode"] = n.attr("round_mode")

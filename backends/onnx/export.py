@@ -123,7 +123,7 @@ class Export:
         """Emit the nodes of a graph and of its regions; keep the drafts that are needed. Returns what they and the
         graph's outputs refer to (an operand that became an attribute is not among them)."""
         drafts = [draft for node in graph.nodes() for draft in self._emitted(node)]
-        needed = set(graph.outputs)
+        needed: set[Any] = set(graph.outputs)
         kept: list[Draft] = []
         for draft in reversed(drafts):
             if not draft.foreign and not any(ref in needed for ref in draft.outputs):

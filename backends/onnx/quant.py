@@ -33,7 +33,7 @@ def grain(e: Emitter, x: Value, scale: Value) -> Grain:
         raise e.refuse(f"scales of shape {list(scale.shape)} for data of shape {list(x.shape)}")  # type: ignore[arg-type]
     e.needs(21, "quantisation in blocks")
     (have, want) = sizes[0]
-    return Grain(blocked[0], want // have)  # type: ignore[operator]
+    return Grain(blocked[0], want // have)  # type: ignore[operator, arg-type]
 
 
 def parameter(e: Emitter, value: Value | None, how: Grain) -> Value | Literal | Temp | None:
@@ -88,7 +88,8 @@ def dequantize(e: Emitter, n: Node) -> None:
     inputs, attrs = _operands(e, n)
     to, scale = n.attr("to"), n.operands[1]
     if n.operands[0].dtype is I32:  # type: ignore[union-attr]
-        inputs[2] = _no_zero_point(e, n)
+        _refuse_zero_point(e, n)
+        inputs[2] = None
     if to is scale.dtype:  # type: ignore[union-attr]
         e.node("DequantizeLinear", inputs, **attrs)
     elif e.opset >= 28:
@@ -97,7 +98,7 @@ def dequantize(e: Emitter, n: Node) -> None:
         e.node("Cast", [e.temp("DequantizeLinear", inputs, scale.dtype, **attrs)], to=dtypes.TO_CODE[to])  # type: ignore[union-attr]
 
 
-def _no_zero_point(e: Emitter, n: Node) -> None:
+def _refuse_zero_point(e: Emitter, n: Node) -> None:
     """int32 data has no zero point in ONNX (QuantizeLinear never yields it)."""
     zero = n.operand("zero_point")
     if zero is not None and not (zero.is_const and not zero.array().any()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...ir.graph import Node
 from ...ir.types import I32, I64
 from .emitter import Emitter
@@ -26,7 +28,10 @@ def _axes_input(e: Emitter, n: Node, op_type: str) -> None:
     x, axes = (*n.operands, None)[:2]
     if axes is not None and axes.dtype is not I64:  # type: ignore[union-attr]
         axes = e.temp("Cast", [axes], I64, to=7)  # type: ignore[assignment]
-    attrs = {"keepdims": int(n.attr("keepdims")), "noop_with_empty_axes": int(n.attr("noop_with_empty_axes")) or None}
+    attrs: dict[str, Any] = {
+        "keepdims": int(n.attr("keepdims")),
+        "noop_with_empty_axes": int(n.attr("noop_with_empty_axes")) or None,
+    }
     e.node(op_type, [x, axes] if axes is not None else [x], **attrs)
 
 
@@ -62,7 +67,7 @@ def of_bools_as_ints(e: Emitter, n: Node) -> None:
     ints = e.temp("Cast", [x], I32, to=6)
     keepdims = int(n.attr("keepdims"))
     if e.opset >= 18:
-        inputs = [ints] if axes is None else [ints, axes]
+        inputs: list[Any] = [ints] if axes is None else [ints, axes]
         noop = int(n.attr("noop_with_empty_axes")) or None
         made = e.temp(OF_BOOLS[n.name], inputs, I32, keepdims=keepdims, noop_with_empty_axes=noop)
     else:

@@ -69,7 +69,11 @@ def split(e: Emitter, n: Node) -> None:
 
 @emits("slice")
 def slice_(e: Emitter, n: Node) -> None:
-    e.node("Slice", n.operands)
+    """ONNX wants one index type for all bounds."""
+    x, *bounds = n.operands
+    if len({v.dtype for v in bounds if v is not None}) > 1:
+        bounds = [as_i64(e, v) for v in bounds]  # type: ignore[misc]
+    e.node("Slice", [x, *bounds])
 
 
 @emits("pad", since=18)

@@ -12,20 +12,20 @@ import numpy as np
 from ...ir import storage
 from ...ir.builder import Builder
 from ...ir.dims import Expr
-from ...ir.errors import Unsupported
+from ...ir.errors import Unsupported, UsageError
 from ...ir.graph import Graph, Module
 from ...ir.opdef import PURE, Trait
 from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, F16, F32, F64, DType, TensorType
 from ...ir.value import Node, Value
 from ...kernels.run import run_node
-from ...passes.decompose import decompose
+from ...passes.decompose import decompose, load
 from ...passes.layout import assign_layout, simplify_transposes
 from .fuse import fuse
 from .lower import lowerings
 from .lower.norm import BEFORE_LAYOUT
 from .lower.resize import native
-from .table import DEFAULT_PROFILE, Profile, legal, storable
+from .table import DEFAULT_PROFILE, Profile, legal, rows, storable
 
 _NARROWED = (F64, F16, BF16)
 _SHOWN = 20
@@ -42,15 +42,14 @@ class Offender(NamedTuple):
         return f"{self.op} at {self.where}: {self.reason}" if self.where else f"{self.op}: {self.reason}"
 
 
-def legalize(module: Module, *, profile: Profile = DEFAULT_PROFILE) -> Module:
-    """A legal clone. Raises Unsupported naming every offender."""
-    made, found = _attempt(module, profile)
+def legalize(module: Module, *, signature: str | None = None, profile: Profile = DEFAULT_PROFILE) -> Module:
+    """A legal clone. Raises Unsupported naming every offender, UsageError for an unknown signature."""
+    made, found = _attempt(module, signature, profile)
     if found:
-        shown = "; ".join(map(str, found[:_SHOWN])) + (
-            f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        )
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        parts = f"{len(found)} part{'s' * (len(found) > 1)} of the model"
         raise Unsupported(
-            f"TFLite cannot express {len(found)} part{'s' * (len(found) > 1)} of the model: {shown}",
+            f"TFLite cannot express {parts}: {'; '.join(map(str, found[:_SHOWN]))}{more}",
             code="U201",
             where=module.name,
             hint="cut these parts off, or write another format",
@@ -59,12 +58,31 @@ def legalize(module: Module, *, profile: Profile = DEFAULT_PROFILE) -> Module:
     return made
 
 
-def offenders(module: Module, *, profile: Profile = DEFAULT_PROFILE) -> list[Offender]:
-    return _attempt(module, profile)[1]
+def offenders(module: Module, *, signature: str | None = None, profile: Profile = DEFAULT_PROFILE) -> list[Offender]:
+    return _attempt(module, signature, profile)[1]
 
 
-def _attempt(module: Module, profile: Profile) -> tuple[Module, list[Offender]]:
+def support(name: str) -> str:
+    """direct: TFLite has it; decomposed: it is written as other ops; -: it is refused."""
+    if name in rows():
+        return "direct"
+    return "decomposed" if name in lowerings() or name in load() else "-"
+
+
+def _chosen(module: Module, signature: str | None) -> Module:
+    """A clone with one signature only, if one is asked for."""
     made = module.clone()
+    if signature is None:
+        return made
+    if signature not in made.signatures:
+        raise UsageError(f"no signature {signature!r}", hint=f"there are: {', '.join(made.signatures)}")
+    made.signatures = {signature: made.signatures[signature]}
+    made.graphs = {name: g for name, g in made.graphs.items() if g is made.signatures[signature].graph}
+    return made
+
+
+def _attempt(module: Module, signature: str | None, profile: Profile) -> tuple[Module, list[Offender]]:
+    made = _chosen(module, signature)
     to_float32(made)
     _drop_empty(made)
     decompose(made, _before_layout, BEFORE_LAYOUT)
@@ -203,12 +221,19 @@ class _Narrow:
             return
         attrs = {k: F32 if isinstance(v, DType) and v in _NARROWED else v for k, v in node.attrs.items()}
         if node.name == "cast" and attrs["to"] is operands[0].dtype:
-            places[node.result] = operands[0]
+            places[node.result] = self._rounded(b, operands[0], node.operands[0].dtype, node.attr("to"))
             return
         regions = node.regions
         node.regions = ()
         made = b.make(node.op, tuple(operands), attrs, regions)
         places |= dict(zip(node.results, made.results, strict=True))
+
+    @staticmethod
+    def _rounded(b: Builder, value: Value, source: DType, to: DType) -> Value:
+        """A cast to a half float that the model asks for rounds; one that only undoes another is gone."""
+        if to not in (F16, BF16) or source is to:
+            return value
+        return b.cast(b.cast(value, to=to), to=F32)
 
     def _constant(self, b: Builder, value: Value) -> Value:
         if value.dtype not in _NARROWED:

@@ -1,7 +1,7 @@
 """The emitter's check of its own records, always run before a byte is written. A finding is our bug: InternalError.
 
-The rules are those that TFLite runtimes enforce late, badly, or not at all: indices in range, inputs made before they are
-used, byte sizes of constants, options present, biases present, indices not negative, signatures sound.
+The rules are those that TFLite runtimes enforce late, badly, or not at all: indices in range, inputs made before they
+are used, byte sizes of constants, options and biases present, scales that must agree, signatures sound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What TFLite has: one row per IR op that can be written one for one. `legal`, the writer, `irc ops` and refusals read it.
+"""What TFLite has: one row per IR op that is written one for one. `legal`, the writer, `irc ops`, refusals read it.
 
 A row names the builtin, the dtypes that its CPU kernels cover, a check of everything else, and how to emit operands and
 options. The dtype sets were measured on LiteRT 2.3 without XNNPACK, the narrower of the two kernel sets. Knows no file
@@ -22,7 +22,7 @@ FAMILIES = ("elementwise", "image", "reduce", "shape", "index", "quant", "contro
 
 #: IR dtype -> TensorType of the schema. What is missing here cannot be stored in a TFLite file.
 TENSOR_TYPES: dict[DType, str] = {
-    t.F32: "FLOAT32", t.F16: "FLOAT16", t.F64: "FLOAT64", t.BF16: "BFLOAT16", t.BOOL: "BOOL", t.STRING: "STRING",
+    t.F32: "FLOAT32", t.F16: "FLOAT16", t.F64: "FLOAT64", t.BF16: "BFLOAT16", t.BOOL: "BOOL",
     t.I4: "INT4", t.I8: "INT8", t.I16: "INT16", t.I32: "INT32", t.I64: "INT64",
     t.U8: "UINT8", t.U16: "UINT16", t.U32: "UINT32", t.U64: "UINT64", t.C64: "COMPLEX64", t.C128: "COMPLEX128",
 }  # fmt: skip

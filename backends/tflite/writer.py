@@ -40,15 +40,16 @@ _REGION_SLOTS = {
 def write_legal(
     module: Module,
     path: str | os.PathLike[str],
-    *,
-    weights_outside: bool | None = None,
+    external_data: bool | None = None,
     protect: Iterable[str | os.PathLike[str]] = (),
-) -> None:
-    """Check the emitted records of a legal module, and write the file whole or not at all."""
+) -> list[str]:
+    """Check the records of a legal module and write the file, whole or not at all; returns the files."""
     model, payloads = emit(module)
     check(model, [0 if p is None else p.nbytes for p in payloads])
-    with storage.atomic_write(path, protect=[*protect, *(file.path for file in module.files)]) as file:
-        tflite.write(model, payloads, file, outside=weights_outside)
+    guarded = [*protect, *(file.path for file in module.files)]
+    with storage.atomic_write(path, protect=guarded) as file:
+        tflite.write(model, payloads, file, outside=external_data)
+    return [os.fspath(path)]
 
 
 def emit(module: Module) -> tuple[Record, list[Tensor | None]]:

@@ -20,7 +20,8 @@ def check(model: Model) -> None:
 
 def _measure(root: tuple, functions: dict[tuple, Function], size: dict, depth: dict) -> None:
     """Fill size and depth of `root` and what it calls: depth-first, explicit stack, cycles refused."""
-    stack, active = [root], dict.fromkeys(())
+    stack: list[tuple] = [root]
+    active: dict[tuple, None] = {}
     while stack:
         key = stack[-1]
         if key in size:

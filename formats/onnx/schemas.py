@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 DEFAULT_DOMAIN = ""
 #: Marked as deprecated when the next version corrected it, but what files of its opsets hold.
@@ -95,15 +96,15 @@ def first_version(op_type: str, domain: str = DEFAULT_DOMAIN) -> int | None:
 def _reduced(op_type: str, domain: str, since: int) -> Schema:
     from onnx import defs, helper
 
-    s = defs.get_schema(op_type, since, domain)
+    s: Any = defs.get_schema(op_type, since, domain)
 
-    def formal(f: object) -> Formal:
+    def formal(f: Any) -> Formal:
         option = f.option.name
         return Formal(
             f.name, f.type_str, option == "Optional", option == "Variadic", f.is_homogeneous, frozenset(f.types)
         )
 
-    def attribute(a: object) -> Attribute:
+    def attribute(a: Any) -> Attribute:
         has_default = a.default_value.type != 0
         default = helper.get_attribute_value(a.default_value) if has_default else None
         return Attribute(int(a.type.value), bool(a.required), _plain(default))
@@ -122,7 +123,7 @@ def _reduced(op_type: str, domain: str, since: int) -> Schema:
     )
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, list | tuple) or type(value).__name__.startswith("Repeated"):

@@ -43,6 +43,15 @@ class Dims:
 
         return read
 
+    def apart(self, name: str) -> Callable[[Any, int], Dim]:
+        """The function that reads the dims of a value whose declaration is not to be trusted: names say nothing."""
+
+        def read(dim: Any, axis: int) -> Dim:
+            known = dim.HasField("dim_value") and dim.dim_value >= 0
+            return dim.dim_value if known else self._unnamed(name, axis)
+
+        return read
+
     def _unnamed(self, name: str, axis: int) -> Dim:
         made = f"{re.sub(r'[^A-Za-z_0-9]', '_', name[:60]).lstrip('_0123456789') or 'dim'}_{axis}"
         while made in self.alone:

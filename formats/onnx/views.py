@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...ir.errors import InvalidModel, Unsupported, clean
 from ...ir.storage import check_limit
@@ -38,7 +38,7 @@ class Node:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attrs: dict[str, object]
+    attrs: dict[str, Any]
     proto: NodeProto
     schema: Schema | None = None
     captures: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     initializers: dict[str, TensorProto]
-    sparse: dict[str, object]
+    sparse: dict[str, Any]
     proto: GraphProto | FunctionProto
     captures: tuple[str, ...] = ()
     parent: tuple[Graph, int] | None = None
@@ -199,10 +199,11 @@ def _build(root: GraphProto | FunctionProto, budget: _Budget, *, in_function: bo
     return top
 
 
-def _graph_record(proto: object, parent: Graph | None, depth: int, budget: _Budget) -> Graph:
+def _graph_record(proto: Any, parent: Graph | None, depth: int, budget: _Budget) -> Graph:
     is_function = not hasattr(proto, "initializer")
     inputs, outputs = (
-        tuple(text(v if is_function else v.name, "an interface") for v in slots) for slots in (proto.input, proto.output)
+        tuple(text(v if is_function else v.name, "an interface") for v in slots)
+        for slots in (proto.input, proto.output)
     )
     if not is_function and "" in (*inputs, *outputs):
         raise InvalidModel("an input or output has no name", where=f"graph '{clean(proto.name)}'")
@@ -278,7 +279,7 @@ def attribute_type(a: AttributeProto) -> int:
     return _OF_FIELD[set_fields[0]] if len(set_fields) == 1 else 0
 
 
-def _attribute(a: AttributeProto, child: object, where: str, subgraphs: list) -> object:
+def _attribute(a: AttributeProto, child: Any, where: str, subgraphs: list) -> object:
     code = attribute_type(a)
     name = _ATTRIBUTE_FIELDS.get(code)
     if not a.name or name is None:
@@ -439,8 +440,8 @@ def _check_node(node: Node, schema: Schema) -> None:
     for name in node.attrs:
         if name not in schema.attributes:
             raise InvalidModel(f"{schema.label} has no attribute '{clean(name)}'", where=node.label)
-    for name, formal in schema.attributes.items():
-        if formal.required and name not in node.attrs:
+    for name, declared in schema.attributes.items():
+        if declared.required and name not in node.attrs:
             raise InvalidModel(f"required attribute '{name}' is missing", where=node.label)
     for a in node.proto.attribute:
         code = attribute_type(a)

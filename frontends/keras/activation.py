@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...ir import types as t
 from ...ir.graph import Value
 from .registry import activation, layer, operation
 from .scope import Scope
@@ -288,12 +289,12 @@ def prelu_layer(s: Scope, x: Value) -> Value:
 
 @layer("Softmax", mask="keep")
 def softmax_layer(s: Scope, x: Value, mask: Any = None) -> Value:
-    """Masked places get -1e9 (-65504 / 2 in float16: `_large_negative_number`) before the exponential."""
+    """Masked places get -1e9 (-3e4 in float16: `_large_negative_number`) before the exponential."""
     x = s.floating(x)
-    given = s.masks.get(x)
+    given = s.masks.get(x) if mask is None else s.value(mask)
     if given is not None:
         if s.rank(given) != s.rank(x):
             raise s.unsupported("a softmax with a mask of another rank than its input")
-        low = s.value(-3e4 if x.dtype.bits == 16 and x.dtype.name == "f16" else -1e9, x.dtype)
+        low = s.value(-3e4 if x.dtype is t.F16 else -1e9, x.dtype)
         x = s.b.add(x, s.b.where(s.boolean(given), s.value(0.0, x.dtype), low))
     return softmax_over(s, x, s.config.get("axis", -1))

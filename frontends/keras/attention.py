@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,6 @@ from ...ir import types as t
 from ...ir.graph import Value
 from .registry import layer
 from .scope import Scope
-
-_PARTS = ("query", "key", "value")
 
 
 def _projections(entry: Layer, output: str = "attention_output") -> list[tuple[str, Slots]]:
@@ -51,7 +50,7 @@ def _positions(s: Scope, x: Value) -> Value:
     """0, 1, 2 ... over axis 1 of x."""
     size = s.shape(x)[1]
     if isinstance(size, int):
-        return s.b.const(np.arange(size, dtype=np.int64))
+        return s.b.const(np.arange(s.bounded(size, "positions"), dtype=np.int64))
     return s.b.range(s.value(0, t.I64), s.b.squeeze(s.b.shape(x, start=1, end=2), (0,)), s.value(1, t.I64))
 
 
@@ -73,10 +72,7 @@ def _score_mask(
             found.append(near)
     if given is not None:
         found.append(s.boolean(given))
-    made = None
-    for mask in found:
-        made = mask if made is None else s.b.and_(made, mask)
-    return made
+    return reduce(s.b.and_, found) if found else None
 
 
 def _as_4d(s: Scope, mask: Value | None) -> Value | None:
@@ -99,6 +95,17 @@ def _attend(
     return [s.b.matmul(weights, v), weights]
 
 
+def _argument_masks(s: Scope, tensors: dict[str, Value | None], kwargs: dict[str, Any]) -> dict[str, Value | None]:
+    """The padding mask of each argument: the one given as a keyword, else the one that came along with the tensor."""
+    found: dict[str, Value | None] = {}
+    for part, tensor in tensors.items():
+        mask = kwargs.get(f"{part}_mask")
+        if mask is None and tensor is not None:
+            mask = s.masks.get(tensor)
+        found[part] = None if mask is None else s.boolean(mask)
+    return found
+
+
 def _multi_head(
     s: Scope,
     query: Value,
@@ -115,11 +122,7 @@ def _multi_head(
                 f"attention over inputs of rank {s.rank(x)}", "rank 3 (batch, time, features) is supported"
             )
     causal, scores = bool(kwargs.get("use_causal_mask")), bool(kwargs.get("return_attention_scores"))
-    masks = {p: kwargs.get(f"{p}_mask") for p in _PARTS}
-    for part, x in (("query", query), ("value", value), ("key", None if key is value else key)):
-        if masks[part] is None and x is not None:
-            masks[part] = s.masks.get(x)
-    masks = {part: None if mask is None else s.boolean(mask) for part, mask in masks.items()}
+    masks = _argument_masks(s, {"query": query, "value": value, "key": None if key is value else key}, kwargs)
     s.out_masks = [s.masks.get(query)]
     given = kwargs.get("attention_mask")
     only_causal = (

@@ -7,6 +7,7 @@ layer stands between two transposes, which the optimiser cancels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ...ir.graph import Value
 from .registry import layer
@@ -129,7 +130,12 @@ def conv_transpose(s: Scope, x: Value) -> Value:
         extra = s.sizes("output_padding", n, least=0)
     rows = [transposed_pads(s, *row) for row in zip(kernel, strides, dilations, extra, strict=True)]
     begins, ends, outer = zip(*rows, strict=True)
-    attrs = {"strides": strides, "dilations": dilations, "pads": (*begins, *ends), "output_padding": outer}
+    attrs: dict[str, Any] = {
+        "strides": strides,
+        "dilations": dilations,
+        "pads": (*begins, *ends),
+        "output_padding": outer,
+    }
     return convolved(s, x, lambda y: s.b.conv_transpose(y, w, bias, **attrs))
 
 

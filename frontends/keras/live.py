@@ -72,7 +72,10 @@ def _variables(model: Any) -> dict[str, list[tuple[str, Stored]]]:
 
 
 def _layer_variables(layer: Any) -> list[tuple[str, Stored]]:
-    return [(w.path, LiveVariable(w)) for w in (*layer.trainable_weights, *layer.non_trainable_weights)]
+    found: list[tuple[str, Stored]] = [
+        (w.path, LiveVariable(w)) for w in (*layer.trainable_weights, *layer.non_trainable_weights)
+    ]
+    return found
 
 
 def _by_config(keras: Any, model: Any) -> Model | None:
@@ -307,5 +310,6 @@ class _Recorder:
             name = self._unique(variable.path)
             config = {"name": name, "trainable": bool(variable.trainable), "dtype": str(variable.dtype)}
             self.layers[key] = Layer(name, VARIABLE, "keras.layers", config, [Call([], {})])
-            self.weights[name] = [("", LiveVariable(variable))]
+            value: Stored = LiveVariable(variable)
+            self.weights[name] = [("", value)]
         return Ref(self.layers[key].name, 0, 0)

@@ -268,16 +268,29 @@ def _call_handler(lowering: Lowering, layer: Layer, slots: Slots, args: list, kw
         raise _unknown(layer)
     tensors = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Tensor)]
     scope.masks = {tensor.value: tensor.mask for tensor in tensors if tensor.mask is not None}
-    explicit = kwargs.get("mask")
     keep = {k: v for k, v in kwargs.items() if v is not None and k not in _DRIVER_KWARGS}
     if kwargs.get("training") is True and lowering.major < 3:  # Keras 3 overrides it: predict() passes False
         raise Unsupported("it is called with training=True, which is not inference", where=_where(layer))
-    if isinstance(explicit, Tensor) and tensors:
-        scope.masks = {tensors[0].value: explicit.value}
+    if kwargs.get("mask") is not None:
+        _take_explicit_masks(scope, args, kwargs["mask"])
     cast = lambda leaf: _prepare(scope, rule, leaf)  # noqa: E731
     first = next((leaf for leaf in leaves(args) if isinstance(leaf, Tensor)), None)
     results = flatten(rule.lower(scope, *map_leaves(cast, args), **map_leaves(cast, keep)))
     return _with_masks(scope, rule, first, results)
+
+
+def _take_explicit_masks(scope: Scope, args: list, given: Any) -> None:
+    """Masks passed as `mask=` replace those that came along with the first argument."""
+    first = [leaf for leaf in flatten(args[:1]) if isinstance(leaf, Tensor)]
+    masks = flatten(given)
+    if len(masks) != len(first):
+        raise scope.invalid(f"{len(masks)} masks are given for {len(first)} tensors")
+    for tensor, mask in zip(first, masks, strict=True):
+        scope.masks.pop(tensor.value, None)
+        if isinstance(mask, Tensor):
+            scope.masks[tensor.value] = mask.value
+        elif mask is not None:
+            raise scope.unsupported("a constant mask")
 
 
 def _prepare(scope: Scope, rule: Rule, leaf: Any) -> Any:

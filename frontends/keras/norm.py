@@ -21,7 +21,7 @@ def _with_channel_first(s: Scope, x: Value, axis: int, compute: Callable[[Value]
 
 
 def _filled(s: Scope, size: int, value: float) -> Value:
-    return s.b.const(np.full((size,), value, s.dtype.numpy))
+    return s.b.const(np.full((s.bounded(size, "a filled constant"),), value, s.dtype.numpy))
 
 
 def _or_constant(s: Scope, name: str, size: int, value: float) -> Value:
@@ -37,8 +37,8 @@ def batch_normalization(s: Scope, x: Value) -> Value:
     if axis == 0:
         raise s.unsupported("statistics per sample (axis 0)")
     size = s.static(x, axis)
-    scale, bias = _or_constant(s, "gamma", size, 1.0), _or_constant(s, "beta", size, 0.0)
     mean, variance = s.weight("moving_mean", (size,)), s.weight("moving_variance", (size,))
+    scale, bias = _or_constant(s, "gamma", size, 1.0), _or_constant(s, "beta", size, 0.0)
     epsilon = s.number("epsilon", 1e-3)
     return _with_channel_first(s, x, axis, lambda y: s.b.batch_norm(y, scale, bias, mean, variance, epsilon=epsilon))
 

@@ -85,21 +85,21 @@ def divide_no_nan(s: Scope, x1: Any, x2: Any) -> Value:
 @operation("FloorDivide")
 def floor_divide(s: Scope, x1: Any, x2: Any) -> Value:
     a, b = s.common(x1, x2)
-    return s.b.floor(s.b.div(a, b)) if a.dtype.is_float else s.b.floor_div(a, b)
+    return s.b.floor(s.b.div(a, b)) if s.dtype_of(a).is_float else s.b.floor_div(a, b)
 
 
 @operation("Mod")
 def mod(s: Scope, x1: Any, x2: Any) -> Value:
     """The remainder with the sign of the divisor."""
     a, b = s.common(x1, x2)
-    if not a.dtype.is_float:
-        return s.b.mod(a, b, fmod=0)
+    if not s.dtype_of(a).is_float:
+        return s.b.mod(a, b, fmod=False)
     return s.b.sub(a, s.b.mul(s.b.floor(s.b.div(a, b)), b))
 
 
 @operation("Fmod")
 def fmod(s: Scope, x1: Any, x2: Any) -> Value:
-    return s.b.mod(*s.common(x1, x2), fmod=1)
+    return s.b.mod(*s.common(x1, x2), fmod=True)
 
 
 @operation("Power")
@@ -164,7 +164,7 @@ def erfc(s: Scope, x: Any) -> Value:
 @operation("Clip")
 def clip(s: Scope, x: Any, x_min: Any, x_max: Any) -> Value:
     value = s.value(x)
-    low, high = (None if v is None else s.cast(s.value(v, value.dtype), value.dtype) for v in (x_min, x_max))
+    low, high = (None if v is None else s.cast(s.value(v, value.dtype), s.dtype_of(value)) for v in (x_min, x_max))
     if all(v is None or s.rank(v) == 0 for v in (low, high)):
         return s.b.clip(value, low, high)
     value = value if low is None else s.b.max(value, low)
@@ -244,9 +244,9 @@ def _reduction(keras_names: tuple[str, ...], name: str, prepare: Callable[[Scope
     operation(*keras_names)(lower)
 
 
-_reduction(("Sum",), "reduce_sum", lambda s, x: s.cast(x, _summed_dtype(x.dtype)))
-_reduction(("Prod",), "reduce_prod", lambda s, x: s.cast(x, _summed_dtype(x.dtype)))
-_reduction(("Mean",), "reduce_mean", lambda s, x: x if x.dtype.is_float else s.cast(x, t.F32))
+_reduction(("Sum",), "reduce_sum", lambda s, x: s.cast(x, _summed_dtype(s.dtype_of(x))))
+_reduction(("Prod",), "reduce_prod", lambda s, x: s.cast(x, _summed_dtype(s.dtype_of(x))))
+_reduction(("Mean",), "reduce_mean", lambda s, x: x if s.dtype_of(x).is_float else s.cast(x, t.F32))
 _reduction(("Max", "Amax"), "reduce_max", lambda s, x: x)
 _reduction(("Min", "Amin"), "reduce_min", lambda s, x: x)
 _reduction(("All",), "reduce_all", lambda s, x: _truth(s, x))
@@ -332,7 +332,7 @@ operation("Argmin")(_arg("arg_min"))
 def _cumulative(name: str) -> Callable[..., Value]:
     def lower(s: Scope, x: Any, axis: Any = None, dtype: Any = None) -> Value:
         value = s.value(x)
-        value = s.cast(value, s.named_dtype(dtype) if dtype is not None else _summed_dtype(value.dtype))
+        value = s.cast(value, s.named_dtype(dtype) if dtype is not None else _summed_dtype(s.dtype_of(value)))
         if axis is None:
             value, axis = s.b.reshape(value, (-1,)), 0
         return call(s, name, value, s.value(s.axis(axis, s.rank(value)), t.I64))
@@ -358,6 +358,13 @@ def matmul(s: Scope, x1: Any, x2: Any) -> Value:
     return s.b.matmul(*s.common(x1, x2))
 
 
+def _letters(s: Scope, a: int, b: int) -> tuple[str, str]:
+    """Distinct axis names for two operands of an einsum."""
+    if max(a, b) > 13:
+        raise s.unsupported(f"a product of tensors of rank {max(a, b)}")
+    return "abcdefghijklm"[:a], "nopqrstuvwxyz"[:b]
+
+
 @operation("Dot")
 def dot(s: Scope, x1: Any, x2: Any) -> Value:
     """numpy's dot: a product with scalars, matmul up to rank 2, else a sum over the last and the last but one axis."""
@@ -366,9 +373,8 @@ def dot(s: Scope, x1: Any, x2: Any) -> Value:
         return s.b.mul(a, b)
     if s.rank(b) <= 2:
         return s.b.matmul(a, b)
-    left = "".join(chr(97 + i) for i in range(s.rank(a) - 1)) + "Z"
-    right = "".join(chr(110 + i) for i in range(s.rank(b)))
-    right = right[:-2] + "Z" + right[-1]
+    left, right = _letters(s, s.rank(a) - 1, s.rank(b))
+    left, right = left + "Z", right[:-2] + "Z" + right[-1]
     return s.b.einsum(a, b, equation=f"{left},{right}->{left[:-1]}{right.replace('Z', '')}")
 
 
@@ -379,8 +385,7 @@ def tensordot(s: Scope, x1: Any, x2: Any, axes: Any = 2) -> Value:
         pair: Any = (list(range(s.rank(a) - axes, s.rank(a))), list(range(axes)))
     else:
         pair = [v if isinstance(v, (list, tuple)) else [v] for v in axes]
-    left = [chr(97 + i) for i in range(s.rank(a))]
-    right = [chr(110 + i) for i in range(s.rank(b))]
+    left, right = map(list, _letters(s, s.rank(a), s.rank(b)))
     for i, j in zip(*pair, strict=True):
         right[s.axis(j, s.rank(b))] = left[s.axis(i, s.rank(a))]
     made = "".join(c for c in left if c not in right) + "".join(c for c in right if c not in left)
@@ -409,8 +414,7 @@ def inner(s: Scope, x1: Any, x2: Any) -> Value:
 
 
 def _inner(s: Scope, a: Value, b: Value) -> Value:
-    left = "".join(chr(97 + i) for i in range(s.rank(a) - 1))
-    right = "".join(chr(110 + i) for i in range(s.rank(b) - 1))
+    left, right = _letters(s, s.rank(a) - 1, s.rank(b) - 1)
     return s.b.einsum(a, b, equation=f"{left}Z,{right}Z->{left}{right}")
 
 

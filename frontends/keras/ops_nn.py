@@ -117,7 +117,12 @@ def conv_transpose(
     rows = [transposed_pads(o, *row) for row in zip(sizes, steps, dilations, extra, strict=True)]
     begins, ends, outer = zip(*rows, strict=True)
     w = s.transpose(w, (n + 1, n, *range(n)))
-    attrs = {"strides": steps, "dilations": dilations, "pads": (*begins, *ends), "output_padding": outer}
+    attrs: dict[str, Any] = {
+        "strides": steps,
+        "dilations": dilations,
+        "pads": (*begins, *ends),
+        "output_padding": outer,
+    }
     return spatial(o, x, lambda y: s.b.conv_transpose(y, w, **attrs))
 
 
@@ -154,7 +159,8 @@ def batch_norm(
     at = s.axis(axis, rank)
     perm = (0, at, *(i for i in range(1, rank) if i != at))
     size = s.static(value, at)
-    fill = lambda v, d: s.b.const(np.full((size,), d, value.dtype.numpy)) if v is None else s.value(v)  # noqa: E731
+    s.bounded(size, "a filled constant")
+    fill = lambda v, d: s.b.const(np.full((size,), d, s.dtype_of(value).numpy)) if v is None else s.value(v)  # noqa: E731
     y = s.b.batch_norm(
         s.transpose(value, perm),
         fill(scale, 1),
@@ -186,7 +192,7 @@ def layer_norm(
     if rms_scaling:
         raise s.unsupported("the deprecated rms_scaling", "use keras.ops.rms_normalization")
     value = s.floating(s.value(x))
-    items = [None if v is None else s.cast(s.value(v), value.dtype) for v in (gamma, beta)]
+    items = [None if v is None else s.cast(s.value(v), s.dtype_of(value)) for v in (gamma, beta)]
     small = 1e-7 if epsilon is None else float(epsilon)
     return s.b.layer_norm(value, *items, axis=_trailing_axis(s, value, axis), epsilon=small)
 
@@ -194,7 +200,7 @@ def layer_norm(
 @operation("RMSNorm")
 def rms_norm(s: Scope, x: Any, scale: Any = None, axis: Any = -1, epsilon: Any = None) -> Value:
     value = s.floating(s.value(x))
-    weight = None if scale is None else s.cast(s.value(scale), value.dtype)
+    weight = None if scale is None else s.cast(s.value(scale), s.dtype_of(value))
     small = 1e-7 if epsilon is None else float(epsilon)
     return s.b.rms_norm(value, weight, axis=_trailing_axis(s, value, axis), epsilon=small)
 
@@ -218,8 +224,8 @@ def dot_product_attention(
     if mask is not None:
         extra = s.boolean(s.value(mask))
     if bias is not None:
-        added = s.cast(s.value(bias), q.dtype)
-        low = s.value(-1e9 if q.dtype.bits > 16 else -3e4, q.dtype)
+        added = s.cast(s.value(bias), s.dtype_of(q))
+        low = s.value(-1e9 if s.dtype_of(q).bits > 16 else -3e4, q.dtype)
         extra = added if extra is None else s.b.add(added, s.b.where(extra, s.value(0.0, q.dtype), low))
     factor = float(1.0 / np.sqrt(float(s.static(q, 3)))) if scale is None else s.as_number(scale, "scale")
     cap = 0.0 if attn_logits_soft_cap is None else float(attn_logits_soft_cap)
@@ -258,5 +264,5 @@ def resize(
 def grayscale(s: Scope, images: Any, data_format: Any = None) -> Value:
     """0.2989 R + 0.587 G + 0.114 B"""
     o, x = _with(s, data_format=data_format), s.floating(s.value(images))
-    weights = s.b.const(np.asarray([0.2989, 0.5870, 0.1140], x.dtype.numpy).reshape(1, 3, 1, 1))
+    weights = s.b.const(np.asarray([0.2989, 0.5870, 0.1140], s.dtype_of(x).numpy).reshape(1, 3, 1, 1))
     return spatial(o, x, lambda y: s.b.conv(y, weights))

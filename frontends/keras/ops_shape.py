@@ -35,7 +35,7 @@ def reshape(s: Scope, x: Any, newshape: Any) -> Value:
             raise s.unsupported(f"a reshape to {list(wanted)} with several open sizes")
         wanted = (0, *wanted[1:])
         return s.b.reshape(value, wanted)
-    return s.b.reshape(value, wanted, allowzero=int(0 in wanted))
+    return s.b.reshape(value, wanted, allowzero=0 in wanted)
 
 
 @operation("Transpose")
@@ -129,7 +129,7 @@ def stack(s: Scope, x: Any, axis: int = 0) -> Value:
 def unstack(s: Scope, x: Any, num: Any = None, axis: int = 0) -> list[Value]:
     value = s.value(x)
     at = s.axis(axis, s.rank(value))
-    count = s.static(value, at) if num is None else s.as_size(num, "num")
+    count = s.bounded(s.static(value, at) if num is None else s.as_size(num, "num"), "parts")
     return [s.b.squeeze(part, (at,)) for part in _split(s, value, [1] * count, at)]
 
 
@@ -145,7 +145,7 @@ def split(s: Scope, x: Any, indices_or_sections: Any, axis: int = 0) -> list[Val
     at = s.axis(axis, s.rank(value))
     size = s.static(value, at)
     if isinstance(indices_or_sections, int):
-        count = s.as_size(indices_or_sections, "indices_or_sections")
+        count = s.bounded(s.as_size(indices_or_sections, "indices_or_sections"), "parts")
         if size % count and s.layer.class_name == "Split":
             raise s.invalid(f"{size} does not divide into {count} parts")
         sizes = [size // count + (i < size % count) for i in range(count)]
@@ -180,6 +180,7 @@ def repeat(s: Scope, x: Any, repeats: Any, axis: Any = None) -> Value:
     at = s.axis(axis, s.rank(value))
     counts = _ints(s, repeats, "repeats")
     if len(counts) != 1:
+        s.bounded(sum(counts) + len(counts), "repeated indices")
         index = np.repeat(np.arange(s.static(value, at)), counts)
         return s.b.gather(value, s.b.const(index.astype(np.int64)), axis=at)
     shape = s.shape(value)
@@ -230,7 +231,7 @@ def pad(s: Scope, x: Any, pad_width: Any, mode: str = "constant", constant_value
     ir_mode = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}.get(mode)
     if ir_mode is None or len(pairs) != rank:
         raise s.unsupported(f"padding of mode {mode!r}")
-    fill = s.cast(s.value(0 if constant_values is None else constant_values, value.dtype), value.dtype)
+    fill = s.cast(s.value(0 if constant_values is None else constant_values, value.dtype), s.dtype_of(value))
     pads = (*(a for a, _ in pairs), *(b for _, b in pairs))
     return s.b.pad(value, pads, fill if ir_mode == "constant" else None, mode=ir_mode)
 
@@ -253,7 +254,10 @@ def get_item(s: Scope, x: Any, key: Any) -> Value:
     taken = sum(1 for k in keys if k is not None and k is not Ellipsis)
     at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
     keys[at : at + 1] = [slice(None)] * (s.rank(value) - taken)
-    cuts, drops, news, axis = [], [], [], 0
+    cuts: list[tuple[int, int, int, int]] = []
+    drops: list[int] = []
+    news: list[int] = []
+    axis = 0
     for position, item in enumerate(keys):
         if item is None:
             news.append(position - len(drops))
@@ -349,7 +353,7 @@ def sort(s: Scope, x: Any, axis: Any = -1) -> Value:
 
 def _full_like(s: Scope, x: Any, fill: Any, dtype: Any) -> Value:
     value = s.value(x)
-    wanted = value.dtype if dtype is None else s.named_dtype(dtype)
+    wanted = s.dtype_of(value) if dtype is None else s.named_dtype(dtype)
     return s.b.expand(s.cast(s.value(fill, wanted), wanted), s.dims(s.shape(value), value))
 
 
@@ -383,7 +387,7 @@ def diagonal(s: Scope, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) 
     rows, columns = s.static(value, a), s.static(value, b)
     moved = s.transpose(value, [*rest, a, b])
     flat = s.reshape(moved, (*(s.shape(value)[i] for i in rest), rows * columns), value)
-    count = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
+    count = s.bounded(max(min(rows + min(offset, 0), columns - max(offset, 0)), 0), "a diagonal")
     start = (-offset * columns) if offset < 0 else offset
     index = np.asarray([start + i * (columns + 1) for i in range(count)], np.int64)
     return s.b.gather(flat, s.b.const(index), axis=len(rest))

@@ -66,7 +66,7 @@ def global_average_pool_1d(s: Scope, x: Value) -> Value:
     if mask is None:
         return _global(s, x, "global_average_pool")
     steps = 1 if s.channels_last() else 2
-    weight = s.cast(s.expand(mask, 2 if steps == 1 else 1), x.dtype)
+    weight = s.cast(s.expand(mask, 2 if steps == 1 else 1), s.dtype_of(x))
     keep = s.flag("keepdims")
     total = s.b.reduce_sum(s.b.mul(x, weight), (steps,), keepdims=keep)
     return s.b.div(total, s.b.reduce_sum(weight, (steps,), keepdims=keep))

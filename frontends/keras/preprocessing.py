@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ def normalization(s: Scope, x: Value) -> Value:
         given = [s.array(name, [shape[a] for a in kept]).astype(s.dtype.numpy) for name in ("mean", "variance")]
     else:
         given = [_numbers(s, s.config.get(name), name) for name in ("mean", "variance")]
+    s.bounded(math.prod(shape), "a mean")
     mean, variance = (np.broadcast_to(_on_axes(s, a, kept, rank), shape) for a in given)
     with np.errstate(invalid="ignore"):
         deviation = np.maximum(np.sqrt(variance), np.asarray(_EPSILON, s.dtype.numpy))

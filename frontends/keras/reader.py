@@ -34,10 +34,20 @@ def read(source: Any, *, inputs: Any = None, dynamic_shapes: Any = None, names: 
     LimitExceeded.
     """
     if isinstance(source, (str, os.PathLike)):
-        return build(open_keras(source), shapes=_shapes(inputs), names=names)
+        return _read_path(source, _shapes(inputs), names)
     from .live import live_file
 
     return build(live_file(source, inputs), shapes=_shapes(inputs), names=names)
+
+
+def _read_path(path: str | os.PathLike[str], shapes: Any, names: Any) -> Module:
+    """Whatever a config of the wrong form makes the code trip over is the file's fault."""
+    try:
+        return build(open_keras(path), shapes=shapes, names=names)
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {clean(error)}"
+        where = clean(os.path.basename(os.fspath(path)))
+        raise InvalidModel(f"its config does not have the form that Keras writes ({reason})", where=where) from error
 
 
 def read_file(path: str | os.PathLike[str], **options: Any) -> Module:
@@ -69,6 +79,7 @@ def build(file: KerasFile, *, shapes: Any = None, names: Any = None) -> Module:
     slots = model_slots(model)
     file.weights.bind(slots)
     module = Module(model.name)
+    module.files += file.files
     module.metadata["producer"] = f"keras {file.version}".strip()
     graph = module.add_graph("main")
     with bulk():

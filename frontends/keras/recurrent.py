@@ -33,8 +33,7 @@ _LSTM = Kind("lstm", (0, 3, 1, 2), 2, ("recurrent_activation", "activation", "ac
 _GRU = Kind("gru", (0, 1, 2), 1, ("recurrent_activation", "activation"))
 _SIMPLE = Kind("rnn", (0,), 1, ("activation",))
 KINDS = {
-    "LSTM": _LSTM, "LSTMCell": _LSTM, "CuDNNLSTM": _LSTM, "GRU": _GRU, "GRUCell": _GRU, "CuDNNGRU": _GRU,
-    "SimpleRNN": _SIMPLE, "SimpleRNNCell": _SIMPLE,
+    "LSTM": _LSTM, "LSTMCell": _LSTM, "GRU": _GRU, "GRUCell": _GRU, "SimpleRNN": _SIMPLE, "SimpleRNNCell": _SIMPLE,
 }  # fmt: skip
 _DEFAULTS = {"activation": "tanh", "recurrent_activation": "sigmoid"}
 

@@ -101,6 +101,8 @@ def slots_of(layer: Layer, name: str | None = None) -> Slots:
         return model_slots(layer.model, name or layer.name, bool(layer.model.config.get("trainable", True)))
     rule = LAYERS.get(layer.class_name)
     made = Slots(name or layer.name, trainable=bool(layer.config.get("trainable", True)))
+    if rule is None and not layer.is_operation and layer.class_name != "InputLayer":
+        made.unknown = True
     if rule is not None and not layer.is_operation:
         made.own = rule.own(layer)
         made.children = rule.children(layer) if rule.children else []

@@ -12,7 +12,7 @@ from .registry import layer
 from .scope import Scope
 
 #: keras interpolation -> attributes of resize; both use half-pixel centres in Keras 3 and TensorFlow 2.
-INTERPOLATIONS = {
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
     "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
 }
@@ -70,7 +70,7 @@ def up_sampling(s: Scope, x: Value) -> Value:
         )
     if mode == "bilinear" and _before_half_pixel(s.lowering.version):
         raise s.unsupported("bilinear upsampling of Keras before 2.4, which had no half-pixel centres")
-    attrs = INTERPOLATIONS[mode] if mode == "bilinear" else {
+    attrs: dict[str, Any] = INTERPOLATIONS[mode] if mode == "bilinear" else {
         "mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"
     }  # fmt: skip
     scales = s.b.const(np.asarray(factors, np.float32))

@@ -18,6 +18,7 @@ from ...ir import types as t
 from ...ir.dims import Dim
 from ...ir.errors import InvalidModel, Unsupported, clean
 from ...ir.graph import Value
+from ...ir.storage import check_limit
 from .registry import ACTIVATIONS, LAYERS, slots_of
 from .types import named, policy, promote, with_scalar
 
@@ -81,6 +82,10 @@ class Scope:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SIZE:
             raise self.invalid(f"{key} is {clean(value)!r}, expected a whole number from {least}")
         return value
+
+    def bounded(self, count: int, what: str) -> int:
+        """`count` if that many elements may be made here; LimitExceeded for a size that only a hostile file has."""
+        return check_limit("fold_bytes", count * 8, f"bytes of {what}", self.where) // 8
 
     def sizes(self, key: str, count: int, default: Any = None, least: int = 1) -> tuple[int, ...]:
         """`count` numbers; a single number stands for all of them, as in Keras."""
@@ -209,6 +214,11 @@ class Scope:
             raise self.unsupported("tensors inside a nested list argument")
         return self.b.const(made.astype((dtype or {"b": t.BOOL, "f": t.F32}.get(made.dtype.kind, t.I32)).numpy))
 
+    def dtype_of(self, x: Value) -> t.DType:
+        if x.dtype is None:
+            raise self.unsupported("a tensor of unknown dtype")
+        return x.dtype
+
     def cast(self, x: Value, dtype: t.DType) -> Value:
         return x if x.dtype is dtype else self.b.cast(x, to=dtype)
 
@@ -218,9 +228,10 @@ class Scope:
 
     def boolean(self, x: Value) -> Value:
         """A mask as bool: numbers count as true above 0.5."""
-        if x.dtype is t.BOOL:
+        dtype = self.dtype_of(x)
+        if dtype is t.BOOL:
             return x
-        return self.b.greater(x, self.value(0.5, x.dtype)) if x.dtype.is_float else self.cast(x, t.BOOL)
+        return self.b.greater(x, self.value(0.5, dtype)) if dtype.is_float else self.cast(x, t.BOOL)
 
     def common(self, *items: Any, floating: bool = False) -> list[Value]:
         """Arguments of one operation in their common dtype (`keras.ops` promotion); at least float if asked for."""
@@ -229,9 +240,9 @@ class Scope:
             if isinstance(x, np.ndarray):
                 x = self.value(x)
             if isinstance(x, Value):
-                dtype = x.dtype if dtype is None else promote(dtype, x.dtype)
+                dtype = self.dtype_of(x) if dtype is None else promote(dtype, self.dtype_of(x))
         if dtype is None:
-            dtype = promote(*(self.value(x).dtype for x in (items[0], items[-1])))
+            dtype = promote(*(self.dtype_of(self.value(x)) for x in (items[0], items[-1])))
         for x in items:
             if isinstance(x, (bool, int, float)):
                 dtype = with_scalar(dtype, x)
@@ -292,7 +303,7 @@ class Scope:
                 plan.append(-1)
                 open_axis = True
             else:
-                return self.b.reshape(x, self.dims(wanted, x, *sources), allowzero=1)
+                return self.b.reshape(x, self.dims(wanted, x, *sources), allowzero=True)
         return self.b.reshape(x, tuple(plan))
 
     def transpose(self, x: Value, perm: Sequence[int]) -> Value:

@@ -36,7 +36,8 @@ def policy(value: Any, where: str) -> tuple[t.DType, t.DType]:
                 where=where,
                 hint="save the model before it is quantized, and quantize with anyir",
             )
-        value = value.get("config", {}).get("name")
+        inner = value.get("config")
+        value = inner.get("name") if isinstance(inner, dict) else ""
     if value is None:
         return t.F32, t.F32
     if value in _MIXED:

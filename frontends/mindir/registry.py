@@ -5,8 +5,8 @@
         (axis,) = n.ints(1)
         return b.softmax(n.tensor(0), axis=axis)
 
-Arguments are Values, or plain Python: numbers, strings, None, tuples and lists of all these. A handler returns a Value, or
-a tuple of Values for a primitive whose result is a tuple.
+Arguments are Values, or plain Python: numbers, strings, None, tuples and lists of all these. A handler returns a Value,
+or a tuple of Values for a primitive whose result is a tuple.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _SCALARS = {
     "ScalarAdd": "add",
     "ScalarSub": "sub",
     "ScalarMul": "mul",
-    "ScalarFloorDiv": "floordiv",
+    "ScalarFloorDiv": "div",
     "ScalarMod": "mod",
     "ScalarMax": "max",
     "ScalarMin": "min",

@@ -16,7 +16,8 @@ from ...ir.errors import AnyIRError, InvalidModel, UsageError, clean
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ...ir.graph import Module
+    from ...ir.graph import Graph, Module
+    from .importer import Importer
 
 SUFFIXES = (".onnx",)
 
@@ -60,7 +61,7 @@ def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Modu
         graph = module.add_graph("main")
         importer = Importer(model, path, module)
         importer.b = Builder(graph)
-        inputs = _inputs(module, graph, model, shapes)
+        inputs = _inputs(importer, graph, shapes)
         scope = Scope(opsets=model.opsets)
         outputs = importer.run(inputs, scope)
         graph.set_outputs(outputs)
@@ -73,11 +74,11 @@ def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Modu
     return module
 
 
-def _inputs(module: Module, graph: Any, model: Any, shapes: dict[str, Any]) -> dict[str, Any]:
+def _inputs(importer: Importer, graph: Graph, shapes: dict[str, Any]) -> dict[str, Any]:
     """Graph inputs but for those that are initializers, which are constants."""
-    from ...formats.onnx.types import Dims, type_of
+    from ...formats.onnx.types import type_of
 
-    dims = Dims((*model.proto.graph.input, *model.proto.graph.output))
+    model, module, dims = importer.model, importer.module, importer.dims
     inputs: dict[str, Any] = {}
     for info in model.proto.graph.input:
         name, where = info.name, f"input '{clean(info.name)}'"

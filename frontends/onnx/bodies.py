@@ -15,7 +15,7 @@ def body(n: Call) -> views.Function | None:
     import onnx
     from onnx import defs
 
-    schema = defs.get_schema(n.node.op_type, n.opset, n.node.domain)
+    schema: Any = defs.get_schema(n.node.op_type, n.opset, n.node.domain)
     function = None
     if schema.has_function:
         versions = [v for v in schema.function_opset_versions if v <= n.opset]

@@ -59,7 +59,7 @@ def loop(c: Importer, n: Call) -> Any:
     region, outputs = _settled(c, carried, build, 1)
     flag = outputs[0]
     while flag.node is not None and flag.node.name == "identity":  # `cond_out = Identity(cond_in)`: it never ends early
-        flag = flag.node.operands[0]
+        flag = flag.node.operands[0]  # type: ignore[assignment]
     region.set_outputs([Builder(region).reshape(flag, ()) if flag.rank else flag, *outputs[1:]])
     captured = [c.lookup(name, n.scope) for name in names]
     attrs = {"carried": len(carried)}

@@ -138,11 +138,7 @@ def mean(c: Importer, n: Call) -> Any:
     total = n.x
     for value in n.inputs[1:]:
         total = c.b.add(total, value)
-    return (
-        c.b.div(total, c.scalar(len(n.inputs), total))
-        if len(n.inputs) > 1
-        else c.b.identity(total)
-    )  # type: ignore[union-attr]
+    return c.b.div(total, c.scalar(len(n.inputs), total)) if len(n.inputs) > 1 else c.b.identity(total)  # type: ignore[union-attr]
 
 
 @handles("Clip")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...formats.onnx import external, tensors, views
+from ...formats.onnx.types import Dims, type_of
 from ...ir.builder import Builder
 from ...ir.errors import AnyIRError, InternalError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, Value
 from ...ir.loc import Loc
-from ...ir.types import TensorType, Type
+from ...ir.types import DType, TensorType, Type
 from . import registry
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Scope:
     """Names of one graph (or inlined function) and where they lead. `lazy` initializers become weights when first used."""
 
     values: dict[str, Value] = field(default_factory=dict)
-    lazy: dict[str, object] = field(default_factory=dict)
+    lazy: dict[str, Any] = field(default_factory=dict)
     outer: Scope | None = None
     bindings: dict[str, object] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class Importer:
     def __init__(self, model: views.Model, path: Path | None, module: Module) -> None:
         self.model = model
         self.path = path
+        self.dims = Dims((*model.proto.graph.input, *model.proto.graph.output))
         self.module = module
         self.b: Builder = None  # type: ignore[assignment]
         self.depth = 0
@@ -115,9 +117,7 @@ class Importer:
 
     def scalar(self, number: float, like: Value) -> Value:
         """A number in the dtype of `like`. Raises Unsupported when that is not known."""
-        if like.dtype is None:
-            raise Unsupported(f"the dtype of '{clean(like.hint)}' is not known")
-        return self.b.const(np.asarray(number, like.dtype.numpy))
+        return self.b.const(np.asarray(number, known_dtype(like).numpy))
 
     def declared(self, name: str) -> Type | None:
         """What the file says of a value's type: looked at only where nothing can be inferred."""
@@ -125,7 +125,7 @@ class Importer:
             proto = self.model.proto.graph
             self._declared = {info.name: info for info in (*proto.value_info, *proto.output)}
         info = self._declared.get(name)
-        return None if info is None else declared_type(info)
+        return None if info is None else type_of(info.type, self.dims.apart(name), f"'{clean(name)}'")
 
     def next_salt(self) -> int:
         """A number for each random node."""
@@ -324,12 +324,12 @@ class Importer:
 
         return opaque.lower(self, call)
 
-    def _initializer(self, name: str, proto: object) -> Value:
+    def _initializer(self, name: str, proto: Any) -> Value:
         where = f"initializer '{clean(name)}'"
         if hasattr(proto, "indices"):
             tensor: Any = tensors.densify(proto, self.path, where)
         else:
-            tensor = self.tensor(proto, where)  # type: ignore[arg-type]
+            tensor = self.tensor(proto, where)
         return self.weight(name, tensor)
 
 
@@ -341,6 +341,13 @@ def static_int(value: Value | None, n: Call, what: str) -> int:
     return known[0]
 
 
+def known_dtype(value: Value) -> DType:
+    """The dtype, where a lowering depends on it. Raises Unsupported when it is not known."""
+    if value.dtype is None:
+        raise Unsupported(f"the dtype of '{clean(value.hint)}' is not known")
+    return value.dtype
+
+
 def rank_of(value: Value, n: Call) -> int:
     """The rank, where a lowering depends on it."""
     if value.rank is None:
@@ -348,10 +355,9 @@ def rank_of(value: Value, n: Call) -> int:
     return value.rank
 
 
-def check_declared(value: Value, proto: object, module: Module) -> None:
+def check_declared(value: Value, proto: Any, module: Module) -> None:
     """Compare what the file declares of a value with what inference found; a contradiction is a note, never acted on."""
-    declared = declared_type(proto)
-    found = value.type
+    declared, found = type_of(proto.type, None, clean(proto.name)), value.type
     if not isinstance(declared, TensorType) or not isinstance(found, TensorType):
         return
     clash = declared.dtype is not None and found.dtype is not None and declared.dtype is not found.dtype
@@ -360,15 +366,9 @@ def check_declared(value: Value, proto: object, module: Module) -> None:
         pairs = zip(declared.shape, found.shape, strict=False)
         clash = clash or any(type(d) is int and type(f) is int and d != f for d, f in pairs)
     if clash:
-        name = clean(getattr(proto, "name", ""))
-        module.diagnostics.append(f"'{name}' is declared as {declared}, but it is {found}; the declaration is ignored")
+        module.diagnostics.append(
+            f"'{clean(proto.name)}' is declared as {declared}, but it is {found}; the declaration is ignored"
+        )
 
 
-def declared_type(info: Any, dims: Any = None) -> Type | None:
-    """The type that a ValueInfoProto declares; `dims` turns a dim proto into a Dim (default: unknown symbols)."""
-    from ...formats.onnx.types import type_of
-
-    return type_of(info.type, dims, clean(info.name))
-
-
-__all__ = ["Call", "Importer", "Scope", "check_declared", "declared_type", "rank_of", "static_int"]
+__all__ = ["Call", "Importer", "Scope", "check_declared", "known_dtype", "rank_of", "static_int"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...ir.graph import Value
 from ...ir.types import BF16, F16, F32
-from .importer import Call, Importer, rank_of
+from .importer import Call, Importer, known_dtype, rank_of
 from .registry import handles
 
 
@@ -17,7 +17,7 @@ def _buffers(*values: Value | None) -> None:
 
 
 def _in_dtype(c: Importer, value: Value, like: Value) -> Value:
-    return value if value.dtype is like.dtype else c.b.cast(value, to=like.dtype)
+    return value if value.dtype is like.dtype else c.b.cast(value, to=known_dtype(like))
 
 
 @handles("BatchNormalization")

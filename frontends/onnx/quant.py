@@ -7,7 +7,7 @@ from typing import Any
 from ...formats.onnx import dtypes
 from ...ir.graph import Value
 from ...ir.types import U8, DType
-from .importer import Call, Importer, rank_of
+from .importer import Call, Importer, known_dtype, rank_of
 from .registry import handles
 
 
@@ -81,7 +81,7 @@ def dequantize(c: Importer, n: Call) -> Any:
     axis = n.attr("axis", 1)
     check_scale(c, n, scale)
     code = n.attr("output_dtype", 0)
-    to = dtypes.from_code(code, n.label) if code else scale.dtype
+    to = dtypes.from_code(code, n.label) if code else known_dtype(scale)
     return c.b.dequantize(x, aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis), to=to)
 
 
@@ -96,11 +96,11 @@ def qlinear_matmul(c: Importer, n: Call) -> Any:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = n.take(8)
 
     def real(x: Value, scale: Value, zero: Value, axis: int) -> Value:
-        return c.b.dequantize(x, aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis), to=scale.dtype)
+        return c.b.dequantize(x, aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis), to=known_dtype(scale))
 
     product = c.b.matmul(real(a, a_scale, a_zero, -2), real(b, b_scale, b_zero, -1))
     scale, zero = aligned(c, n, product, y_scale, -2), aligned(c, n, product, y_zero, -2)
-    return c.b.quantize(product, scale, zero, to=y_zero.dtype)
+    return c.b.quantize(product, scale, zero, to=known_dtype(y_zero))
 
 
 @handles("QLinearConv")
@@ -112,12 +112,14 @@ def qlinear_conv(c: Importer, n: Call) -> Any:
     check_kernel(n, w)
 
     def real(value: Value, scale: Value, zero: Value) -> Value:
-        return c.b.dequantize(value, aligned(c, n, value, scale, 0), aligned(c, n, value, zero, 0), to=scale.dtype)
+        return c.b.dequantize(
+            value, aligned(c, n, value, scale, 0), aligned(c, n, value, zero, 0), to=known_dtype(scale)
+        )
 
     real_bias = None
     if bias is not None:
         unit = c.b.mul(aligned(c, n, x, x_scale, 0), w_scale)
-        real_bias = c.b.mul(c.b.cast(bias, to=x_scale.dtype), unit)
+        real_bias = c.b.mul(c.b.cast(bias, to=known_dtype(x_scale)), unit)
     attrs = window(n, spatial_rank(n, w, x))
     y = c.b.conv(real(x, x_scale, x_zero), real(w, w_scale, w_zero), real_bias, groups=n.attr("group", 1), **attrs)
-    return c.b.quantize(y, aligned(c, n, y, y_scale, 1), aligned(c, n, y, y_zero, 1), to=y_zero.dtype)
+    return c.b.quantize(y, aligned(c, n, y, y_scale, 1), aligned(c, n, y, y_zero, 1), to=known_dtype(y_zero))

@@ -19,7 +19,10 @@ def draw(c: Importer, n: Call) -> dict[str, int]:
     seed = n.attr("seed")
     if seed is None:
         return {"seed": 0, "salt": c.next_salt()}
-    return {"seed": int(seed) if float(seed).is_integer() else struct.unpack("<I", struct.pack("<f", seed))[0], "salt": 0}
+    return {
+        "seed": int(seed) if float(seed).is_integer() else struct.unpack("<I", struct.pack("<f", seed))[0],
+        "salt": 0,
+    }
 
 
 def _dtype(n: Call, otherwise: DType | None) -> DType:

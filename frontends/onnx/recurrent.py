@@ -23,7 +23,7 @@ def _attributes(n: Call) -> dict[str, Any]:
         if type(hidden) is not int:
             raise n.refuse("hidden_size is neither given nor known from R")
     made: dict[str, Any] = {"hidden_size": hidden, "direction": direction}
-    given = n.node.attrs.get("activations")
+    given: Any = n.node.attrs.get("activations")
     made["activations"] = tuple(given) if given else DEFAULT_ACTIVATIONS[n.op_type] * count
     for name in ("activation_alpha", "activation_beta"):
         if n.attrs.get(name):
@@ -44,7 +44,7 @@ def _lower(
     batch_first = n.attr("layout", 0) == 1
     if batch_first:
         operands = tuple(_swapped(c, v) if i in states else v for i, v in enumerate(operands))
-    results = list(c.b.call(name, operands, attrs).results)
+    results: list[Any] = list(c.b.call(name, operands, attrs).results)
     if batch_first:  # Y is [T, D, B, H] in the IR, [B, T, D, H] in the file
         y = c.b.transpose(results[0], perm=(2, 0, 1, 3)) if n.wants(0) else results[0]
         results = [y, *(_swapped(c, v) if n.wants(i) else v for i, v in enumerate(results[1:], 1))]

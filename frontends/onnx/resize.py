@@ -11,7 +11,7 @@ from .importer import Call, Importer, rank_of
 from .registry import handles
 
 # Resize-10 and Upsample know one coordinate rule: y / scale, rounded down for nearest.
-ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+ASYMMETRIC: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 SAMPLE_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 

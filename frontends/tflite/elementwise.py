@@ -10,7 +10,8 @@ from .registry import Call, handles
 _SAME = {
     "ABS": "abs", "NEG": "neg", "EXP": "exp", "LOG": "log", "SQRT": "sqrt", "RSQRT": "rsqrt", "FLOOR": "floor",
     "CEIL": "ceil", "ROUND": "round", "SIN": "sin", "COS": "cos", "SQUARE": "square", "SIGN": "sign", "TANH": "tanh",
-    "LOGISTIC": "sigmoid", "RELU": "relu", "RELU6": "relu6", "HARD_SWISH": "hard_swish", "LOGICAL_NOT": "not", "ELU": "elu",
+    "LOGISTIC": "sigmoid", "RELU": "relu", "RELU6": "relu6", "HARD_SWISH": "hard_swish", "LOGICAL_NOT": "not",
+    "ELU": "elu",
     "RELU_N1_TO_1": "tfl.relu_n1_to_1", "RELU_0_TO_1": "tfl.relu_0_to_1",
     "MAXIMUM": "max", "MINIMUM": "min", "POW": "pow", "FLOOR_DIV": "floor_div", "FLOOR_MOD": "mod", "ATAN2": "atan2",
     "EQUAL": "equal", "NOT_EQUAL": "not_equal", "LESS": "less", "LESS_EQUAL": "less_equal", "GREATER": "greater",

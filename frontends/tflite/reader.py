@@ -26,8 +26,8 @@ from .registry import Call, handlers
 #: Metadata under which our writer keeps the symbolic dims of the inputs.
 SHAPES = "anyir.shapes"
 _DTYPES: dict[str, DType] = {
-    "FLOAT32": t.F32, "FLOAT16": t.F16, "FLOAT64": t.F64, "BFLOAT16": t.BF16, "BOOL": t.BOOL, "INT2": t.I2, "INT4": t.I4,
-    "INT8": t.I8, "INT16": t.I16, "INT32": t.I32, "INT64": t.I64, "UINT4": t.U4, "UINT8": t.U8, "UINT16": t.U16,
+    "FLOAT32": t.F32, "FLOAT16": t.F16, "FLOAT64": t.F64, "BFLOAT16": t.BF16, "BOOL": t.BOOL, "INT2": t.I2,
+    "INT4": t.I4, "INT8": t.I8, "INT16": t.I16, "INT32": t.I32, "INT64": t.I64, "UINT4": t.U4, "UINT8": t.U8, "UINT16": t.U16,
     "UINT32": t.U32, "UINT64": t.U64, "COMPLEX64": t.C64, "COMPLEX128": t.C128,
     "FLOAT8_E4M3FN": t.F8E4M3FN, "FLOAT8_E5M2": t.F8E5M2,
 }  # fmt: skip
@@ -135,6 +135,13 @@ def _indices(raw: object) -> list[int]:
 
 def _unique(names: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+
+
+def _fits(declared: tuple[int, ...], value: Value) -> bool:
+    """The declared shape says the same as the inferred one, or more."""
+    if value.shape is None or len(declared) != len(value.shape):
+        return False
+    return all(type(d) is not int or d == n for d, n in zip(value.shape, declared, strict=True))
 
 
 class SubgraphReader:
@@ -267,9 +274,7 @@ class SubgraphReader:
         if index in self.values:
             raise InvalidModel(f"tensor {index} is computed twice", code="F236")
         declared = self._declared(index)
-        if declared is not None and value.shape is not None and len(declared) == len(value.shape):
-            value.refine(value.type.with_shape(declared)) if all(
-                type(d) is not int or d == n for d, n in zip(value.shape, declared, strict=True)
-            ) and not value.is_const else None
+        if declared is not None and not value.is_const and _fits(declared, value):
+            value.refine(value.type.with_shape(declared))
         value.hint = value.hint or (self._tensor(index)["name"] or "")
         self.values[index] = value

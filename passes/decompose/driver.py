@@ -75,6 +75,8 @@ def _apply(node: Node, tables: tuple[Mapping[str, Rule], ...]) -> list[Node] | D
             for new in reversed(made):
                 new.erase()
             declined = outcome
+            if outcome.final:
+                break
             continue
         values = outcome if isinstance(outcome, tuple) else (outcome,)
         _replace(node, values)

@@ -137,7 +137,9 @@ def average_pool(b: Builder, node: Node) -> Value | Declined:
         return Declined("") if max(made.dilations) == 1 else _dilated_mean(b, node, x, made)
     even = include and not node.attr("ceil_mode")
     if not even and not static(*spatial):
-        return Declined("the divisors depend on sizes that are not known")
+        return (
+            Declined("the divisors depend on sizes that are not known") if include else _mean_of_present(b, node, made)
+        )
     over = overhang(made, spatial, node.attr("ceil_mode"))
     ends = tuple(e + o for e, o in zip(made.ends, over, strict=True))
     y = b.average_pool(padded(b, x, made.begins, ends, 0, last), **_plain_attrs(node, made))
@@ -147,6 +149,19 @@ def average_pool(b: Builder, node: Node) -> Value | Declined:
             shaped = ratio[..., None] if last else ratio
             y = b.mul(y, b.const(shaped.astype(x.dtype.numpy)))
     return y
+
+
+def _mean_of_present(b: Builder, node: Node, made: Window) -> Value | Declined:
+    """Sizes that are not known: the pooled image over the pooled indicator of what is no padding."""
+    x, last = node.operands[0], node.attr("channels_last")
+    if node.attr("ceil_mode"):
+        return Declined("the last windows depend on sizes that are not known")
+    spatial = sizes(x, spatial_axes(x.rank, last))
+    ones = b.constant_of_shape(shape_of(b, [1, *spatial, 1] if last else [1, 1, *spatial]), value=1.0, to=x.dtype)
+    pools = [
+        b.average_pool(padded(b, v, made.begins, made.ends, 0, last), **_plain_attrs(node, made)) for v in (x, ones)
+    ]
+    return b.div(*pools)
 
 
 def _dilated_mean(b: Builder, node: Node, x: Value, made: Window) -> Value | Declined:

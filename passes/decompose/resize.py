@@ -13,6 +13,7 @@ from ...ir.builder import Builder
 from ...ir.ops.resize import resized_axes
 from ...ir.types import I64
 from ...ir.value import Node, Value
+from ...kernels.resize import affine_grid as affine_grid_kernel
 from ...kernels.resize import resize as resize_kernel
 from .rules import (
     Declined,
@@ -213,3 +214,17 @@ def _read(b: Builder, node: Node, flat: Value, taps: tuple, spatial: tuple[int, 
     if weight is not None:
         term = b.mul(term, b.unsqueeze(weight, (1,)))
     return term if inside is None else b.where(b.unsqueeze(inside, (1,)), term, scalar(b, 0, term))
+
+
+@decomposes("affine_grid")
+def affine_grid(b: Builder, node: Node) -> Value | Declined:
+    """The grid of the identity, with a column of ones, times the transposed matrices."""
+    theta, size = node.operands
+    known, rank = size.ints(), theta.shape[1]
+    if known is None or type(rank) is not int:
+        return Declined("the size of the grid is computed")
+    identity = np.eye(rank, rank + 1)[None]
+    base = affine_grid_kernel(identity, np.asarray((1, 1, *known[2:])), align_corners=node.attr("align_corners"))
+    points = np.concatenate([base.reshape(-1, rank), np.ones((base.size // rank, 1))], axis=1)
+    grid = b.matmul(b.const(points.astype(theta.dtype.numpy)), b.transpose(theta, perm=(0, 2, 1)))
+    return reshape_to(b, grid, [Size(theta, 0), *known[2:], rank])

@@ -41,9 +41,10 @@ FAMILIES = (
 
 
 class Declined(NamedTuple):
-    """Why a rule does not apply to a node."""
+    """Why a rule does not apply to a node; `final`: no other rule would help either."""
 
     reason: str
+    final: bool = False
 
 
 Outcome = Value | tuple[Value | None, ...] | Declined

@@ -37,7 +37,9 @@ def generated():
 @pytest.mark.parametrize("name", sorted(mindir.SCHEMAS))
 def test_schema_is_mindspores(generated, name: str) -> None:
     if name in ("UserInfoEntry", "SeqInfoProto"):
-        owner, field = {"UserInfoEntry": ("ModelProto", "user_info"), "SeqInfoProto": ("AttributeProto", "seq_info")}[name]
+        owner, field = {"UserInfoEntry": ("ModelProto", "user_info"), "SeqInfoProto": ("AttributeProto", "seq_info")}[
+            name
+        ]
         theirs = getattr(generated, owner).DESCRIPTOR.fields_by_name[field].message_type
     else:
         theirs = _find(generated, name)
@@ -144,7 +146,12 @@ def test_external_layout(tmp_path: Path) -> None:
 def test_external_places_are_contained(tmp_path: Path, place: str) -> None:
     path = tmp_path / "m.mindir"
     model = skeleton()
-    tensor = {"dims": [4], "data_type": 2, "name": "main:w", "external_data": {"location": place, "offset": 64, "length": 4}}
+    tensor = {
+        "dims": [4],
+        "data_type": 2,
+        "name": "main:w",
+        "external_data": {"location": place, "offset": 64, "length": 4},
+    }
     model["graph"]["parameter"] = [tensor]
     path.write_bytes(b"".join(bytes(c) for c in mindir.CODEC.encode("ModelProto", model)))
     read = mindir.read(path)

@@ -274,9 +274,9 @@ def test_depth_and_count_are_limited():
         data = length_delimited("child", data)
     with pytest.raises(LimitExceeded, match="nested deeper"):
         CODEC.decode("Everything", data)
-    with limits(items=2), pytest.raises(LimitExceeded, match="--limit-items"):
+    with limits(items=2), pytest.raises(LimitExceeded, match="--limit items=N"):
         CODEC.decode("Everything", length_delimited("children", b"") * 9)
-    with limits(name_bytes=3), pytest.raises(LimitExceeded, match="--limit-name-bytes"):
+    with limits(name_bytes=3), pytest.raises(LimitExceeded, match="--limit name-bytes=N"):
         CODEC.decode("Everything", length_delimited("one_string", b"abcd"))
 
 

@@ -149,7 +149,7 @@ def test_bad_lengths(tmp_path):
         with pytest.raises(InvalidModel):
             ours.read(path)
     build(path, {"a": entry()})
-    with limits(header_bytes=10), pytest.raises(LimitExceeded, match="--limit-header-bytes"):
+    with limits(header_bytes=10), pytest.raises(LimitExceeded, match="--limit header-bytes=N"):
         ours.read(path)
     build(path, b"[" * 1000 + b"]" * 1000)
     with pytest.raises(LimitExceeded):

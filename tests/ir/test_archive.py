@@ -38,7 +38,7 @@ def test_members_are_read_by_name(tmp_path):
     assert bytes(read_zip_members(deflated)["x"]) == b"abc" * 1000
     with pytest.raises(Unsupported):
         Archive(deflated).span("x")
-    with limits(json_bytes=10), pytest.raises(LimitExceeded, match="--limit-json-bytes"):
+    with limits(json_bytes=10), pytest.raises(LimitExceeded, match="--limit json-bytes=N"):
         Archive(deflated).read("x", "json_bytes")
 
 

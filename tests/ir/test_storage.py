@@ -59,7 +59,7 @@ def test_limits_are_overridden_in_a_context_only():
 
 
 def test_an_exceeded_limit_names_itself_and_its_option():
-    with pytest.raises(LimitExceeded, match=r"--limit-zip-ratio raises it") as error:
+    with pytest.raises(LimitExceeded, match=r"--limit zip-ratio=N raises it") as error:
         storage.check_limit("zip_ratio", 10**9, "ratio")
     assert error.value.exit_code == 3 and "200" in str(error.value)
 
@@ -93,7 +93,7 @@ def test_read_bytes(tmp_path):
     assert read_bytes(tmp_path / "empty") == b""
     with pytest.raises(LimitExceeded):
         read_bytes(path, 2)
-    with limits(json_bytes=2), pytest.raises(LimitExceeded, match="--limit-json-bytes"):
+    with limits(json_bytes=2), pytest.raises(LimitExceeded, match="--limit json-bytes=N"):
         read_bytes(path, "json_bytes")
 
 

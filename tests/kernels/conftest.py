@@ -14,6 +14,12 @@ from anyir.kernels.registry import get_kernel
 SUM_NOISE = 2.0**-53 * 4096
 
 
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge the compiled loops, also where the work is so small that a user would get the uncompiled ones."""
+    monkeypatch.setattr("anyir.kernels.jit.UNCOMPILED_STEPS", 0)
+
+
 @pytest.fixture
 def call() -> Callable[..., Any]:
     """Run a kernel as the IR does: attributes validated and defaulted by the op."""

@@ -168,7 +168,11 @@ def test_a_declining_rule_leaves_nothing_behind() -> None:
 def test_circles_and_faults_are_named() -> None:
     module, _ = built(lambda b, v: b.sin(v), x=random(4))
     with pytest.raises(InternalError, match="does not end"):
-        decompose(module, lambda node: TARGET, {"sin": lambda b, n: b.cos(*n.operands), "cos": lambda b, n: b.sin(*n.operands)})
+        decompose(
+            module,
+            lambda node: TARGET,
+            {"sin": lambda b, n: b.cos(*n.operands), "cos": lambda b, n: b.sin(*n.operands)},
+        )
     module, _ = built(lambda b, v: b.sin(v), x=random(4))
     with pytest.raises(PassError, match="decomposition of sin failed"):
         decompose(module, lambda node: TARGET, {"sin": lambda b, n: b.transpose(n.operands[0], perm=(1, 0))})

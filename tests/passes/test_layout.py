@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module
@@ -226,7 +225,9 @@ def test_minimum_cut_against_all_assignments(seed):
 
     def cost(bits):
         total = sum(unary[i][bit] for i, bit in enumerate(bits))
-        return total + sum(w if (bits[a], bits[c]) == (0, 1) else w / 2 if (bits[a], bits[c]) == (1, 0) else 0 for a, c, w in pairs)
+        return total + sum(
+            w if (bits[a], bits[c]) == (0, 1) else w / 2 if (bits[a], bits[c]) == (1, 0) else 0 for a, c, w in pairs
+        )
 
     best = min(cost([k >> i & 1 for i in range(count)]) for k in range(1 << count))
     assert cost(energy.solve()[:count]) == best

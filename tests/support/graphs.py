@@ -216,7 +216,8 @@ class Generator:
     def location(self) -> Loc:
         if self.chance(0.4):
             return UNKNOWN_LOC
-        one = Loc(self.pick(("torch", "onnx", "keras")), f"layer{self.rng.integers(9)}.é", file=self.pick(("", "net.py")), line=3)
+        source = {"file": "net.py", "line": 3} if self.chance(0.5) else {}
+        one = Loc(self.pick(("torch", "onnx", "keras")), f"layer{self.rng.integers(9)}.é", **source)
         return one if self.chance(0.7) else Loc.fuse([one, Loc("onnx", 'odd "name"\n'), Loc("", "")], "fold")
 
     # Building.

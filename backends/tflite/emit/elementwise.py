@@ -154,7 +154,7 @@ def _gelu(node: Node) -> Emitted:
 
 
 def _one_way(node: Node) -> str | None:
-    x, slope = node.operands
+    slope = node.operands[1]
     return _low_rank(node) or (None if slope.rank else "a scalar slope")
 
 

@@ -1,7 +1,7 @@
 """Rules that turn core nodes which TFLite cannot write into nodes that it can; one file per op family.
 
-A rule has the form of a decomposition (`passes/decompose/rules`): it builds in front of the node and returns a value per
-result, or `Declined`; where it declines, the shared decompositions are next.
+A rule has the form of a decomposition (`passes/decompose/rules`): it builds in front of the node and returns a value
+per result, or `Declined`; where it declines, the shared decompositions are next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Convolutions, plain and transposed, as CONV_2D, DEPTHWISE_CONV_2D, CONV_3D and TRANSPOSE_CONV.
 
-One spatial dim runs as an image of height 1. Explicit pads become SAME where they are what SAME computes for every size the
-input can have, else a PAD in front. Weights are turned to TFLite's orders at compile time.
+One spatial dim runs as an image of height 1. Explicit pads become SAME where they are what SAME computes for every size
+that the input can have, else a PAD in front. Weights are turned to TFLite's orders at compile time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Elementwise ops: dtypes that a kernel lacks are computed in a wider one, broadcasts of high rank are made explicit."""
+"""Elementwise ops: dtypes that a kernel lacks run in a wider one, broadcasts that it lacks are made explicit."""
 
 from __future__ import annotations
 
@@ -178,18 +178,31 @@ def power(b: Builder, node: Node) -> Outcome:
     return widened(b, node) if x.dtype is F32 else Declined("")
 
 
-@lowers("div")
+@lowers("div", "floor_div")
 def divide(b: Builder, node: Node) -> Outcome:
-    """int64: in int32 where both fit for sure."""
+    """int64: in int32 where both fit for sure, else step by step."""
     x, y = node.operands
-    if x.dtype is I64 and _small(x) and _small(y):
+    if x.dtype is not I64:
+        return widened(b, node)
+    if _small(x) and _small(y):
         return in_dtype(b, node, I32)
-    return widened(b, node)
+    rest = b.mod(x, y)
+    floor = _multiple(b, b.sub(x, rest), y)
+    if node.name == "floor_div":
+        return floor
+    zero = b.const(np.asarray(0, np.int64))
+    up = b.and_(b.not_equal(rest, zero), b.not_equal(b.less(x, zero), b.less(y, zero)))
+    return b.add(floor, b.cast(up, to=I64))
 
 
-@lowers("floor_div")
-def floor_divide(b: Builder, node: Node) -> Outcome:
-    return divide(b, node)
+def _multiple(b: Builder, x: Value, y: Value) -> Value:
+    """x / y in int64 where y divides x. Each float quotient is right to 22 bits; three of them cover 63."""
+    total = None
+    for _ in range(3):
+        part = b.cast(b.round(b.div(b.cast(x, to=F32), b.cast(y, to=F32))), to=I64)
+        total = part if total is None else b.add(total, part)
+        x = b.sub(x, b.mul(part, y))
+    return total
 
 
 def _small(value: Value) -> bool:

@@ -49,7 +49,7 @@ def _three_dims(b: Builder, node: Node) -> Value | Declined:
     (x,), result = node.operands, node.result.shape
     if not static(x.shape[1:]) or not static(result[1:]):
         return Declined("a pool over a volume of unknown size")
-    n, d, h, w, c = x.shape
+    _, d, h, w, c = x.shape
     planes = b.reshape(x, (-1, h, w, c))
     flat = b.call(node.name, (planes,), _axes_of(node, (1, 2))).result
     columns = b.reshape(flat, (-1, d, result[2] * result[3], c))

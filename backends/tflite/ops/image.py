@@ -54,7 +54,7 @@ def _conv_2d(x, w, b, *, padding, stride_w, stride_h, dilation_w_factor, dilatio
 
 @op(name="tfl.depthwise_conv_2d")
 class DepthwiseConv2D(Fused):
-    """Each channel c of x [N, H, W, C] with its own filters w [1, KH, KW, C * multiplier]: output c * multiplier + m."""
+    """Each channel c of x [N, H, W, C] with its own filters in w [1, KH, KW, C * m]: outputs c * m to c * m + m - 1."""
 
     x = operand(FLOATS)
     w = operand(FLOATS)

@@ -126,7 +126,7 @@ _clamp("relu_0_to_1", 0.0, 1.0)
 
 @op(name="tfl.unidirectional_sequence_lstm")
 class UnidirectionalSequenceLstm(Fused):
-    """LSTM over x [T, N, I] from a zero state, all outputs [T, N, H]. Gates i, f, c, o; w_* [H, I], r_* [H, H], b_* [H]."""
+    """LSTM over x [T, N, I] from a zero state, all outputs [T, N, H]; gates i, f, c, o of w [H, I], r [H, H], b [H]."""
 
     x = operand(FLOATS)
     w_i = operand(FLOATS)

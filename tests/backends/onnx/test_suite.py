@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import onnx
-
 from anyir.backends import onnx as backend
 from anyir.frontends import onnx as frontend
 from anyir.runtimes import onnxruntime as ort

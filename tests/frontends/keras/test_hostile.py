@@ -330,6 +330,60 @@ def test_flipped_bits_never_escape(parts, tmp_path, suffix):
             assert not isinstance(error, InternalError), error
 
 
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    2,
+    2**40,
+    2**70,
+    0.5,
+    "",
+    "x",
+    "relu",
+    [],
+    [1, 2],
+    [[1]],
+    {},
+    {"class_name": "Dense"},
+    ["x", 0, 0],
+]
+
+
+def places(value, path=()):
+    """Paths to everything inside nested JSON."""
+    if path:
+        yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
+def test_mutated_configs_never_escape(parts, tmp_path):
+    """Any part of the config replaced by something else: read, or refused with one of our errors."""
+    rng = np.random.default_rng(11)
+    for _ in range(300):
+
+        def edit(config):
+            found = list(places(config))
+            path = found[int(rng.integers(len(found)))]
+            holder = config
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = VALUES[int(rng.integers(len(VALUES)))]
+
+        (tmp_path / "mutated.keras").write_bytes(with_config(parts, edit))
+        try:
+            read(tmp_path / "mutated.keras")
+        except AnyIRError as error:
+            assert not isinstance(error, InternalError), error
+
+
+def test_custom_layer_with_weights_is_called_custom(parts, tmp_path):
+    edit = entry_of("first", module="mine", class_name="Mine", registered_name="mine>Mine")
+    assert "custom code" in refused(with_config(parts, edit), tmp_path, errors=Unsupported)
+
+
 def test_absent_and_folder(tmp_path):
     with pytest.raises(SystemFailure):
         read(tmp_path / "absent.keras")

@@ -7,15 +7,12 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-
-from onnx import AttributeProto, TensorProto, helper, parser  # noqa: E402
-
-from anyir.frontends.onnx import read  # noqa: E402
-from anyir.ir.errors import AnyIRError, InternalError, InvalidModel, LimitExceeded, SystemFailure, Unsupported  # noqa: E402
-from anyir.ir.verify import verify  # noqa: E402
+from anyir.frontends.onnx import read
+from anyir.ir.errors import AnyIRError, InternalError, InvalidModel, LimitExceeded, SystemFailure, Unsupported
+from anyir.ir.verify import verify
+from onnx import AttributeProto, TensorProto, helper, parser
 
 REFUSALS = (InvalidModel, Unsupported, LimitExceeded, SystemFailure)
 F32 = TensorProto.FLOAT
@@ -56,7 +53,13 @@ def survived(source) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", bytes(range(256)) * 8, b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x80\x80\x80\x80\x08ab", b"\x3a" + b"\xff" * 9 + b"\x01"],
+    [
+        b"",
+        bytes(range(256)) * 8,
+        b"\x3a\xff\xff\xff\xff\x0f",
+        b"\x3a\x80\x80\x80\x80\x08ab",
+        b"\x3a" + b"\xff" * 9 + b"\x01",
+    ],
     ids=["empty", "random", "length past the end", "length 2^31", "length 2^63"],
 )
 def test_container_that_is_none(data: bytes) -> None:
@@ -64,7 +67,8 @@ def test_container_that_is_none(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "word"), [(b"PK\x03\x04" + b"x" * 50, "zip"), (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "HDF5"), (b"\1\0\0\0TFL3aaa", "TFLite")]
+    ("data", "word"),
+    [(b"PK\x03\x04" + b"x" * 50, "zip"), (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "HDF5"), (b"\1\0\0\0TFL3aaa", "TFLite")],
 )
 def test_another_format_is_named(data: bytes, word: str) -> None:
     assert word in refused(data)
@@ -175,7 +179,11 @@ def test_broken_graphs(nodes, word: str) -> None:
 
 
 def test_all_unknown_operators_are_named_at_once() -> None:
-    nodes = [helper.make_node("Foo", ["x"], ["a"]), helper.make_node("Bar", ["a"], ["b"]), helper.make_node("Relu", ["b"], ["y"])]
+    nodes = [
+        helper.make_node("Foo", ["x"], ["a"]),
+        helper.make_node("Bar", ["a"], ["b"]),
+        helper.make_node("Relu", ["b"], ["y"]),
+    ]
     text = refused(model(nodes))
     assert "Foo" in text and "Bar" in text
 
@@ -217,7 +225,8 @@ def test_branches_and_bodies_that_do_not_fit() -> None:
     refused(
         parsed(
             "g (int64 n, bool c, float[2] x) => (float[2] y) { y = Loop(n, c, x) "
-            "<body = b (int64 i, bool ci) => (bool co, float[2] z) { co = Identity(ci) z = Constant<value = float[2] {1,2}>() }> }"
+            "<body = b (int64 i, bool ci) => (bool co, float[2] z) "
+            "{ co = Identity(ci) z = Constant<value = float[2] {1,2}>() }> }"
         )
     )
     refused(
@@ -229,15 +238,25 @@ def test_branches_and_bodies_that_do_not_fit() -> None:
 
 
 def test_cycle_through_a_subgraph_capture() -> None:
-    then = helper.make_graph([helper.make_node("Abs", ["y"], ["t"])], "t", [], [helper.make_tensor_value_info("t", F32, [2])])
-    other = helper.make_graph([helper.make_node("Abs", ["x"], ["e"])], "e", [], [helper.make_tensor_value_info("e", F32, [2])])
+    then = helper.make_graph(
+        [helper.make_node("Abs", ["y"], ["t"])], "t", [], [helper.make_tensor_value_info("t", F32, [2])]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Abs", ["x"], ["e"])], "e", [], [helper.make_tensor_value_info("e", F32, [2])]
+    )
     node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
     inputs = [helper.make_tensor_value_info("c", TensorProto.BOOL, []), helper.make_tensor_value_info("x", F32, [2])]
     assert "cycle" in refused(model([node], (), inputs))
 
 
 def test_unsorted_nodes_are_sorted() -> None:
-    made = model([helper.make_node("Relu", ["b"], ["y"]), helper.make_node("Abs", ["a"], ["b"]), helper.make_node("Neg", ["x"], ["a"])])
+    made = model(
+        [
+            helper.make_node("Relu", ["b"], ["y"]),
+            helper.make_node("Abs", ["a"], ["b"]),
+            helper.make_node("Neg", ["x"], ["a"]),
+        ]
+    )
     assert [n.name for n in read(made).main.nodes()] == ["neg", "abs", "relu"]
 
 
@@ -437,7 +456,9 @@ def test_external_data_without_a_file(tmp_path) -> None:
 def test_huge_shapes_cost_nothing_to_read(size: int) -> None:
     shape = helper.make_tensor("s", TensorProto.INT64, [1], [size])
     survived(model([helper.make_node("ConstantOfShape", ["s"], ["y"])], [shape], []))
-    survived(model([helper.make_node("Expand", ["x", "s"], ["y"])], [shape], [helper.make_tensor_value_info("x", F32, [1])]))
+    survived(
+        model([helper.make_node("Expand", ["x", "s"], ["y"])], [shape], [helper.make_tensor_value_info("x", F32, [1])])
+    )
 
 
 @pytest.mark.parametrize("delta", [1, 0, -1])
@@ -466,7 +487,17 @@ def test_reshapes_that_do_not_fit() -> None:
         refused(model([helper.make_node("Reshape", ["x", "s"], ["y"])], [target]))
 
 
-NAMES = ["__import__('os').system('x')", "$(reboot)", "../../evil", "'; DROP TABLE x; --", '"', "日本語", "n" * 4096, "a\nb", "%s%n{0}"]
+NAMES = [
+    "__import__('os').system('x')",
+    "$(reboot)",
+    "../../evil",
+    "'; DROP TABLE x; --",
+    '"',
+    "日本語",
+    "n" * 4096,
+    "a\nb",
+    "%s%n{0}",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-
-from onnx import TensorProto, helper, numpy_helper, parser
-from onnx.reference import ReferenceEvaluator
-
 from anyir.frontends.onnx import read
 from anyir.ir.errors import Unsupported, UsageError
 from anyir.ir.types import BOOL, F32, I64
 from anyir.kernels.run import run
+from onnx import TensorProto, helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
 
 F = TensorProto.FLOAT
 
@@ -76,7 +73,9 @@ def test_names_dims_and_metadata_survive() -> None:
 
 def test_unknown_dims_get_names_that_do_not_depend_on_the_process() -> None:
     info = helper.make_tensor_value_info("in:0", F, [None, 3, -1])
-    graph = helper.make_graph([helper.make_node("Relu", ["in:0"], ["y"])], "g", [info], [helper.make_tensor_value_info("y", F, None)])
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["in:0"], ["y"])], "g", [info], [helper.make_tensor_value_info("y", F, None)]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert [str(read(model).main.inputs[0].type) for _ in range(2)] == ["f32[in_0_0, 3, in_0_2]"] * 2
 
@@ -84,7 +83,9 @@ def test_unknown_dims_get_names_that_do_not_depend_on_the_process() -> None:
 def test_a_formula_is_read_only_where_its_names_stand_alone() -> None:
     def shape(first: str, second: str) -> list[str]:
         infos = [helper.make_tensor_value_info(n, F, [d]) for n, d in (("a", first), ("b", second))]
-        graph = helper.make_graph([helper.make_node("Relu", ["b"], ["y"])], "g", infos, [helper.make_tensor_value_info("y", F, None)])
+        graph = helper.make_graph(
+            [helper.make_node("Relu", ["b"], ["y"])], "g", infos, [helper.make_tensor_value_info("y", F, None)]
+        )
         module = read(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
         return [str(v.shape[0]) for v in module.main.inputs]
 
@@ -101,7 +102,8 @@ def test_shapes_can_be_given() -> None:
 
 def test_initializers() -> None:
     model = parsed(
-        "g (float[2] x, float[2] w) => (float[2] y, float[2] w) <float[2] w = {1, 2}, float[2] unused = {3, 4}> { y = Add(x, w) }",
+        "g (float[2] x, float[2] w) => (float[2] y, float[2] w) "
+        "<float[2] w = {1, 2}, float[2] unused = {3, 4}> { y = Add(x, w) }",
         ir=3,
     )
     module = read(model)
@@ -125,8 +127,10 @@ def test_a_wrong_declaration_is_a_note() -> None:
 
 def test_functions_are_inlined_with_their_attributes() -> None:
     model = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[2] x) => (float[2] y) { y = f.scaled <by: float = 3.0> (x) } '
-        '<domain: "f", opset_import: ["" : 17]> scaled <by> (a) => (b) { c = Constant <value_float: float = @by> () b = Mul(a, c) }'
+        '<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[2] x) => (float[2] y) '
+        "{ y = f.scaled <by: float = 3.0> (x) } "
+        '<domain: "f", opset_import: ["" : 17]> scaled <by> (a) => (b) '
+        "{ c = Constant <value_float: float = @by> () b = Mul(a, c) }"
     )
     assert run(read(model), [np.float32([1, 2])])["y"].tolist() == [3, 6]
 
@@ -152,7 +156,8 @@ CONTROL = {
     "<body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] z, float[2] out) "
     "{ co = Identity(ci) z = Add(s, x) out = Neg(z) }> }",
     "growing": "g (int64 n, float[2] x) => (float[M] y) { c = Constant <value = bool {1}> () y = Loop(n, c, x) "
-    "<body = b (int64 i, bool ci, float[M] s) => (bool co, float[M2] z) { co = Identity(ci) z = Concat <axis = 0> (s, x) }> }",
+    "<body = b (int64 i, bool ci, float[M] s) => (bool co, float[M2] z) "
+    "{ co = Identity(ci) z = Concat <axis = 0> (s, x) }> }",
     "early": "g (int64 n, float[2] x) => (float[2] y) { c = Constant <value = bool {1}> () four = Constant <value = float {4}> () "
     "y = Loop(n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] z) "
     "{ z = Add(s, x) m = ReduceMax <keepdims = 0> (z) co = Less(m, four) }> }",
@@ -230,7 +235,11 @@ def test_attributes_that_became_operands() -> None:
     first, second = lowered("Split", [X], outputs=2, opset=11, axis=2, split=[1, 3])
     assert np.array_equal(first, X[..., :1]) and np.array_equal(second, X[..., 1:])
     sizes = np.array([3, 1], np.float32)
-    assert lowered("Split", [X, sizes.astype(np.float32)], outputs=2, opset=1, axis=2, split=[3, 1])[0].shape == (2, 3, 3)
+    assert lowered("Split", [X, sizes.astype(np.float32)], outputs=2, opset=1, axis=2, split=[3, 1])[0].shape == (
+        2,
+        3,
+        3,
+    )
 
 
 def test_operators_of_opset_1() -> None:
@@ -248,7 +257,13 @@ def test_batch_normalization_through_the_ages() -> None:
     scale, bias, mean, var = (np.float32([1, 2, 3]) * k for k in (0.5, 1, 0.1, 2))
     shaped = [v[:, None] for v in (scale, bias, mean, var)]
     wanted = (X - shaped[2]) / np.sqrt(shaped[3] + 1e-5) * shaped[0] + shaped[1]
-    for opset, attrs in ((1, {"consumed_inputs": [0, 0, 0, 1, 1], "is_test": 1}), (6, {"is_test": 1}), (7, {}), (9, {}), (15, {})):
+    for opset, attrs in (
+        (1, {"consumed_inputs": [0, 0, 0, 1, 1], "is_test": 1}),
+        (6, {"is_test": 1}),
+        (7, {}),
+        (9, {}),
+        (15, {}),
+    ):
         (made,) = lowered("BatchNormalization", [X, scale, bias, mean, var], opset=opset, **attrs)
         assert np.allclose(made, wanted, atol=1e-5), opset
     each = [np.broadcast_to(v, (3, 4)).copy() for v in shaped]
@@ -280,7 +295,9 @@ def test_upsampling_before_opset_11(op: str, opset: int) -> None:
 
 def test_constants_in_all_forms() -> None:
     sparse = helper.make_sparse_tensor(
-        helper.make_tensor("v", F, [2], [5.0, 6.0]), helper.make_tensor("i", TensorProto.INT64, [2, 2], [0, 1, 1, 2]), [2, 3]
+        helper.make_tensor("v", F, [2], [5.0, 6.0]),
+        helper.make_tensor("i", TensorProto.INT64, [2, 2], [0, 1, 1, 2]),
+        [2, 3],
     )
     cases = [
         ({"value": numpy_helper.from_array(X)}, X),
@@ -316,7 +333,10 @@ def test_group_normalization_18_has_a_scale_per_group() -> None:
     assert np.array_equal(made, newer)
 
 
-@pytest.mark.parametrize("dtype", [TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT8E4M3FN, TensorProto.BFLOAT16, TensorProto.FLOAT4E2M1])
+@pytest.mark.parametrize(
+    "dtype",
+    [TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT8E4M3FN, TensorProto.BFLOAT16, TensorProto.FLOAT4E2M1],
+)
 def test_both_forms_of_exotic_tensors(dtype: int) -> None:
     values = np.array([0, 1, 1.5, 2, 3], np.float32)
     typed = helper.make_tensor("w", dtype, [5], values)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("onnx")
-
 from anyir.tests.support import onnx_suite as suite
 
 GROUPS = 16

@@ -101,7 +101,7 @@ def test_locations_name_module_and_line(net: Net) -> None:
 
 
 def test_exported_program_keeps_its_sizes(net: Net) -> None:
-    program = torch.export.export(net.eval(), (images(3),), dynamic_shapes={"image": {0: torch.export.Dim("b")}, "factor": None})
+    program = torch.export.export(net.eval(), (images(3),), dynamic_shapes={"image": {0: torch.export.Dim("b")}})
     assert frontend.read(program).main.inputs[0].shape == (sym("N"), 1, 8, 8)
 
 
