@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import clean
-from .screen import plain_table, size
+from .screen import WIDTH, plain_table, size
 
 if TYPE_CHECKING:
     from ..kernels.compare import Row
@@ -47,13 +48,13 @@ def failures(checks: Sequence[Check]) -> list[str]:
     lines = [f"  {c.judge}, inputs {c.shapes}: {c.failed}" for c in checks if c.failed]
     for check in checks:
         for row in check.report.failures if check.report is not None else ():
-            at = f" at {list(row.index)}: {_brief(row.found)} instead of {_brief(row.expected)}" if row.index else ""
+            at = f" at {list(row.index)}: {_brief(row.found)} instead of {_brief(row.expected)}" if row.index is not None else ""
             factor = f", {row.needed / row.limit:.2g} times the limit" if row.limit else ""
             needs = (
                 f"{factor}; passes with a limit of {row.needed:.1e}" if math.isfinite(row.needed) else f": {row.reason}"
             )
             lines.append(f"  {row.name}, inputs {check.shapes}{at}{needs}")
-    return [clean(line, 400) for line in lines]
+    return [part for line in lines for part in textwrap.wrap(clean(line, 400), WIDTH, subsequent_indent="    ")]
 
 
 def _brief(value: Any) -> str:

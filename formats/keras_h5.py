@@ -21,6 +21,8 @@ from ..ir.storage import MappedFile, map_file, sniff
 from .hdf5 import Dataset, Group, H5File
 from .keras_config import Model, parse_model, snake_case
 
+#: Classes whose public name, which configs use, is not the Python name, after which groups are called.
+_PYTHON_NAMES = {"GroupQueryAttention": "GroupedQueryAttention"}
 _NO_WEIGHTS = "save the whole model: model.save('model.keras')"
 
 
@@ -210,7 +212,8 @@ def layer_groups(model: Model) -> list[tuple[str, str]]:
     for layer in model.layers:
         if layer.is_operation:
             continue
-        base = snake_case(layer.class_name.rpartition(">")[2])
+        name = layer.class_name.rpartition(">")[2]
+        base = snake_case(_PYTHON_NAMES.get(name, name))
         count = used[base] = used.get(base, -1) + 1
         group = f"{base}_{count}" if count else base
         # the first files of this format (Keras 2.13) called the folder after the checkpoint's

@@ -27,11 +27,10 @@ FORMS = (
     Form("reshape(reshape(x))", "one reshape", "only the last shape counts"),
     Form("flatten, squeeze, unsqueeze of known shape", "reshape", "one op that regroups elements"),
     Form("slice that takes everything, pad by zero, concat of one, split into one", "x", "nothing is left"),
-    Form("pow(x, 2), pow(x, 0.5)", "square(x), sqrt(x)", "cheaper and better known"),
+    Form("pow(x, 2), pow(x, 1)", "square(x), x", "cheaper and better known; not in double precision, where pow may miss an ulp"),
     Form("mul(x, sigmoid(x))", "silu(x)", "a rich op that targets know"),
     Form("swish with alpha 1", "silu", "one op"),
     Form("div(1, sqrt(x)), reciprocal(sqrt(x))", "rsqrt(x)", "one op"),
     Form("clip(x, 0, 6), clip(x, 0, inf)", "relu6(x), relu(x)", "fused by targets"),
     Form("where(not(c), a, b)", "where(c, b, a)", "one op less"),
-    Form("gemm with alpha 1, beta 1, transA and no bias on a constant", "gemm with the constant in plain order", "weights move once"),
 )

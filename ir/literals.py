@@ -255,7 +255,7 @@ class LiteralReader:
         lex = self.lex
         lex.expect("(")
         leaves = []
-        while True:
+        while not lex.at("by"):
             frontend = lex.string()
             lex.expect(":")
             scope, file, line = lex.string(), "", 0
@@ -268,7 +268,7 @@ class LiteralReader:
                 break
         tag = lex.string() if lex.take("by") else ""
         lex.expect(")")
-        if len(leaves) == 1:
-            frontend, scope, file, line = leaves[0]
+        if len(leaves) < 2:
+            frontend, scope, file, line = leaves[0] if leaves else ("", "", "", 0)
             return Loc(frontend, scope, file=file, line=line, tag=tag)
         return Loc(fused=tuple(Loc(f, s, file=p, line=n) for f, s, p, n in leaves), tag=tag)

@@ -121,9 +121,9 @@ def location(loc: Loc) -> str:
     """` loc(...)`, or nothing when the origin is unknown."""
     if loc is UNKNOWN_LOC:
         return ""
-    parts = [_one_location(leaf) for leaf in (loc.fused or (loc,))]
-    by = f" by {quoted(loc.tag)}" if loc.tag else ""
-    return f"  loc({' + '.join(parts)}{by})"
+    leaves = loc.fused or ((loc,) if loc.frontend or loc.scope or loc.file else ())
+    parts = [" + ".join(map(_one_location, leaves)), f"by {quoted(loc.tag)}" if loc.tag else ""]
+    return f"  loc({' '.join(filter(None, parts))})"
 
 
 def _one_location(loc: Loc) -> str:

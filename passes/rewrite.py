@@ -303,8 +303,7 @@ def commit(item: Rule, builder: StagingBuilder, found: Match, made: Any) -> None
             elif new.node is not None:  # the type of a graph's input is its interface
                 new.refine(meet(old.type, new.type) or new.type, new._elems or old._elems)
             old.replace_uses(new)
-    erase_dead(found.roots)
-    erase_dead(reversed(found.nodes))
+    erase_dead(sorted(found.nodes, key=lambda n: n.order, reverse=True))
     erase_dead(reversed(builder.staged))
     propagate(refined)
 

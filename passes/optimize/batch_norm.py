@@ -115,9 +115,9 @@ def absorb(b: StagingBuilder, producer: Node, affine: Affine) -> Value:
     new_bias = np.broadcast_to(affine.factor * old + affine.shift, affine.factor.shape)
     dtype = weight.dtype  # type: ignore[union-attr]
     source = weight.weight  # type: ignore[union-attr]
-    origin = f"scaled by {', '.join(affine.sources)}"
+    origin = "; ".join(filter(None, (source.origin, f"scaled by {', '.join(affine.sources)}")))
     unscaled = bool(np.all(affine.factor == 1.0))
-    w = weight if unscaled else b.const(scaled(weight, shaped), key=source.key, role=source.role, origin=origin)  # type: ignore
+    w = weight if unscaled else b.const(scaled(weight, shaped), key=source.wanted, role=source.role, origin=origin)  # type: ignore
     c = _bias_vector(b, bias, new_bias.astype(dtype.numpy), affine, unscaled, source, origin)  # type: ignore[union-attr]
     if producer.name in CONVOLUTIONS:
         return b.call(producer.name, (producer.operands[0], w, c), dict(producer.attrs)).result
@@ -133,8 +133,8 @@ def _bias_vector(
         moved = b.module.weights[affine.sources[0]]
         if moved.type.shape == data.shape and moved.tensor.numpy().tobytes() == data.tobytes():
             return b.weight(moved)
-        return b.const(data, key=moved.key, role=moved.role, origin=f"vector of {moved.key}")
-    key = bias.weight.key if bias is not None and bias.weight else f"{source.key}.bias"
+        return b.const(data, key=moved.wanted, role=moved.role, origin=f"vector of {moved.key}")
+    key = bias.weight.wanted if bias is not None and bias.weight else f"{source.wanted}.bias"
     return b.const(data, key=key, role=source.role, origin=origin)
 
 

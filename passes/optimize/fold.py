@@ -129,5 +129,5 @@ def _constant(module: Module, node: Node, index: int, array: np.ndarray) -> Valu
     roles = {w.role for w in sources}
     role = "param" if "param" in roles else "buffer"
     origin = f"{node.name}({', '.join(w.key for w in sources)})"
-    key = sources[0].key if index == 0 else f"{sources[0].key}.{index}"
+    key = sources[0].wanted if index == 0 else f"{sources[0].wanted}.{index}"
     return module.add_weight(key, as_tensor(array), role, origin)

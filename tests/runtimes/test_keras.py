@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from anyir.frontends.keras import read
 from anyir.ir.errors import SystemFailure, UsageError
 from anyir.kernels.compare import compare, limits_for

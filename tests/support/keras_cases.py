@@ -44,6 +44,8 @@ def sample_inputs(model: Any, batch: int, seed: int = 1) -> list[np.ndarray]:
         shape = [batch, *(7 if d is None else d for d in tensor.shape[1:])]
         if str(tensor.dtype).startswith(("int", "uint")):
             made.append(rng.integers(0, 10, size=shape).astype(tensor.dtype))
+        elif tensor.dtype == "bool":
+            made.append((rng.random(shape) < 0.7) | (np.arange(shape[-1]) == 0))  # no row is masked as a whole
         else:
             made.append(rng.normal(size=shape).astype(tensor.dtype))
     return made
@@ -280,8 +282,20 @@ def _mha() -> Any:
     x, z = keras.Input(SEQ), keras.Input((4, 6))
     y = keras.layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
     w, scores = keras.layers.MultiHeadAttention(3, 4, value_dim=5, output_shape=7)(y, z, return_attention_scores=True)
-    g = keras.layers.GroupedQueryAttention(4, 6, 2)(x, z) if hasattr(keras.layers, "GroupedQueryAttention") else y
-    return keras.Model([x, z], [w, scores, g])
+    return keras.Model([x, z], [y, w, scores])
+
+
+@case("mha-variants")
+def _mha_variants() -> Any:
+    import keras
+
+    L = keras.layers
+    x, z, mask = keras.Input(SEQ), keras.Input((4, 6)), keras.Input((10, 4), dtype="bool")
+    gated = L.MultiHeadAttention(2, 3, use_gate=True)(x, z, attention_mask=mask)
+    window = L.MultiHeadAttention(2, 3, sliding_window=3)(x, x, use_causal_mask=True)
+    grouped = L.GroupQueryAttention(4, 6, 2)(x, z, key=z)
+    causal = L.GroupQueryAttention(4, 6, 1, use_bias=False)(x, x, use_causal_mask=True)
+    return keras.Model([x, z, mask], [gated, window, grouped, causal])
 
 
 @case("masked-mha-pool")

@@ -70,7 +70,7 @@ def test_a_swapped_padding_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     module = Module()
     graph = module.add_graph("main")
     x = graph.add_input(TensorType(F32, (1, 1, 4, 4)), "x")
-    graph.set_outputs([Builder(graph).conv(x, np.ones((1, 1, 2, 2), np.float32), pads=(1, 0, 0, 1))])
+    graph.set_outputs([Builder(graph).conv(x, np.ones((1, 1, 2, 2), np.float32), pads=(1, 0, 0, 0))])
     module.add_signature("serving_default", graph, ["x"], ["y"])
     given = {"x": np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)}
     path = tmp_path / "m.mindir"

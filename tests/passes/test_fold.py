@@ -1,0 +1,187 @@
+"""Constant folding: right, and bounded in time and bytes whatever the graph says."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from anyir.ir.builder import Builder
+from anyir.ir.graph import Module, Value
+from anyir.ir.storage import limits
+from anyir.ir.types import F32, I64, U64, TensorType
+from anyir.ir.verify import verify
+from anyir.passes.manager import Context, run_pipeline
+from anyir.tests.support.graphs import pool
+from anyir.tests.support.ops import call
+from anyir.tests.support.text import assert_same_numbers, module, ops, optimised, same_bits
+
+
+def start() -> tuple[Module, Builder]:
+    made = Module()
+    return made, Builder(made.add_graph("main"))
+
+
+def folded(b: Builder, *outputs: Value, options: str = "") -> list[str]:
+    b.graph.set_outputs(outputs)
+    run_pipeline(b.module, f"fold{options}")
+    verify(b.module)
+    return [n.name for n in b.graph.nodes() if any(v.n_uses for v in n.results)]
+
+
+def test_every_op_folds_to_what_its_kernel_gives() -> None:
+    """All samples with constant operands: folded or left, the numbers are the kernel's."""
+    stayed = set()
+    for name, sample in pool():
+        node, _ = call(name, sample, const=True)
+        graph = node.graph
+        graph.set_outputs(node.results)
+        graph.module.add_signature("s", graph, [], [f"y{i}" for i in range(len(node.results))])
+        made = optimised(graph.module, "fold,dce")
+        assert_same_numbers(graph.module, made, exact=True, inputs={})
+        if ops(made):
+            stayed.add(name)
+    allowed = {"dequantize", "quantize", "requantize", "random_uniform", "random_normal", "bernoulli", "multinomial"}
+    strings = {"non_zero", "compress", "unique"}
+    assert stayed <= allowed | strings, sorted(stayed - allowed - strings)
+
+
+def test_one_bomb_is_not_folded() -> None:
+    for build in (
+        lambda b: b.expand(b.const(1.0), (1 << 20, 1 << 10)),
+        lambda b: b.tile(b.const(np.ones(100, np.float32)), (1 << 24,)),
+        lambda b: b.constant_of_shape((1 << 30,), value=0.0, to=F32),
+        lambda b: b.range(0, 1 << 40, 1),
+        lambda b: b.one_hot(b.const(np.zeros(1000, np.int64)), 1 << 20, b.const(np.array([0.0, 1.0], np.float32)), axis=-1),
+        lambda b: b.pad(b.const(np.ones(2, np.float32)), (1 << 30, 1 << 30)),
+        lambda b: b.resize(b.const(np.ones((1, 1, 2, 2), np.float32)), None, None, (1, 1, 1 << 14, 1 << 14)),
+    ):
+        _, b = start()
+        began = time.process_time()
+        assert len(folded(b, build(b))) == 1
+        assert time.process_time() - began < 2
+
+
+def test_many_small_bombs_stay_within_the_total() -> None:
+    """Each doubles within its own limit; together they must not outgrow the total."""
+    made, b = start()
+    value, outputs = b.const(np.ones(1 << 16, np.float32)), []
+    for _ in range(64):
+        value = b.concat(value, value, axis=0)
+        outputs.append(value)
+    with limits(fold_total_bytes=4 << 20):
+        left = folded(b, *outputs)
+    assert left and sum(w.nbytes for w in made.weights) < 8 << 20
+
+
+def test_a_chain_of_products_does_not_hold_up_the_compiler() -> None:
+    _, b = start()
+    value = b.const(np.ones((700, 700), np.float32))
+    began = time.process_time()
+    with limits(fold_work=1_000_000):
+        left = folded(b, b.matmul(b.matmul(value, value), value))
+    assert left == ["matmul", "matmul"] and time.process_time() - began < 1
+
+
+def test_growth_is_limited_by_what_went_in() -> None:
+    _, b = start()
+    with limits(fold_growth=2):
+        small, large = b.expand(b.const(1.0), (1 << 10,)), b.expand(b.const(2.0), (1 << 20,))
+        assert folded(b, small, large) == ["expand"]
+
+
+def test_the_option_bounds_one_constant() -> None:
+    _, b = start()
+    values = [b.neg(b.const(np.ones(n, np.float32))) for n in (10, 1000)]
+    assert folded(b, *values, options="{max_bytes=400}") == ["neg"]
+
+
+def test_limits_of_the_context_hold() -> None:
+    _, b = start()
+    with limits(fold_bytes=100):
+        assert folded(b, b.neg(b.const(np.ones(1000, np.float32)))) == ["neg"]
+
+
+def test_roles_keys_and_origins_survive() -> None:
+    made, b = start()
+    w = b.const(np.ones((2, 2), np.float32), key="w", role="param")
+    steps = b.const(np.array([3]), key="steps", role="buffer")
+    outputs = [b.transpose(w, perm=(1, 0)), b.add(steps, 1), b.add(b.const(1.0), b.const(2.0))]
+    assert folded(b, *outputs) == []
+    run_pipeline(made, "dce")
+    assert [(w.key, w.role, w.origin) for w in made.weights] == [
+        ("w", "param", "transpose(w)"), ("steps", "buffer", "add(steps, const)"), ("const", "const", ""),
+    ]  # fmt: skip
+
+
+def test_known_elements_fold_without_constants() -> None:
+    made = optimised("""(%x: f32[N, 3, 4]) {
+      %s = shape(%x) : i64[3]
+      const %one = [1] : i64[1]
+      const %three = [3] : i64[1]
+      %t = slice(%s, %one, %three) : i64[2]
+      return(%t, %s)
+    }""", "fold,dce")  # fmt: skip
+    assert ops(made) == ["shape"] and made.main.outputs[0].array().tolist() == [3, 4]
+
+
+def test_large_unsigned_elements() -> None:
+    _, b = start()
+    value = b.identity(b.const(np.array([2**64 - 1, 0], np.uint64)))
+    assert folded(b, value) == [] and b.graph.outputs[0].type is TensorType(U64, (2,))
+    assert b.graph.outputs[0].array().tolist() == [2**64 - 1, 0]
+
+
+def test_special_numbers_fold_bit_for_bit() -> None:
+    made = module("""() {
+      const %c = [0x7fc00001, 0x80000000, 0x7f800000, 1e-45] : f32[4]
+      const %z = [0.0, 0x80000000, 1.0, 2.0] : f32[4]
+      %a = mul(%c, %z) : f32[4]
+      %b = add(%c, %z) : f32[4]
+      %d = div(%z, %c) : f32[4]
+      return(%a, %b, %d)
+    }""")
+    assert_same_numbers(made, optimised(made, "fold"), exact=True)
+
+
+def test_kernels_that_refuse_leave_the_node() -> None:
+    text = "() { const %a = [1, 2] : i32[2] const %b = [0, 1] : i32[2] %y = div(%a, %b) : i32[2] return(%y) }"
+    assert ops(optimised(text, "fold")) == ["div"], "division by zero is found when it runs, not when it is compiled"
+
+
+def test_random_nodes_and_regions_stay() -> None:
+    text = """() {
+      const %c = true : bool[]
+      const %x = 1.0 : f32[]
+      %y = if(%c, %x) : f32[] {
+        then(%t: f32[]) { return(%t) }
+        else(%e: f32[]) { return(%e) }
+      }
+      const %s = [2] : i64[1]
+      %r = random_normal(%s) {seed = 1, salt = 1} : f32[2]
+      return(%y, %r)
+    }"""
+    assert ops(optimised(text, "fold")) == ["if", "random_normal"]
+
+
+def test_folding_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anyir.kernels import jit
+
+    def compiled(function: object) -> None:
+        raise AssertionError("a small fold compiles nothing")
+
+    monkeypatch.setattr(jit, "_compile", compiled)
+    text = """() {
+      const %w = [1.0, 2.0, 3.0, 4.0] : f32[1, 1, 2, 2]
+      %y = max_pool(%w) {kernel_shape = [2, 2]} : f32[1, 1, 1, 1]
+      return(%y)
+    }"""
+    assert ops(optimised(text, "fold")) == []
+
+
+def test_the_result_does_not_depend_on_how_often_it_runs() -> None:
+    made = module("() { const %c = [1.5] : f32[1] %a = exp(%c) : f32[1] %b = log(%a) : f32[1] return(%b) }")
+    once, twice = optimised(made, "fold,dce"), optimised(optimised(made, "fold,dce"), "fold,dce")
+    assert same_bits(once.main.outputs[0].array(), twice.main.outputs[0].array())
+    assert I64.name == "i64" and Context().fold_bytes > 0
