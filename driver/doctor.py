@@ -20,7 +20,6 @@ PACKAGES = (
     ("numba", "fast reference kernels", ""),
     ("networkx", "graph snapshots and exports", ""),
     ("flatbuffers", "writing TFLite", ""),
-    ("h5py", "reading Keras files", ""),
     ("click", "the irc command", ""),
     ("rich", "tables on a terminal", ""),
     ("torch", "live torch modules, .pt2 output, to_torch", "torch"),

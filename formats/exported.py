@@ -13,8 +13,29 @@ from typing import Any
 import numpy as np
 
 from ..ir.storage import MappedFile
-from ..ir.types import BF16, BOOL, C64, C128, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F16, F32, F64, I8, I16
-from ..ir.types import I32, I64, U8, U16, U32, U64, DType
+from ..ir.types import (
+    BF16,
+    BOOL,
+    C64,
+    C128,
+    F8E4M3FN,
+    F8E4M3FNUZ,
+    F8E5M2,
+    F8E5M2FNUZ,
+    F8E8M0,
+    F16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    DType,
+)
 from .pt2_symbols import Sym
 
 SCALAR_TYPES: dict[int, DType] = {

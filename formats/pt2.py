@@ -18,8 +18,20 @@ import numpy as np
 from ..ir.archive import Archive, parse_json
 from ..ir.errors import AnyIRError, InvalidModel, LimitExceeded, Unsupported, clean
 from ..ir.storage import MappedFile, limit
-from .exported import LEAF, SCALAR_TYPES, Exported, ExportedGraph, ExportedNode, InputSpec, OutputSpec, Payload, Ref
-from .exported import TensorMeta, Tree, refs
+from .exported import (
+    LEAF,
+    SCALAR_TYPES,
+    Exported,
+    ExportedGraph,
+    ExportedNode,
+    InputSpec,
+    OutputSpec,
+    Payload,
+    Ref,
+    TensorMeta,
+    Tree,
+    refs,
+)
 from .pt2_symbols import Sym, parse_symbolic
 
 SCHEMA_MAJOR = 8
@@ -170,7 +182,9 @@ def _meta(obj: Any) -> TensorMeta:
 
 def _graph(obj: dict) -> ExportedGraph:
     """A graph and, through its arguments, its subgraphs (their depth is bounded by that of the JSON)."""
-    tensors = {name: _located(_meta, meta, f"tensor {name!r}") for name, meta in _field(obj, "tensor_values", dict).items()}
+    tensors = {
+        name: _located(_meta, meta, f"tensor {name!r}") for name, meta in _field(obj, "tensor_values", dict).items()
+    }
     symbols: dict[str, Sym] = {}
     for kind in ("sym_int_values", "sym_float_values"):
         for name, value in _field(obj, kind, dict, {}).items():
@@ -282,7 +296,9 @@ def _input_spec(obj: Any) -> InputSpec:
     if tag == "user_input":
         return InputSpec("user", _argument(_field(spec, "arg", dict)))
     if tag in _TENSOR_INPUTS:
-        return InputSpec(_KINDS.get(tag, tag), _tensor(_field(spec, "arg", dict)), _field(spec, _TENSOR_INPUTS[tag], str))
+        return InputSpec(
+            _KINDS.get(tag, tag), _tensor(_field(spec, "arg", dict)), _field(spec, _TENSOR_INPUTS[tag], str)
+        )
     if tag == "constant_input":
         return InputSpec("literal", _argument(_field(spec, "value", dict)), _field(spec, "name", str))
     raise Unsupported(f"graph input of the kind {clean(tag)!r}")
@@ -297,7 +313,12 @@ def _output_spec(obj: Any) -> OutputSpec:
     raise Unsupported(f"graph output of the kind {clean(tag)!r}")
 
 
-_TREES = {"builtins.tuple": "tuple", "builtins.list": "list", "builtins.dict": "dict", "collections.OrderedDict": "dict"}
+_TREES = {
+    "builtins.tuple": "tuple",
+    "builtins.list": "list",
+    "builtins.dict": "dict",
+    "collections.OrderedDict": "dict",
+}
 
 
 def _tree(text: str) -> Tree:
@@ -390,7 +411,9 @@ class _Archive:
         self.zip = Archive(path)
         graphs = [name for name in self.zip.names if re.fullmatch(r"([^/]+/)?models/[^/]+\.json", name)]
         if not graphs:
-            raise Unsupported("no models/*.json in the archive: not a .pt2 that torch.export.save wrote", hint=SAVE_AGAIN)
+            raise Unsupported(
+                "no models/*.json in the archive: not a .pt2 that torch.export.save wrote", hint=SAVE_AGAIN
+            )
         if len(graphs) > 1:
             raise Unsupported(f"the archive holds {len(graphs)} models", hint="save one program per file")
         self.root, _, name = graphs[0].rpartition("models/")
@@ -483,5 +506,7 @@ def _check_signature(program: Exported) -> None:
     """Specs describe the graph's inputs and outputs one for one."""
     graph = program.graph
     for specs, values, what in ((program.inputs, graph.inputs, "inputs"), (program.outputs, graph.outputs, "outputs")):
-        if [spec.arg for spec in specs if spec.kind != "literal"] != [v for v in values if isinstance(v, Ref) or what == "outputs"]:
+        if [spec.arg for spec in specs if spec.kind != "literal"] != [
+            v for v in values if isinstance(v, Ref) or what == "outputs"
+        ]:
             raise InvalidModel(f"the signature does not describe the graph's {what}")

@@ -35,7 +35,14 @@ _TOKEN = re.compile(
     r"|(?P<string>'[^'\\]*')|(?P<mark>\*\*|//|[-+*/%(),=]))",
     re.ASCII,
 )
-_INFIX = {"+": ("add", 1), "-": ("sub", 1), "*": ("mul", 2), "/": ("truediv", 2), "//": ("floordiv", 2), "%": ("mod", 2)}
+_INFIX = {
+    "+": ("add", 1),
+    "-": ("sub", 1),
+    "*": ("mul", 2),
+    "/": ("truediv", 2),
+    "//": ("floordiv", 2),
+    "%": ("mod", 2),
+}
 
 
 def parse_symbolic(text: str) -> Sym:
@@ -191,7 +198,11 @@ class _Parser:
         self._expect(")")
         if name == "Symbol" and kind == "string" and re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", text[1:-1], re.ASCII):
             return text[1:-1]
-        if name == "Float" and kind == "string" and re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]{1,3})?", text[1:-1], re.ASCII):
+        if (
+            name == "Float"
+            and kind == "string"
+            and re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]{1,3})?", text[1:-1], re.ASCII)
+        ):
             return float(text[1:-1])
         if kind != "number" or name == "Symbol":
             raise self._bad(f"{name} of {text!r}")

@@ -236,8 +236,8 @@ def _stream(file: BinaryIO, head: memoryview, payloads: list[Payload | None]) ->
     file.write(head)
     position = len(head)
     for payload in payloads:
-        start = offsets.pop(id(payload), None) if payload is not None else None
-        if start is not None:
+        if payload is not None and id(payload) in offsets:
+            start = offsets.pop(id(payload))
             file.write(bytes(start - position))
             payload.write(file)
             position = start + payload.nbytes

@@ -46,7 +46,9 @@ def scatter_nd(x, indices, updates, reduction):
     flat, rows = x.flatten(0, count - 1), rows.reshape(-1)
     updates = updates.reshape(rows.shape[0], *flat.shape[1:])
     rows = rows.reshape(-1, *[1] * (flat.dim() - 1)).expand_as(updates)
-    return flat.scatter_reduce(0, rows, updates, {"mul": "prod", "max": "amax", "min": "amin"}[reduction]).reshape(x.shape)
+    return flat.scatter_reduce(0, rows, updates, {"mul": "prod", "max": "amax", "min": "amin"}[reduction]).reshape(
+        x.shape
+    )
 
 
 def non_zero(x):
@@ -58,7 +60,9 @@ def max_pool_with_indices(x, kernel_size, stride, padding, dilation, ceil_mode):
     """torch counts positions within a channel, ONNX within the whole tensor."""
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[x.dim() - 3]
     y, indices = pool(x, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode, return_indices=True)
-    planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(x.shape[0], x.shape[1], *[1] * (x.dim() - 2))
+    planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(
+        x.shape[0], x.shape[1], *[1] * (x.dim() - 2)
+    )
     return y, indices + planes * x[0, 0].numel()
 
 
@@ -110,7 +114,9 @@ def gru(x, w, r, b, h0, direction):
     """ONNX's gates are z, r, h; torch's r, z, h."""
     count = w.shape[0]
     params = cells(w, r, b, (1, 0, 2))
-    y, h = torch.gru(turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, False, count == 2, False)
+    y, h = torch.gru(
+        turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, False, count == 2, False
+    )
     return turned(by_direction(y, count), direction), h
 
 

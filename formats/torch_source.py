@@ -68,7 +68,9 @@ def load(path=__file__):
 '''
 
 #: Functions that return several tensors; all others return one.
-SEVERAL = frozenset(["torch.split", "helpers.topk", "helpers.max_pool_with_indices", "helpers.lstm", "helpers.gru", "helpers.rnn"])
+SEVERAL = frozenset(
+    ["torch.split", "helpers.topk", "helpers.max_pool_with_indices", "helpers.lstm", "helpers.gru", "helpers.rnn"]
+)
 
 
 @cache
@@ -76,7 +78,9 @@ def helper_sources() -> dict[str, str]:
     """The text of every function in `torch_helpers.py`, in order."""
     text = Path(__file__).with_name("torch_helpers.py").read_text(encoding="utf-8")
     tree = ast.parse(text)
-    return {item.name: ast.get_source_segment(text, item) or "" for item in tree.body if isinstance(item, ast.FunctionDef)}
+    return {
+        item.name: ast.get_source_segment(text, item) or "" for item in tree.body if isinstance(item, ast.FunctionDef)
+    }
 
 
 def helper_text(names: Iterable[str]) -> list[str]:

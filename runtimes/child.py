@@ -90,7 +90,8 @@ def _rebuilt(told: dict[str, str]) -> AnyIRError:
 
 def _store(base: Path, stem: str, arrays: Arrays) -> None:
     """One .npz plus a list of names, dtypes and shapes: names and exotic dtypes are not the archive's to keep."""
-    index, members = [], {}
+    index: list[dict[str, Any]] = []
+    members: dict[str, Any] = {}
     for number, (name, value) in enumerate(arrays.items()):
         array = np.ascontiguousarray(value).reshape(np.shape(value))
         text = array.dtype.kind in "OSU"

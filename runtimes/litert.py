@@ -78,15 +78,15 @@ def _one_child(jobs: Sequence[Job], timeout: float) -> list[Arrays | AnyIRError]
             return [error] * len(jobs)
         half = len(jobs) // 2
         return _one_child(jobs[:half], timeout) + _one_child(jobs[half:], timeout)
-    outcomes: list[Arrays | AnyIRError] = [{} for _ in jobs]
+    made: list[Arrays] = [{} for _ in jobs]
+    refused: dict[int, AnyIRError] = {}
     for key, value in flat.items():
         number, _, name = key.partition("/")
-        place = outcomes[int(number)]
         if name:
-            place[name] = value
+            made[int(number)][name] = value
         else:
-            outcomes[int(number)] = SystemFailure(str(value[()]), code="F130", where=jobs[int(number)].path)
-    return outcomes
+            refused[int(number)] = SystemFailure(str(value[()]), code="F130", where=jobs[int(number)].path)
+    return [refused.get(i, arrays) for i, arrays in enumerate(made)]
 
 
 # ------------------------------------------------------------------------------------------------- the child's side

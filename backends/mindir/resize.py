@@ -100,6 +100,8 @@ def _unknown_target(b: Builder, node: Node, x: Value) -> Outcome:
     whole = sizes is not None and (axes in ((), (0, 1, 2, 3)) or axes == (2, 3))
     if not whole or node.attr("keep_aspect_ratio_policy") != "stretch" or _grid(node) is None:
         return Declined("")
+    if node.attr("coordinate_transformation_mode") == "pytorch_half_pixel":
+        return Declined("an axis that shrinks to one element has a grid of its own")
     if not axes or len(axes) == 4:
         sizes = b.slice(sizes, (2,), (4,), (0,))
     return b.call("ms.resize", (x, tuple_of(b, node, node.result.shape[2:], sizes)), _grid(node)).results[0]

@@ -198,12 +198,13 @@ def lower_concat(b: Builder, node: Node) -> Outcome:
 
 
 def _even(node: Node) -> bool:
-    """All parts have one size, or are asked for by their number and the size is divisible or not known."""
+    """All parts have one size: it is known, or the whole is a multiple of their number whatever its symbols are."""
     axis, x = node.attr("axis"), node.operands[0]
     dims = [v.shape[axis] for v in node.results]
     if static(*dims, x.shape[axis]):
         return len(set(dims)) == 1
-    return node.operand("split") is None
+    rest = x.shape[axis] % len(dims)
+    return node.operand("split") is None and static(rest) and rest == 0
 
 
 def _known_parts(node: Node) -> str | None:

@@ -8,6 +8,7 @@ A row covers all later opsets until the next one. A row may refuse (`e.refuse`) 
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ def first_opset(op: str) -> int | None:
     return entries[0][0] if entries else None
 
 
+@functools.cache
 def table() -> dict[str, list[tuple[int, Row]]]:
     """All rows, the family files loaded."""
     for family in FAMILIES:

@@ -186,7 +186,7 @@ class _Narrow:
                 if interface:
                     places[value] = b.cast(value, to=F32)
                 else:
-                    value.type = value.type.with_dtype(F32)  # a region's own input: its node feeds it f32
+                    value.type = TensorType(F32, value.shape)  # a region's own input: its node feeds it f32
         wanted = [v.dtype for v in graph.outputs]
         for node in list(graph.nodes()):
             if not (node.name == "cast" and node.result in places.values()):
@@ -275,7 +275,8 @@ def _foldable(value: Value) -> bool:
     type_ = value.type
     if not isinstance(type_, TensorType) or type_.dtype is None or not type_.is_static:
         return False
-    return type_.dtype.nbytes(int(type_.numel)) <= storage.limit("fold_bytes")
+    count = type_.numel
+    return isinstance(count, int) and type_.dtype.nbytes(count) <= storage.limit("fold_bytes")
 
 
 def sweep(graph: Graph) -> None:
@@ -301,14 +302,13 @@ def _drop_empty(module: Module) -> None:
     """Results without elements become constants: several kernels crash on them, and there is nothing to compute."""
     for graph in list(module.all_graphs()):
         for node in list(graph.nodes()):
-            types = [v.type for v in node.results]
-            if (
-                types
-                and node.has(PURE)
-                and all(isinstance(t, TensorType) and t.is_static and 0 in t.shape for t in types)
-            ):
+            if node.results and node.has(PURE) and all(_is_empty(v) for v in node.results):
                 b = Builder(graph, before=node)
-                node.replace(*(b.const(np.zeros(t.shape, t.dtype.numpy)) for t in types))
+                node.replace(*(b.const(np.zeros(v.shape or (), v.dtype.numpy)) for v in node.results))
+
+
+def _is_empty(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.is_static and 0 in (value.shape or ())
 
 
 def _copy(b: Builder, value: Value) -> Value:

@@ -73,7 +73,7 @@ class _Model:
             self.graphs.append(module.main)
 
     def build(self) -> tuple[Record, list[Tensor | None]]:
-        subgraphs = []
+        subgraphs: list[_Subgraph] = []
         while len(subgraphs) < len(self.graphs):  # regions are appended while their nodes are emitted
             graph = self.graphs[len(subgraphs)]
             subgraphs.append(_Subgraph(self, graph))

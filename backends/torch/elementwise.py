@@ -123,7 +123,6 @@ def clip(node: Node) -> Call:
     if not bounds:
         raise Refusal("it has no bounds")
     numbers = {name: number(value) for name, value in bounds.items()}
-    if x.dtype in (F32, F64) or x.dtype.is_int:
-        if all(value is not None for value in numbers.values()):
-            return Call("torch.clamp", x, **numbers)
+    if (x.dtype in (F32, F64) or x.dtype.is_int) and all(value is not None for value in numbers.values()):
+        return Call("torch.clamp", x, **numbers)
     return Call("torch.clamp", x, **bounds)

@@ -115,7 +115,7 @@ def _decomposed(clone: Module) -> Iterator[Offender]:
 # ------------------------------------------------------------------------------------------ rules of this target
 
 
-def _rule(*names: str):  # noqa: ANN202
+def _rule(*names: str):
     def register(rule: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, rule))
         return rule
@@ -137,13 +137,13 @@ def _explicit(node: Node) -> tuple[int, ...] | Declined:
     return tuple(int(p) for p in (*made.begins, *made.ends))
 
 
-def _again(b: Builder, node: Node, x, **changed):  # noqa: ANN001, ANN202
+def _again(b: Builder, node: Node, x, **changed):
     """The same op on `x` with some attributes changed."""
     return b.call(node.name, (x, *node.operands[1:]), {**node.attrs, **changed}).result
 
 
 @_rule("conv", "max_pool", "average_pool")
-def pad_first(b: Builder, node: Node):  # noqa: ANN201
+def pad_first(b: Builder, node: Node):
     """Padding that torch does not take, as a node of its own: zeros, or for max_pool what never wins."""
     pads = _explicit(node) if not node.attr("channels_last") else Declined("")
     if isinstance(pads, Declined):
@@ -167,7 +167,7 @@ def pad_first(b: Builder, node: Node):  # noqa: ANN201
     return _again(b, node, padded, auto_pad="explicit", pads=(0,) * (2 * half))
 
 
-def _neutral(b: Builder, node: Node):  # noqa: ANN202
+def _neutral(b: Builder, node: Node):
     dtype = node.result.dtype
     assert dtype is not None
     if node.name != "max_pool":
@@ -177,7 +177,7 @@ def _neutral(b: Builder, node: Node):  # noqa: ANN202
 
 
 @_rule("conv_transpose")
-def crop_after(b: Builder, node: Node):  # noqa: ANN201
+def crop_after(b: Builder, node: Node):
     """Pads that differ between the sides cut the full result."""
     x, w = node.operands[:2]
     if x is None or w is None or x.shape is None or w.shape is None or any(isinstance(k, Expr) for k in w.shape[2:]):
@@ -215,7 +215,7 @@ def crop_after(b: Builder, node: Node):  # noqa: ANN201
 
 
 @_rule("unsqueeze")
-def unsqueeze(b: Builder, node: Node):  # noqa: ANN201
+def unsqueeze(b: Builder, node: Node):
     x, axes = node.operands
     where = axes.ints() if axes is not None else None
     if x is None or where is None or x.rank is None:
@@ -227,7 +227,7 @@ def unsqueeze(b: Builder, node: Node):  # noqa: ANN201
 
 
 @_rule(*(f"reduce_{kind}" for kind in ("sum", "mean", "max", "min", "prod", "any", "all")))
-def reduce_nothing(b: Builder, node: Node):  # noqa: ANN201
+def reduce_nothing(b: Builder, node: Node):
     """A reduction over no axis is its operand; several axes of a product go one after the other."""
     x, axes = (*node.operands, None)[:2]
     where = () if axes is None else axes.ints()
@@ -246,7 +246,7 @@ def reduce_nothing(b: Builder, node: Node):  # noqa: ANN201
 
 
 @_rule("cumsum", "cumprod")
-def cumulative(b: Builder, node: Node):  # noqa: ANN201
+def cumulative(b: Builder, node: Node):
     """`reverse` turns around before and after; `exclusive` shifts by one and starts at the neutral element."""
     x, axis = node.operands
     where = axis.ints() if axis is not None else None
@@ -268,7 +268,7 @@ _FAR = (1 << 31) - 1  # bounds from here on mean "to the end"
 
 
 @_rule("slice")
-def backwards(b: Builder, node: Node):  # noqa: ANN201
+def backwards(b: Builder, node: Node):
     """Negative steps: the same elements forwards, then the axis reversed. Steps below -1 need a fixed size."""
     x, starts, ends, axes, steps = (*node.operands, None, None)[:5]
     lists = [v.ints() if v is not None else None for v in (starts, ends, axes, steps)]
@@ -296,13 +296,13 @@ def _forwards(size: Dim, start: int, end: int, step: int) -> tuple[int, int, int
 
 
 @_rule("pow")
-def same_dtype(b: Builder, node: Node):  # noqa: ANN201
+def same_dtype(b: Builder, node: Node):
     x, y = node.operands
     return Declined("") if x is None or y is None or x.dtype is y.dtype else b.pow(x, b.cast(y, to=x.dtype))
 
 
 @_rule("arg_max", "arg_min")
-def last_index(b: Builder, node: Node):  # noqa: ANN201
+def last_index(b: Builder, node: Node):
     """The last of equal elements is the first of the reversed axis."""
     x = node.operand("x")
     if not node.attr("select_last_index") or x.shape is None or isinstance(x.shape[node.attr("axis")], Expr):
@@ -313,5 +313,5 @@ def last_index(b: Builder, node: Node):  # noqa: ANN201
 
 
 @_rule("clip")
-def unbounded(b: Builder, node: Node):  # noqa: ANN201
+def unbounded(b: Builder, node: Node):
     return node.operands[0] if len(node.operands) == 1 else Declined("")

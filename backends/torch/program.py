@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ...ir.dims import dim_range, evaluate, symbols
+from ...ir.dims import evaluate, symbols
 from ...ir.errors import MissingPackage, Unsupported
 from ...ir.expr import Expr
 from ...ir.graph import Module

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ...ir.errors import InvalidModel, Unsupported, clean
-from ...ir.storage import check_limit
+from ...ir.storage import check_limit, limit
 from . import schemas
 from .container import text
 from .schemas import Schema
@@ -162,10 +162,12 @@ class _Budget:
 
     def __init__(self) -> None:
         self.items = 0
+        self.limit = limit("items")
 
-    def take(self, count: int, where: str) -> None:
+    def take(self, count: int) -> None:
         self.items += count
-        check_limit("items", self.items, "nodes, values and initializers in all", where)
+        if self.items > self.limit:
+            check_limit("items", self.items, "nodes, values and initializers in all")
 
 
 def _check_header(proto: ModelProto) -> None:
@@ -209,7 +211,7 @@ def _graph_record(proto: Any, parent: Graph | None, depth: int, budget: _Budget)
         raise InvalidModel("an input or output has no name", where=f"graph '{clean(proto.name)}'")
     dense = () if is_function else proto.initializer
     sparse = () if is_function else proto.sparse_initializer
-    budget.take(len(proto.node) + len(inputs) + len(outputs) + len(dense) + len(sparse), "graph")
+    budget.take(len(proto.node) + len(inputs) + len(outputs) + len(dense) + len(sparse))
     graph = Graph(text(proto.name, "a graph"), [], inputs, outputs, {}, {}, proto, depth=depth)
     check_limit("nesting", depth, "nesting of subgraphs", f"graph '{clean(proto.name)}'")
     for name, tensor, table in [(i.name, i, graph.initializers) for i in dense] + [
@@ -229,7 +231,7 @@ def _node_record(p: NodeProto, graph: Graph, everything: list[Graph], budget: _B
         if type(name) is not str:
             text(name, f"a node of graph '{clean(graph.name)}'")
     node = Node(p.op_type, schemas.domain_of(p.domain), p.overload, p.name, inputs, outputs, {}, p)
-    budget.take(len(node.outputs), node.label)
+    budget.take(len(node.outputs))
     for a in p.attribute:
         if text(a.name, node.label) in node.attrs:
             raise InvalidModel(f"attribute '{clean(a.name)}' is given twice", where=node.label)

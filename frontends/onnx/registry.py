@@ -8,6 +8,7 @@ A handler covers all later opsets until the next one of the same operator: bumps
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def handler(domain: str, op_type: str, opset: int) -> Handler | None:
     return None
 
 
+@functools.cache
 def table() -> dict[tuple[str, str], list[tuple[int, Handler]]]:
     """All handlers, the family files loaded."""
     for family in FAMILIES:

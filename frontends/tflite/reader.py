@@ -18,7 +18,7 @@ from ...ir.errors import AnyIRError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, bulk
 from ...ir.storage import MappedFile, check_limit, map_file
 from ...ir.tensor import MappedTensor
-from ...ir.types import DType, TensorType
+from ...ir.types import DType, TensorType, Type
 from ...ir.value import Value
 from ...ir.verify import verify
 from .registry import Call, handlers
@@ -91,8 +91,8 @@ class _File:
         if found:
             return found
         graph = self.subgraphs[0]
-        sides = [_unique([self._name(graph, i) for i in _indices(graph[side])]) for side in ("inputs", "outputs")]
-        return [(0, "serving_default", *sides)]
+        inputs, outputs = (_unique([self._name(graph, i) for i in _indices(graph[s])]) for s in ("inputs", "outputs"))
+        return [(0, "serving_default", inputs, outputs)]
 
     def _name(self, graph: Record, index: int) -> str:
         tensors = graph["tensors"] or []
@@ -157,7 +157,7 @@ class SubgraphReader:
         self.values: dict[int, Value] = {}
         self.where = clean(self.record["name"] or f"subgraph {index}")
 
-    def run(self, names: Sequence[str] = (), given: Sequence[TensorType] = ()) -> None:
+    def run(self, names: Sequence[str] = (), given: Sequence[Type] = ()) -> None:
         """Read everything. `given` are better types of the inputs, known where a region is entered."""
         for position, index in enumerate(_indices(self.record["inputs"])):
             name = names[position] if position < len(names) else ""
@@ -170,7 +170,7 @@ class SubgraphReader:
                 raise error.at(f"{self.where}: operator {number}") from None
         self.graph.set_outputs([self.value(index) for index in _indices(self.record["outputs"])])
 
-    def region(self, index: int, given: Sequence[TensorType]) -> Graph:
+    def region(self, index: int, given: Sequence[Type]) -> Graph:
         """Another subgraph as a region. Raises InvalidModel when it is not there."""
         if not 0 < index < len(self.file.subgraphs):
             raise InvalidModel(f"subgraph {index} is not there", code="F232")
@@ -275,6 +275,6 @@ class SubgraphReader:
             raise InvalidModel(f"tensor {index} is computed twice", code="F236")
         declared = self._declared(index)
         if declared is not None and not value.is_const and _fits(declared, value):
-            value.refine(value.type.with_shape(declared))
+            value.refine(TensorType(dtype, declared))
         value.hint = value.hint or (self._tensor(index)["name"] or "")
         self.values[index] = value

@@ -43,7 +43,14 @@ def leaky_relu(c: Context, self: Tensor, negative_slope: Number = 0.01) -> Value
 
 
 @handles("aten.rrelu")
-def rrelu(c: Context, self: Tensor, lower: Number = 0.125, upper: Number = 1 / 3, training: Bool = False, generator: Any = None) -> Value:
+def rrelu(
+    c: Context,
+    self: Tensor,
+    lower: Number = 0.125,
+    upper: Number = 1 / 3,
+    training: Bool = False,
+    generator: Any = None,
+) -> Value:
     if training:
         raise Unsupported("rrelu in training mode", hint="call .eval() on the module before it is exported")
     return c.b.leaky_relu(self, alpha=(lower + upper) / 2)
@@ -128,7 +135,14 @@ def glu(c: Context, self: Tensor, dim: Int = -1) -> Value:
     return c.b.mul(a, c.b.sigmoid(gate))
 
 
-@handles("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax", "aten._safe_softmax", "aten.special_softmax")
+@handles(
+    "aten.softmax",
+    "aten.log_softmax",
+    "aten._softmax",
+    "aten._log_softmax",
+    "aten._safe_softmax",
+    "aten.special_softmax",
+)
 def softmax(c: Context, self: Tensor, dim: Int, dtype: Dtype | None = None, half_to_float: Bool = False) -> Value:
     """Softmax along `dim`, computed in the declared result dtype."""
     x = c.cast(self, c.dtype)

@@ -43,7 +43,9 @@ def _values(value: Any) -> tuple[Value, ...]:
     return value
 
 
-def _region(c: Context, graph: ExportedGraph, operands: tuple[Value, ...], lead: tuple[TensorType, ...] = ()) -> tuple[Graph, list[Value]]:
+def _region(
+    c: Context, graph: ExportedGraph, operands: tuple[Value, ...], lead: tuple[TensorType, ...] = ()
+) -> tuple[Graph, list[Value]]:
     """A closed region for `graph`: `lead` inputs that it does not see, then one for each operand."""
     region = c.b.module.new_region()
     for type_ in lead:
@@ -115,6 +117,10 @@ def autocast(c: Context, **args: Any) -> Any:
 
 
 def _positional(args: dict[str, Any], count: int | None) -> tuple[Any, ...]:
-    if list(args) != [str(i) for i in range(len(args))] or len(args) != (count if count is not None else len(args)) or len(args) < 2:
+    if (
+        list(args) != [str(i) for i in range(len(args))]
+        or len(args) != (count if count is not None else len(args))
+        or len(args) < 2
+    ):
         raise InvalidModel(f"unexpected arguments {list(args)}")
     return tuple(args.values())

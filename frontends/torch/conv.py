@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...ir.errors import InvalidModel
 from ...ir.value import Value
 from .context import Context
-from .registry import Bool, Ints, Int, Str, Tensor, handles
+from .registry import Bool, Int, Ints, Str, Tensor, handles
 
 
 def spread(values: tuple[int, ...], count: int, what: str) -> tuple[int, ...]:
@@ -32,18 +32,33 @@ def _spatial(c: Context, weight: Value) -> int:
     return c.rank(weight) - 2
 
 
-def _conv(c: Context, x: Value, weight: Value, bias: Value | None, stride: Ints, pads: tuple[int, ...], dilation: Ints, groups: int) -> Value:
+def _conv(
+    c: Context,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Ints,
+    pads: tuple[int, ...],
+    dilation: Ints,
+    groups: int,
+) -> Value:
     n = _spatial(c, weight)
     x, added = batched(c, x, n + 2)
     y = c.b.conv(
-        x, weight, bias, strides=spread(stride, n, "stride"), pads=pads, dilations=spread(dilation, n, "dilation"), groups=groups
+        x,
+        weight,
+        bias,
+        strides=spread(stride, n, "stride"),
+        pads=pads,
+        dilations=spread(dilation, n, "dilation"),
+        groups=groups,
     )
     return c.b.squeeze(y, (0,)) if added else y
 
 
 @handles("aten.conv1d", "aten.conv2d", "aten.conv3d")
 def conv(
-    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = (1,), padding: Ints = (0,),  # noqa: A002
+    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = (1,), padding: Ints = (0,),
     dilation: Ints = (1,), groups: Int = 1,
 ) -> Value:  # fmt: skip
     pads = spread(padding, _spatial(c, weight), "padding")
@@ -52,7 +67,7 @@ def conv(
 
 @handles("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding")
 def conv_padding(
-    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = (1,), padding: Str = "valid",  # noqa: A002
+    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = (1,), padding: Str = "valid",
     dilation: Ints = (1,), groups: Int = 1,
 ) -> Value:  # fmt: skip
     """`same` pads d * (k - 1) in all, the odd one at the end (stride is 1 there)."""
@@ -67,7 +82,7 @@ def conv_padding(
 
 @handles("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def conv_transpose(
-    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = (1,), padding: Ints = (0,),  # noqa: A002
+    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = (1,), padding: Ints = (0,),
     output_padding: Ints = (0,), groups: Int = 1, dilation: Ints = (1,),
 ) -> Value:  # fmt: skip
     n = _spatial(c, weight)
@@ -81,8 +96,9 @@ def conv_transpose(
 
 @handles("aten.convolution", "aten._convolution")
 def convolution(
-    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints,  # noqa: A002
-    transposed: Bool, output_padding: Ints, groups: Int, benchmark: Bool = False, deterministic: Bool = False, allow_tf32: Bool = False,
+    c: Context, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, dilation: Ints,
+    transposed: Bool, output_padding: Ints, groups: Int, benchmark: Bool = False, deterministic: Bool = False,
+    allow_tf32: Bool = False,
 ) -> Value:  # fmt: skip
     if transposed:
         return conv_transpose(c, input, weight, bias, stride, padding, output_padding, groups, dilation)

@@ -33,7 +33,9 @@ def zeros_like(c: Context, self: Tensor, dtype: Dtype | None = None) -> Value:
 
 
 @handles("aten.full", "aten.new_full", "aten.full_like")
-def full(c: Context, fill_value: Scalar, size: Sizes | None = None, self: Tensor | None = None, dtype: Dtype | None = None) -> Value:
+def full(
+    c: Context, fill_value: Scalar, size: Sizes | None = None, self: Tensor | None = None, dtype: Dtype | None = None
+) -> Value:
     return _filled(c, c.declared(size), fill_value, c.dtype)
 
 
@@ -83,11 +85,20 @@ def item(c: Context, self: Tensor) -> Value:
     return c.b.reshape(self, c.b.const(np.zeros(0, np.int64), I64))
 
 
-_RANDOM = ("rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal", "rand_like", "randn_like", "uniform")
+_RANDOM = (
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "bernoulli",
+    "multinomial",
+    "normal",
+    "rand_like",
+    "randn_like",
+    "uniform",
+)
 
 
 @handles(*(f"aten.{name}" for name in _RANDOM))
 def random(c: Context, **_: Any) -> Value:
     raise Unsupported("random numbers", hint="make them outside and pass them as an input")
-
-

@@ -114,7 +114,9 @@ def sinc(c: Context, self: Tensor) -> Value:
 
 
 @handles("aten.nan_to_num")
-def nan_to_num(c: Context, self: Tensor, nan: Number | None = None, posinf: Number | None = None, neginf: Number | None = None) -> Value:
+def nan_to_num(
+    c: Context, self: Tensor, nan: Number | None = None, posinf: Number | None = None, neginf: Number | None = None
+) -> Value:
     """NaN and the infinities replaced: by 0 and the largest finite numbers where no others are given."""
     if self.dtype is None or not self.dtype.is_float:
         return self
@@ -223,7 +225,12 @@ def fmod(c: Context, self: Operand, other: Operand) -> Value:
 
 @handles("aten.pow")
 def pow_(c: Context, self: Operand, exponent: Operand) -> Value:
-    if isinstance(exponent, int | float) and not isinstance(exponent, bool) and exponent == 2 and isinstance(self, Value):
+    if (
+        isinstance(exponent, int | float)
+        and not isinstance(exponent, bool)
+        and exponent == 2
+        and isinstance(self, Value)
+    ):
         dtype = result_type((self, exponent))
         return c.b.square(c.cast(self, dtype))
     return _arithmetic(c, "pow", self, exponent)
@@ -353,7 +360,9 @@ def isfinite(c: Context, self: Tensor) -> Value:
 
 
 @handles("aten.isclose")
-def isclose(c: Context, self: Tensor, other: Tensor, rtol: Number = 1e-5, atol: Number = 1e-8, equal_nan: Bool = False) -> Value:
+def isclose(
+    c: Context, self: Tensor, other: Tensor, rtol: Number = 1e-5, atol: Number = 1e-8, equal_nan: Bool = False
+) -> Value:
     """|x - y| <= atol + rtol * |y|, or equal."""
     b = c.b
     x, y = c.as_float(self), c.as_float(other)
@@ -422,7 +431,7 @@ def masked_fill(c: Context, self: Tensor, mask: Tensor, value: Operand) -> Value
 
 
 @handles("aten.clamp", "aten.clip")
-def clamp(c: Context, self: Tensor, min: Operand | None = None, max: Operand | None = None) -> Value:  # noqa: A002
+def clamp(c: Context, self: Tensor, min: Operand | None = None, max: Operand | None = None) -> Value:
     """Bounds take part in promotion; where min is above max the result is max."""
     if min is None and max is None:
         raise InvalidModel("clamp with neither min nor max")
@@ -437,12 +446,12 @@ def clamp(c: Context, self: Tensor, min: Operand | None = None, max: Operand | N
 
 
 @handles("aten.clamp_min")
-def clamp_min(c: Context, self: Tensor, min: Operand) -> Value:  # noqa: A002
+def clamp_min(c: Context, self: Tensor, min: Operand) -> Value:
     return clamp(c, self, min)
 
 
 @handles("aten.clamp_max")
-def clamp_max(c: Context, self: Tensor, max: Operand) -> Value:  # noqa: A002
+def clamp_max(c: Context, self: Tensor, max: Operand) -> Value:
     return clamp(c, self, None, max)
 
 
@@ -481,14 +490,14 @@ def zero(c: Context, self: Tensor) -> Value:
 
 
 @handles("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
-def dropout(c: Context, input: Tensor, p: Number, train: Bool) -> Value:  # noqa: A002
+def dropout(c: Context, input: Tensor, p: Number, train: Bool) -> Value:
     if train and p:
         raise Unsupported("dropout in training mode", hint="call .eval() on the module before it is exported")
     return input
 
 
 @handles("aten.native_dropout")
-def native_dropout(c: Context, input: Tensor, p: Number, train: Bool | None = None) -> tuple[Value | None, ...]:  # noqa: A002
+def native_dropout(c: Context, input: Tensor, p: Number, train: Bool | None = None) -> tuple[Value | None, ...]:
     return dropout(c, input, p, bool(train)), None
 
 

@@ -18,7 +18,14 @@ def _index_value(c: Context, index: Value) -> Value:
 
 
 @handles("aten.embedding")
-def embedding(c: Context, weight: Tensor, indices: Tensor, padding_idx: Any = -1, scale_grad_by_freq: Bool = False, sparse: Bool = False) -> Value:
+def embedding(
+    c: Context,
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: Any = -1,
+    scale_grad_by_freq: Bool = False,
+    sparse: Bool = False,
+) -> Value:
     return c.b.gather(weight, _index_value(c, indices), axis=0)
 
 
@@ -32,7 +39,9 @@ def index_select(c: Context, self: Tensor, dim: Int, index: Tensor) -> Value:
 
 
 @handles("aten.gather", "aten.take_along_dim")
-def gather(c: Context, self: Tensor, dim: Int | None = None, index: Tensor | None = None, indices: Tensor | None = None) -> Value:
+def gather(
+    c: Context, self: Tensor, dim: Int | None = None, index: Tensor | None = None, indices: Tensor | None = None
+) -> Value:
     where = index if index is not None else indices
     if where is None or dim is None:
         raise Unsupported("gather without an index or dimension")
@@ -89,7 +98,11 @@ class _Plan:
             return None
         before = self.axes[0]
         own = range(self.width)
-        return [*(self.width + i for i in range(before)), *own, *(self.width + i for i in range(before, len(self.rest)))]
+        return [
+            *(self.width + i for i in range(before)),
+            *own,
+            *(self.width + i for i in range(before, len(self.rest))),
+        ]
 
 
 def _broadcast(c: Context, a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -134,7 +147,13 @@ def index_put(c: Context, self: Tensor, indices: OptionalTensors, values: Tensor
     """`self` with `values` written (or added) at the indexed places."""
     assert self.dtype is not None
     only = indices[0] if len(indices) == 1 else None
-    if only is not None and only.dtype is BOOL and c.rank(only) == c.rank(self) and c.rank(values) == 0 and not accumulate:
+    if (
+        only is not None
+        and only.dtype is BOOL
+        and c.rank(only) == c.rank(self)
+        and c.rank(values) == 0
+        and not accumulate
+    ):
         return c.b.where(only, c.cast(values, self.dtype), self)
     plan = _Plan(c, self, indices)
     perm = (*plan.axes, *plan.rest)
@@ -168,7 +187,15 @@ def _scatter(c: Context, x: Value, dim: int, where: Value, updates: Value, reduc
 
 
 @handles("aten.scatter")
-def scatter(c: Context, self: Tensor, dim: Int, index: Tensor, src: Tensor | None = None, value: Operand | None = None, reduce: Str | None = None) -> Value:
+def scatter(
+    c: Context,
+    self: Tensor,
+    dim: Int,
+    index: Tensor,
+    src: Tensor | None = None,
+    value: Operand | None = None,
+    reduce: Str | None = None,
+) -> Value:
     assert self.dtype is not None
     if reduce is not None and reduce not in _REDUCTIONS:
         raise InvalidModel(f"scatter reduction {reduce!r}")
@@ -182,7 +209,9 @@ def scatter_add(c: Context, self: Tensor, dim: Int, index: Tensor, src: Tensor) 
 
 
 @handles("aten.scatter_reduce")
-def scatter_reduce(c: Context, self: Tensor, dim: Int, index: Tensor, src: Tensor, reduce: Str, include_self: Bool = True) -> Value:
+def scatter_reduce(
+    c: Context, self: Tensor, dim: Int, index: Tensor, src: Tensor, reduce: Str, include_self: Bool = True
+) -> Value:
     if reduce not in _REDUCTIONS or not include_self:
         raise Unsupported(f"scatter_reduce {reduce!r} with include_self={include_self}")
     return _scatter(c, self, dim, index, src, _REDUCTIONS[reduce])

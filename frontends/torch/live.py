@@ -13,8 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ...formats.exported import LEAF, TORCH_NAMES, Exported, ExportedGraph, ExportedNode, InputSpec, OutputSpec, Payload
-from ...formats.exported import Ref, TensorMeta, Tree
+from ...formats.exported import (
+    LEAF,
+    TORCH_NAMES,
+    Exported,
+    ExportedGraph,
+    ExportedNode,
+    InputSpec,
+    OutputSpec,
+    Payload,
+    Ref,
+    TensorMeta,
+    Tree,
+)
 from ...formats.pt2 import place_of
 from ...formats.pt2_symbols import Sym, parse_symbolic
 from ...ir.errors import MissingPackage, Unsupported, UsageError
@@ -278,7 +289,13 @@ def _payload(torch: Any, tensor: Any, name: str) -> Payload:
     if tensor.layout is not torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
         raise Unsupported(f"weight {name!r} is no plain dense tensor")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-    key = (tensor.untyped_storage().data_ptr(), str(tensor.dtype), tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+    key = (
+        tensor.untyped_storage().data_ptr(),
+        str(tensor.dtype),
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor.storage_offset(),
+    )
     return Payload(to_numpy(torch, plain), key if tensor.numel() else (name,))
 
 
@@ -317,7 +334,8 @@ class _Converter:
             elif node.op == "output":
                 results = node.args[0]
                 made.outputs = [
-                    self._argument(module, item) for item in (results if isinstance(results, list | tuple) else (results,))
+                    self._argument(module, item)
+                    for item in (results if isinstance(results, list | tuple) else (results,))
                 ]
         return made
 
@@ -406,7 +424,11 @@ def _target(target: Any) -> str:
     """The name under which `.pt2` files have an operator."""
     if hasattr(target, "_schema"):
         return str(target)
-    if type(target).__module__.startswith("torch._ops") or hasattr(target, "_ns_and_name") or hasattr(target, "namespace"):
+    if (
+        type(target).__module__.startswith("torch._ops")
+        or hasattr(target, "_ns_and_name")
+        or hasattr(target, "namespace")
+    ):
         return f"higher_order.{target.__name__}"
     return f"{target.__module__}.{target.__name__}"
 

@@ -29,7 +29,16 @@ from .symbols import Symbols
 MAX_ERRORS = 20
 
 #: Nodes that only check or only compute sizes: what they say is in the declared types.
-_ASSERTS = frozenset(["_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size", "_functional_assert_async"])
+_ASSERTS = frozenset(
+    [
+        "_assert_scalar",
+        "_assert_tensor_metadata",
+        "_assert_async",
+        "sym_constrain_range",
+        "sym_constrain_range_for_size",
+        "_functional_assert_async",
+    ]
+)
 _SIZES = ("_operator.", "math.", "torch.sym_")
 
 
@@ -334,8 +343,8 @@ class _Lowering:
 
     def _outputs(self) -> list[tuple[Slot, Value]]:
         paths = _output_paths(self.program)
-        found, position = [], 0
-        for spec in self.program.outputs:
+        found = []
+        for position, spec in enumerate(self.program.outputs):
             if spec.kind != "user":
                 what = spec.kind.replace("_", " ")
                 raise Unsupported(
@@ -343,7 +352,6 @@ class _Lowering:
                     hint="call .eval() on the module before it is exported, and keep state outside of forward",
                 )
             slot = paths[position] if position < len(paths) else Slot(f"output_{position}")
-            position += 1
             value = self._output(spec.arg)
             if value is not None:
                 found.append((slot, value))
@@ -379,14 +387,10 @@ def _symbol_names(program: Exported) -> dict[str, str]:
             continue
         shape = program.graph.tensors[spec.arg.name].shape
         if shape and isinstance(shape[0], str):
-            if shape[0] not in names and "N" not in (*names.values(), *_all_symbols(program)):
+            if shape[0] not in names and "N" not in (*names.values(), *program.ranges):
                 names[shape[0]] = "N"
             break
     return names
-
-
-def _all_symbols(program: Exported) -> Iterable[str]:
-    return program.ranges
 
 
 def _input_paths(program: Exported) -> dict[int, Slot]:

@@ -19,7 +19,7 @@ def swapped(c: Context, x: Value) -> Value:
 
 
 @handles("aten.linear")
-def linear(c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Value:  # noqa: A002
+def linear(c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Value:
     """x @ weight.T + bias; the weight stays as it is stored, [out, in]."""
     if c.rank(weight) == 1:
         y = c.b.matmul(input, weight)
@@ -32,7 +32,12 @@ def linear(c: Context, input: Tensor, weight: Tensor, bias: Tensor | None = None
 
 @handles("aten.mm", "aten.bmm", "aten.matmul", "aten.mv", "aten.dot", "aten.vdot", "aten.inner")
 def matmul(
-    c: Context, self: Tensor, mat2: Tensor | None = None, other: Tensor | None = None, vec: Tensor | None = None, tensor: Tensor | None = None
+    c: Context,
+    self: Tensor,
+    mat2: Tensor | None = None,
+    other: Tensor | None = None,
+    vec: Tensor | None = None,
+    tensor: Tensor | None = None,
 ) -> Value:
     """numpy's matmul; `inner` contracts the last axis of both."""
     right = next((item for item in (mat2, other, vec, tensor) if item is not None), None)

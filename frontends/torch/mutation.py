@@ -14,14 +14,73 @@ from ...formats.exported import ExportedGraph, ExportedNode, refs
 
 #: Packets whose result may share memory with their first tensor argument.
 VIEWS = frozenset(
-    "alias as_strided atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to chunk contiguous detach detach_ diagonal "
-    "dropout alpha_dropout expand expand_as feature_dropout flatten imag lift_fresh mH mT meshgrid movedim moveaxis narrow "
-    "numpy_T permute positive ravel real rename reshape reshape_as select slice split split_with_sizes squeeze swapaxes "
-    "swapdims t tensor_split to transpose type_as unbind unflatten unfold unsafe_chunk unsafe_split "
-    "unsafe_split_with_sizes unsqueeze view view_as _to_copy _reshape_alias _unsafe_view _conj conj".split()
+    [
+        "alias",
+        "as_strided",
+        "atleast_1d",
+        "atleast_2d",
+        "atleast_3d",
+        "broadcast_tensors",
+        "broadcast_to",
+        "chunk",
+        "contiguous",
+        "detach",
+        "detach_",
+        "diagonal",
+        "dropout",
+        "alpha_dropout",
+        "expand",
+        "expand_as",
+        "feature_dropout",
+        "flatten",
+        "imag",
+        "lift_fresh",
+        "mH",
+        "mT",
+        "meshgrid",
+        "movedim",
+        "moveaxis",
+        "narrow",
+        "numpy_T",
+        "permute",
+        "positive",
+        "ravel",
+        "real",
+        "rename",
+        "reshape",
+        "reshape_as",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "swapaxes",
+        "swapdims",
+        "t",
+        "tensor_split",
+        "to",
+        "transpose",
+        "type_as",
+        "unbind",
+        "unflatten",
+        "unfold",
+        "unsafe_chunk",
+        "unsafe_split",
+        "unsafe_split_with_sizes",
+        "unsqueeze",
+        "view",
+        "view_as",
+        "_to_copy",
+        "_reshape_alias",
+        "_unsafe_view",
+        "_conj",
+        "conj",
+    ]
 )
 #: Of these, the ones that return the very same tensor (for dropout: outside training).
-SAME = frozenset(["alias", "detach", "detach_", "dropout", "alpha_dropout", "feature_dropout", "positive", "lift_fresh"])
+SAME = frozenset(
+    ["alias", "detach", "detach_", "dropout", "alpha_dropout", "feature_dropout", "positive", "lift_fresh"]
+)
 
 
 def packet(target: str) -> str:
@@ -94,7 +153,9 @@ def _check(
     equal = same[mutated]
     for other in members[owner]:
         if other not in equal and last_use.get(other, -1) > index:
-            found.refused[index] = f"it changes {mutated!r} in place while {other!r}, which may share its memory, is used later"
+            found.refused[index] = (
+                f"it changes {mutated!r} in place while {other!r}, which may share its memory, is used later"
+            )
             return
     found.renames[index] = list(equal)
 

@@ -31,7 +31,9 @@ def _channels(c: Context, x: Value) -> Any:
     return c.size(x, 1)
 
 
-def _batch_norm(c: Context, x: Value, scale: Value | None, bias: Value | None, mean: Value, var: Value, eps: float) -> Value:
+def _batch_norm(
+    c: Context, x: Value, scale: Value | None, bias: Value | None, mean: Value, var: Value, eps: float
+) -> Value:
     size = _channels(c, x)
     scale, bias = _filled(c, scale, size, 1.0, x), _filled(c, bias, size, 0.0, x)
     return c.b.batch_norm(x, *(c.cast(v, x.dtype) for v in (scale, bias, mean, var)), epsilon=eps)  # type: ignore[arg-type]
@@ -39,7 +41,7 @@ def _batch_norm(c: Context, x: Value, scale: Value | None, bias: Value | None, m
 
 @handles("aten.batch_norm")
 def batch_norm(
-    c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,  # noqa: A002
+    c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
     running_var: Tensor | None, training: Bool, momentum: Number = 0.1, eps: Number = 1e-5,
 ) -> Value:  # fmt: skip
     if training or running_mean is None or running_var is None:
@@ -49,7 +51,7 @@ def batch_norm(
 
 @handles("aten._native_batch_norm_legit_no_training")
 def batch_norm_inference(
-    c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor, running_var: Tensor,  # noqa: A002
+    c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor, running_var: Tensor,
     momentum: Number, eps: Number,
 ) -> tuple[Value | None, ...]:  # fmt: skip
     return _batch_norm(c, input, weight, bias, running_mean, running_var, float(eps)), None, None
@@ -57,7 +59,7 @@ def batch_norm_inference(
 
 @handles("aten.instance_norm")
 def instance_norm(
-    c: Context, input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,  # noqa: A002
+    c: Context, input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
     running_var: Tensor | None = None, use_input_stats: Bool = True, momentum: Number = 0.1, eps: Number = 1e-5,
 ) -> Value:  # fmt: skip
     if not use_input_stats:
@@ -71,7 +73,7 @@ def instance_norm(
 
 @handles("aten.layer_norm")
 def layer_norm(
-    c: Context, input: Tensor, normalized_shape: Sizes, weight: Tensor | None = None, bias: Tensor | None = None,  # noqa: A002
+    c: Context, input: Tensor, normalized_shape: Sizes, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: Number = 1e-5,
 ) -> Value:  # fmt: skip
     """Over the last dimensions, as many as `normalized_shape` has."""
@@ -89,14 +91,14 @@ def _normalized(c: Context, x: Value, shape: Sizes) -> int:
 
 @handles("aten.native_layer_norm")
 def native_layer_norm(
-    c: Context, input: Tensor, normalized_shape: Sizes, weight: Tensor | None, bias: Tensor | None, eps: Number  # noqa: A002
+    c: Context, input: Tensor, normalized_shape: Sizes, weight: Tensor | None, bias: Tensor | None, eps: Number
 ) -> tuple[Value | None, ...]:
     return layer_norm(c, input, normalized_shape, weight, bias, eps), None, None
 
 
 @handles("aten.rms_norm", "aten._fused_rms_norm")
 def rms_norm(
-    c: Context, input: Tensor, normalized_shape: Sizes, weight: Tensor | None = None, eps: Number | None = None  # noqa: A002
+    c: Context, input: Tensor, normalized_shape: Sizes, weight: Tensor | None = None, eps: Number | None = None
 ) -> Any:
     axis = _normalized(c, input, normalized_shape)
     if eps is None:
@@ -108,7 +110,12 @@ def rms_norm(
 
 @handles("aten.group_norm")
 def group_norm(
-    c: Context, input: Tensor, num_groups: Int, weight: Tensor | None = None, bias: Tensor | None = None, eps: Number = 1e-5  # noqa: A002
+    c: Context,
+    input: Tensor,
+    num_groups: Int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: Number = 1e-5,
 ) -> Value:
     size = _channels(c, input)
     scale, shift = _filled(c, weight, size, 1.0, input), _filled(c, bias, size, 0.0, input)
@@ -117,7 +124,15 @@ def group_norm(
 
 @handles("aten.native_group_norm")
 def native_group_norm(
-    c: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, N: Any, C: Any, HxW: Any, group: Int, eps: Number  # noqa: A002, N803
+    c: Context,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    N: Any,
+    C: Any,
+    HxW: Any,
+    group: Int,
+    eps: Number,
 ) -> tuple[Value | None, ...]:
     return group_norm(c, input, group, weight, bias, eps), None, None
 

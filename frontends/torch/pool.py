@@ -34,7 +34,13 @@ def _back(c: Context, y: Value, added: bool) -> Value:
 
 @handles("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d")
 def max_pool(
-    c: Context, self: Tensor, kernel_size: Ints, stride: Ints = (), padding: Ints = (0,), dilation: Ints = (1,), ceil_mode: Bool = False
+    c: Context,
+    self: Tensor,
+    kernel_size: Ints,
+    stride: Ints = (),
+    padding: Ints = (0,),
+    dilation: Ints = (1,),
+    ceil_mode: Bool = False,
 ) -> Value:
     n = _spatial(c)
     x, added = batched(c, self, n + 2)
@@ -45,7 +51,13 @@ def max_pool(
 
 @handles("aten.max_pool1d_with_indices", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices")
 def max_pool_with_indices(
-    c: Context, self: Tensor, kernel_size: Ints, stride: Ints = (), padding: Ints = (0,), dilation: Ints = (1,), ceil_mode: Bool = False
+    c: Context,
+    self: Tensor,
+    kernel_size: Ints,
+    stride: Ints = (),
+    padding: Ints = (0,),
+    dilation: Ints = (1,),
+    ceil_mode: Bool = False,
 ) -> tuple[Value | None, ...]:
     """torch counts positions within a channel, the IR within the whole tensor."""
     if not c.is_used(1):

@@ -66,7 +66,9 @@ def _layer_state(c: Context, state: Value, first: int, stack: _Stack) -> Value:
     return c.b.slice(state, (first,), (first + stack.directions,), (0,))
 
 
-def _layer(c: Context, stack: _Stack, x: Value, cells: list[tuple[Value, ...]], initial: list[Value]) -> tuple[Value, ...]:
+def _layer(
+    c: Context, stack: _Stack, x: Value, cells: list[tuple[Value, ...]], initial: list[Value]
+) -> tuple[Value, ...]:
     order = _ORDER[stack.kind]
     hidden = c.fixed(cells[0][1], 1)
     w = _joined(c, cells, (0,), order, hidden)
@@ -80,7 +82,9 @@ def _layer(c: Context, stack: _Stack, x: Value, cells: list[tuple[Value, ...]], 
     return c.b.call(stack.kind, (x, w, r, bias, None, *initial), attrs).results
 
 
-def _joined(c: Context, cells: list[tuple[Value, ...]], which: tuple[int, ...], order: tuple[int, ...], hidden: int) -> Value:
+def _joined(
+    c: Context, cells: list[tuple[Value, ...]], which: tuple[int, ...], order: tuple[int, ...], hidden: int
+) -> Value:
     """Weights of all directions with gates in the IR's order: [directions, gates * hidden * len(which), ...].
 
     Constants are reordered here, under the key of the first; computed weights by nodes.
@@ -96,7 +100,12 @@ def _joined(c: Context, cells: list[tuple[Value, ...]], which: tuple[int, ...], 
         made = c.b.const(np.stack(arrays), key=weight.key, role=weight.role, origin=origin)
         c.derived[made] = weight.key
         return made
-    rows = [c.b.concat(*(_permuted(c, v, order, hidden) for v in row), axis=0) if len(row) > 1 else _permuted(c, row[0], order, hidden) for row in parts]
+    rows = [
+        c.b.concat(*(_permuted(c, v, order, hidden) for v in row), axis=0)
+        if len(row) > 1
+        else _permuted(c, row[0], order, hidden)
+        for row in parts
+    ]
     grown = [c.b.unsqueeze(row, (0,)) for row in rows]
     return grown[0] if len(grown) == 1 else c.b.concat(*grown, axis=0)
 
@@ -133,7 +142,7 @@ def _refuse_training(train: bool, dropout: float) -> None:
 
 @handles("aten.lstm.input")
 def lstm(
-    c: Context, input: Tensor, hx: Tensors, params: Tensors, has_biases: Bool, num_layers: Int, dropout: Number,  # noqa: A002
+    c: Context, input: Tensor, hx: Tensors, params: Tensors, has_biases: Bool, num_layers: Int, dropout: Number,
     train: Bool, bidirectional: Bool, batch_first: Bool,
 ) -> tuple[Value, ...]:  # fmt: skip
     _refuse_training(train, dropout)
@@ -149,7 +158,7 @@ def lstm(
 
 def _single_state(kind: str, activation: str = "") -> Callable[..., tuple[Value, ...]]:
     def handler(
-        c: Context, input: Tensor, hx: Tensor, params: Tensors, has_biases: Bool, num_layers: Int, dropout: Number,  # noqa: A002
+        c: Context, input: Tensor, hx: Tensor, params: Tensors, has_biases: Bool, num_layers: Int, dropout: Number,
         train: Bool, bidirectional: Bool, batch_first: Bool,
     ) -> tuple[Value, ...]:  # fmt: skip
         _refuse_training(train, dropout)
@@ -169,7 +178,13 @@ def _cell(kind: str, activation: str = "") -> Callable[..., tuple[Value, ...] | 
     """One step: a sequence of length 1."""
 
     def handler(
-        c: Context, input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None  # noqa: A002
+        c: Context,
+        input: Tensor,
+        hx: Any,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
     ) -> tuple[Value, ...] | Value:
         states = hx if isinstance(hx, tuple) else (hx,)
         if len(states) != (2 if kind == "lstm" else 1) or not all(isinstance(state, Value) for state in states):

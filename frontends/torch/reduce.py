@@ -26,7 +26,9 @@ _SIMPLE = {"sum": "reduce_sum", "mean": "reduce_mean", "prod": "reduce_prod"}
 
 
 def _arithmetic(op: str) -> Any:
-    def handler(c: Context, self: Tensor, dim: Ints | None = None, keepdim: Bool = False, dtype: Dtype | None = None) -> Value:
+    def handler(
+        c: Context, self: Tensor, dim: Ints | None = None, keepdim: Bool = False, dtype: Dtype | None = None
+    ) -> Value:
         return _reduce(c, op, c.cast(self, c.dtype), dim, keepdim)
 
     return handler
@@ -101,7 +103,12 @@ def logsumexp(c: Context, self: Tensor, dim: Ints, keepdim: Bool = False) -> Val
 
 @handles("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
 def var(
-    c: Context, self: Tensor, dim: Any = None, correction: Scalar | None = None, keepdim: Bool = False, unbiased: Bool = True
+    c: Context,
+    self: Tensor,
+    dim: Any = None,
+    correction: Scalar | None = None,
+    keepdim: Bool = False,
+    unbiased: Bool = True,
 ) -> Any:
     """Mean squared distance from the mean, over n - correction (1 unless told otherwise)."""
     if isinstance(dim, bool):  # var(self, unbiased)
@@ -141,7 +148,7 @@ def _degrees(c: Context, count: Dim, less: Any, like: Value) -> Value:
 
 @handles("aten.linalg_vector_norm", "aten.norm", "aten.frobenius_norm")
 def vector_norm(
-    c: Context, self: Tensor, ord: Number | None = None, p: Number | None = None, dim: Ints | None = None,  # noqa: A002
+    c: Context, self: Tensor, ord: Number | None = None, p: Number | None = None, dim: Ints | None = None,
     keepdim: Bool = False, dtype: Dtype | None = None,
 ) -> Value:  # fmt: skip
     """(sum |x|^p)^(1/p), with the limits for p = 0 and the infinities."""
@@ -163,7 +170,13 @@ def _norm(c: Context, x: Value, order: float, dim: tuple[int, ...] | None, keepd
 
 @handles("aten.cdist", "aten._cdist_forward", "aten.pairwise_distance")
 def cdist(
-    c: Context, x1: Tensor, x2: Tensor, p: Number = 2.0, compute_mode: Any = None, eps: Number = 1e-6, keepdim: Bool = False
+    c: Context,
+    x1: Tensor,
+    x2: Tensor,
+    p: Number = 2.0,
+    compute_mode: Any = None,
+    eps: Number = 1e-6,
+    keepdim: Bool = False,
 ) -> Value:
     """Distances of all rows of x1 from all rows of x2, or of rows at the same place (with eps added to the difference)."""
     if "pairwise" in c.node.target:
@@ -183,7 +196,9 @@ def cumulative(c: Context, self: Tensor, dim: Int, dtype: Dtype | None = None) -
 
 
 @handles("aten.topk")
-def topk(c: Context, self: Tensor, k: Size, dim: Int = -1, largest: Bool = True, sorted: Bool = True) -> tuple[Value, ...]:  # noqa: A002
+def topk(
+    c: Context, self: Tensor, k: Size, dim: Int = -1, largest: Bool = True, sorted: Bool = True
+) -> tuple[Value, ...]:
     if c.rank(self) == 0:
         return self, c.const(0, I64)
     return c.b.topk(self, c.sizes((k,)), axis=c.axis(self, dim), largest=largest, sorted=True)

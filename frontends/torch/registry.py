@@ -167,7 +167,9 @@ class Entry:
                 if value in IGNORED.get(name, ()):
                     continue
                 raise Unsupported(f"argument {clean(name)!r} = {clean(value)}")
-            bound[name] = value if parameter.check is None or (value is None and parameter.optional) else parameter.check(value)
+            bound[name] = (
+                value if parameter.check is None or (value is None and parameter.optional) else parameter.check(value)
+            )
         for name, parameter in self.parameters.items():
             if name in bound:
                 continue
@@ -205,7 +207,9 @@ def handles(*targets: str) -> Callable[[Handler], Handler]:
 
 
 def _parameters(handler: Handler) -> dict[str, Parameter]:
-    hints = typing.get_type_hints(handler, include_extras=True, localns={"Context": object, "Expr": Expr, "Operand": Operand})
+    hints = typing.get_type_hints(
+        handler, include_extras=True, localns={"Context": object, "Expr": Expr, "Operand": Operand}
+    )
     found = {}
     for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
         check, optional = _check_of(hints.get(name))

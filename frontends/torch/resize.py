@@ -16,7 +16,9 @@ _NEAREST = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "flo
 _EXACT = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
 
 
-def _resize(c: Context, x: Value, sizes: Sizes | None, scales: tuple[float | None, ...] | None, attrs: dict[str, Any]) -> Value:
+def _resize(
+    c: Context, x: Value, sizes: Sizes | None, scales: tuple[float | None, ...] | None, attrs: dict[str, Any]
+) -> Value:
     """By the factors where torch was given factors (they then place the samples), else to the sizes."""
     n = c.rank(x) - 2
     axes = tuple(range(2, n + 2))
@@ -41,7 +43,7 @@ _NEAREST_NAMES = [f"aten.{kind}{n}d" for kind in ("upsample_nearest", "_upsample
 
 @handles(*_NEAREST_NAMES)
 def nearest(
-    c: Context, self: Tensor | None = None, output_size: Sizes | None = None, input: Tensor | None = None,  # noqa: A002
+    c: Context, self: Tensor | None = None, output_size: Sizes | None = None, input: Tensor | None = None,
     scale_factors: Floats | None = None, scales: Number | None = None, scales_d: Number | None = None,
     scales_h: Number | None = None, scales_w: Number | None = None,
 ) -> Value:  # fmt: skip
@@ -58,7 +60,9 @@ def _image(*items: Value | None) -> Value:
     return found
 
 
-def _given(c: Context, x: Value, factors: Floats | None, one: Any, d: Any, h: Any, w: Any) -> tuple[float | None, ...] | None:
+def _given(
+    c: Context, x: Value, factors: Floats | None, one: Any, d: Any, h: Any, w: Any
+) -> tuple[float | None, ...] | None:
     """The scale factors of whichever overload was called."""
     if factors is not None:
         return factors
@@ -70,7 +74,7 @@ def _given(c: Context, x: Value, factors: Floats | None, one: Any, d: Any, h: An
     "aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa",
 )  # fmt: skip
 def linear(
-    c: Context, align_corners: Bool, self: Tensor | None = None, output_size: Sizes | None = None, input: Tensor | None = None,  # noqa: A002
+    c: Context, align_corners: Bool, self: Tensor | None = None, output_size: Sizes | None = None, input: Tensor | None = None,
     scale_factors: Floats | None = None, scales: Number | None = None, scales_d: Number | None = None,
     scales_h: Number | None = None, scales_w: Number | None = None,
 ) -> Value:  # fmt: skip
@@ -93,7 +97,9 @@ _BORDERS = {0: "zeros", 1: "border", 2: "reflection"}
 
 
 @handles("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
-def grid_sampler(c: Context, input: Tensor, grid: Tensor, interpolation_mode: Int, padding_mode: Int, align_corners: Bool) -> Value:  # noqa: A002
+def grid_sampler(
+    c: Context, input: Tensor, grid: Tensor, interpolation_mode: Int, padding_mode: Int, align_corners: Bool
+) -> Value:
     if interpolation_mode not in _SAMPLING or padding_mode not in _BORDERS:
         raise InvalidModel(f"grid_sample with modes {interpolation_mode}, {padding_mode}")
     mode, border = _SAMPLING[interpolation_mode], _BORDERS[padding_mode]

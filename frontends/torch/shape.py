@@ -10,13 +10,21 @@ from ...ir.expr import Expr
 from ...ir.types import I64
 from ...ir.value import Value
 from .context import Context
-from .registry import Bool, Dtype, Int, Ints, Number, Size, Sizes, Str, Tensor, Tensors, handles
+from .registry import Dtype, Int, Ints, Number, Size, Sizes, Str, Tensor, Tensors, handles
 
 # ---------------------------------------------------------------------------------------------------- reshape
 
 
 @handles("aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_alias", "aten.unflatten")
-def reshape(c: Context, self: Tensor, size: Sizes | None = None, shape: Sizes | None = None, dim: Int = 0, sizes: Sizes | None = None, stride: Any = None) -> Value:
+def reshape(
+    c: Context,
+    self: Tensor,
+    size: Sizes | None = None,
+    shape: Sizes | None = None,
+    dim: Int = 0,
+    sizes: Sizes | None = None,
+    stride: Any = None,
+) -> Value:
     """The declared result shape has every -1 resolved."""
     return c.reshape(self, c.declared(shape if size is None else size))
 
@@ -68,7 +76,14 @@ def permute(c: Context, self: Tensor, dims: Ints) -> Value:
 
 
 @handles("aten.transpose", "aten.swapaxes", "aten.swapdims")
-def transpose(c: Context, self: Tensor, dim0: Int | None = None, dim1: Int | None = None, axis0: Int | None = None, axis1: Int | None = None) -> Value:
+def transpose(
+    c: Context,
+    self: Tensor,
+    dim0: Int | None = None,
+    dim1: Int | None = None,
+    axis0: Int | None = None,
+    axis1: Int | None = None,
+) -> Value:
     first, second = (dim0, dim1) if dim0 is not None else (axis0, axis1)
     if first is None or second is None:
         raise InvalidModel("a transpose of one dimension")
@@ -126,7 +141,11 @@ def _roll(c: Context, x: Value, shift: Dim, axis: int) -> Value:
     size = c.size(x, axis)
     if size == 0:
         return x
-    cut = size - shift % size if not isinstance(size, Expr) or not isinstance(shift, int) else (size - shift if shift > 0 else -shift)
+    cut = (
+        size - shift % size
+        if not isinstance(size, Expr) or not isinstance(shift, int)
+        else (size - shift if shift > 0 else -shift)
+    )
     if cut in (0, size):
         return x
     return c.b.concat(_cut(c, x, axis, cut, size), _cut(c, x, axis, 0, cut), axis=axis)
@@ -153,7 +172,9 @@ def repeat(c: Context, self: Tensor, repeats: Sizes | None = None, dims: Sizes |
 
 
 @handles("aten.repeat_interleave")
-def repeat_interleave(c: Context, self: Tensor, repeats: Size, dim: Int | None = None, output_size: Any = None) -> Value:
+def repeat_interleave(
+    c: Context, self: Tensor, repeats: Size, dim: Int | None = None, output_size: Any = None
+) -> Value:
     """Each slice along `dim` several times in a row."""
     x = self
     if dim is None:
@@ -204,14 +225,20 @@ def _bound(value: Dim | None, size: Dim, default: Dim) -> Dim:
 
 
 @handles("aten.slice")
-def slice_(c: Context, self: Tensor, dim: Int = 0, start: Size | None = None, end: Size | None = None, step: Int = 1) -> Value:
+def slice_(
+    c: Context, self: Tensor, dim: Int = 0, start: Size | None = None, end: Size | None = None, step: Int = 1
+) -> Value:
     if c.rank(self) == 0:
         raise InvalidModel("a slice of a scalar")
     if step < 1:
         raise InvalidModel(f"a slice with step {step}")
     axis = c.axis(self, dim)
     size = c.size(self, axis)
-    if start in (None, 0) and (end is None or (isinstance(end, int) and end >= _END) or dim_eq(end, size)) and step == 1:
+    if (
+        start in (None, 0)
+        and (end is None or (isinstance(end, int) and end >= _END) or dim_eq(end, size))
+        and step == 1
+    ):
         return self
     begin: Dim = 0 if start is None else start
     if isinstance(end, int) and end >= _END:
@@ -252,7 +279,13 @@ def _positions(c: Context, x: Value, axis: int, start: Dim | None, end: Dim | No
 
 @handles("aten.slice_scatter")
 def slice_scatter(
-    c: Context, self: Tensor, src: Tensor, dim: Int = 0, start: Size | None = None, end: Size | None = None, step: Int = 1
+    c: Context,
+    self: Tensor,
+    src: Tensor,
+    dim: Int = 0,
+    start: Size | None = None,
+    end: Size | None = None,
+    step: Int = 1,
 ) -> Value:
     """`self` with `src` written over a slice."""
     axis = c.axis(self, dim)
@@ -336,7 +369,15 @@ def _declared_parts(c: Context, x: Value, axis: int) -> tuple[Value, ...]:
     return _parts(c, x, axis, [shape[axis] for shape in shapes])
 
 
-@handles("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_split", "aten.unsafe_chunk", "aten.unsafe_split_with_sizes", "aten.tensor_split")
+@handles(
+    "aten.split",
+    "aten.split_with_sizes",
+    "aten.chunk",
+    "aten.unsafe_split",
+    "aten.unsafe_chunk",
+    "aten.unsafe_split_with_sizes",
+    "aten.tensor_split",
+)
 def split(
     c: Context, self: Tensor, split_size: Size | None = None, split_sizes: Sizes | None = None, chunks: Int | None = None,
     sections: Int | None = None, indices: Ints | None = None, dim: Int = 0,
@@ -483,7 +524,10 @@ def im2col(c: Context, self: Tensor, kernel_size: Ints, dilation: Ints, padding:
     if rank != 4 or kh * kw > 1024 or min(*stride, *dilation, kh, kw) < 1:
         raise Unsupported("im2col of this kind")
     height, width = c.fixed(x, 2), c.fixed(x, 3)
-    rows, columns = ((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip((height, width), dilation, kernel_size, stride, strict=True))
+    rows, columns = (
+        (n - d * (k - 1) - 1) // s + 1
+        for n, d, k, s in zip((height, width), dilation, kernel_size, stride, strict=True)
+    )
     taps = []
     for i in range(kh):
         for j in range(kw):
@@ -495,8 +539,6 @@ def im2col(c: Context, self: Tensor, kernel_size: Ints, dilation: Ints, padding:
     return c.reshape(made, c.shape)
 
 
-
-
 @handles("aten.rot90")
 def rot90(c: Context, self: Tensor, k: Int = 1, dims: Ints = (0, 1)) -> Value:
     """Quarter turns from the first of two dimensions towards the second."""
@@ -504,5 +546,10 @@ def rot90(c: Context, self: Tensor, k: Int = 1, dims: Ints = (0, 1)) -> Value:
     if a == b:
         raise InvalidModel(f"a rotation of the dimensions {dims}")
     turned = transpose(c, self, a, b)
-    options = {0: lambda: self, 1: lambda: c.b.reverse(turned, axes=(a,)), 2: lambda: c.b.reverse(self, axes=(a, b)), 3: lambda: c.b.reverse(turned, axes=(b,))}
+    options = {
+        0: lambda: self,
+        1: lambda: c.b.reverse(turned, axes=(a,)),
+        2: lambda: c.b.reverse(self, axes=(a, b)),
+        3: lambda: c.b.reverse(turned, axes=(b,)),
+    }
     return options[k % 4]()

@@ -15,8 +15,19 @@ from functools import cache
 from typing import Any
 
 from ...formats import safetensors
-from ...formats.exported import LEAF, TORCH_NAMES, Exported, ExportedGraph, ExportedNode, InputSpec, OutputSpec, Payload
-from ...formats.exported import Ref, TensorMeta, Tree
+from ...formats.exported import (
+    LEAF,
+    TORCH_NAMES,
+    Exported,
+    ExportedGraph,
+    ExportedNode,
+    InputSpec,
+    OutputSpec,
+    Payload,
+    Ref,
+    TensorMeta,
+    Tree,
+)
 from ...formats.pt2_symbols import Sym, parse_symbolic
 from ...formats.torch_source import BODY, FORMAT_LINE, IMPORTS, TAIL, helper_sources
 from ...ir.errors import AnyIRError, InvalidModel, LimitExceeded, Unsupported, clean
@@ -152,7 +163,11 @@ class _Source:
     @staticmethod
     def _net(item: ast.ClassDef, methods: list[str]) -> ast.FunctionDef:
         *known, forward = item.body
-        plain = item.name == "Net" and len(item.bases) == 1 and ast.dump(item.bases[0]) == ast.dump(ast.parse("nn.Module", mode="eval").body)
+        plain = (
+            item.name == "Net"
+            and len(item.bases) == 1
+            and ast.dump(item.bases[0]) == ast.dump(ast.parse("nn.Module", mode="eval").body)
+        )
         if not plain or item.keywords or item.decorator_list or [ast.dump(m) for m in known] != methods:
             raise _refuse("the class Net is not as anyir writes it", item)
         if not isinstance(forward, ast.FunctionDef) or forward.name != "forward" or forward.decorator_list:
@@ -161,7 +176,11 @@ class _Source:
 
     def strings(self, table: str) -> tuple[str, ...]:
         found = self.tables[table]
-        if not isinstance(found, tuple) or not all(isinstance(name, str) for name in found) or len(set(found)) != len(found):
+        if (
+            not isinstance(found, tuple)
+            or not all(isinstance(name, str) for name in found)
+            or len(set(found)) != len(found)
+        ):
             raise _refuse(f"{table} must be a tuple of different strings")
         return found
 
@@ -199,7 +218,9 @@ class _Source:
         for index, (name, role) in enumerate(table):
             tensor = stored.get(name) if isinstance(name, str) else None
             if tensor is None or not isinstance(role, str) or role not in _KINDS or name in weights:
-                raise _refuse(f"weight {clean(name)!r} is missing in the .safetensors file, listed twice, or has no role")
+                raise _refuse(
+                    f"weight {clean(name)!r} is missing in the .safetensors file, listed twice, or has no role"
+                )
             body.define(f"w[{index}]", TensorMeta(tensor.dtype, tuple(tensor.shape)))
             specs.append(InputSpec(_KINDS[role], Ref(f"w[{index}]"), name))
             weights[name] = Payload(tensor.numpy(), name, (tensor.file, tensor.offset))
@@ -254,7 +275,11 @@ class _Forward:
         return self._result(last.value)
 
     def _statement(self, statement: ast.stmt) -> None:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value is not None:
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.value is not None
+        ):
             name = self._own(statement.target.id, "v", statement)
             self.define(name, self._type(statement.annotation, statement))
             part = self._part(statement.value)
@@ -267,7 +292,11 @@ class _Forward:
             target, args = self._call(statement.value)
             self.nodes.append(ExportedNode(target, args, (name,), f"line {statement.lineno}"))
             return
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        if (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
             self._assign(statement.targets[0].id, statement)
             return
         raise _refuse("a statement that anyir does not write", statement)
@@ -332,7 +361,7 @@ class _Forward:
         text = annotation.value if isinstance(annotation, ast.Constant) else None
         found = _TYPE.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            raise _refuse("a type such as \"f32[n0, 3]\" is expected", node)
+            raise _refuse('a type such as "f32[n0, 3]" is expected', node)
         dims = [part for part in _split(found[2]) if part]
         if len(dims) > limit("rank"):
             raise LimitExceeded(f"tensor of rank {len(dims)}")
@@ -380,7 +409,11 @@ class _Forward:
     def _function(self, value: ast.Call) -> tuple[str, dict[str, Any]]:
         name = ast.unparse(value.func) if isinstance(value.func, ast.Name | ast.Attribute) else ""
         args = [self._argument(arg) for arg in value.args]
-        if isinstance(value.func, ast.Attribute) and value.func.attr in ("to", "view") and not name.startswith(("torch.", "F.")):
+        if (
+            isinstance(value.func, ast.Attribute)
+            and value.func.attr in ("to", "view")
+            and not name.startswith(("torch.", "F."))
+        ):
             args.insert(0, self._tensor(value.func.value))
             target = "aten.to" if value.func.attr == "to" else "aten.view.dtype"
             names: tuple[str, ...] = ("self", "dtype")
@@ -475,7 +508,11 @@ class _Forward:
             left, right = self._tree(node.left), self._tree(node.right)
             name = _SIZES[type(node.op)]
             return ("add", left, ("mul", -1, right)) if name == "sub" else (name, left, right)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.sym_min", "torch.sym_max") and len(node.args) == 2:
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("torch.sym_min", "torch.sym_max")
+            and len(node.args) == 2
+        ):
             return ("min" if "min" in ast.unparse(node.func) else "max", *map(self._tree, node.args))
         raise _refuse("an expression that anyir does not write", node)
 
@@ -497,5 +534,3 @@ def _same(a: Sym, b: Sym) -> bool:
 
     symbols = Symbols({})
     return symbols.dim(a) == symbols.dim(b)
-
-

@@ -209,5 +209,3 @@ _FLOATS: dict[str, Callable[..., Value]] = {
     "pow": lambda b, x, y: b.pow(x, y), "sqrt": lambda b, x: b.sqrt(x), "float": lambda b, x: x,
     "identity": lambda b, x: x, "min": lambda b, x, y: b.min(x, y), "max": lambda b, x, y: b.max(x, y),
 }  # fmt: skip
-
-

@@ -72,13 +72,22 @@ def lstm(
 
 
 @handles("anyir.gru")
-def gru(c: Context, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h0: Tensor | None, direction: Str) -> tuple[Value, ...]:
+def gru(
+    c: Context, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h0: Tensor | None, direction: Str
+) -> tuple[Value, ...]:
     return c.b.gru(x, w, r, b, None, h0, hidden_size=_hidden(c, r), direction=direction, linear_before_reset=True)
 
 
 @handles("anyir.rnn")
 def rnn(
-    c: Context, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h0: Tensor | None, direction: Str, activations: Any = ()
+    c: Context,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    h0: Tensor | None,
+    direction: Str,
+    activations: Any = (),
 ) -> tuple[Value, ...]:
     return c.b.rnn(x, w, r, b, None, h0, hidden_size=_hidden(c, r), direction=direction, activations=activations)
 
@@ -105,7 +114,11 @@ def item(c: Context, x: Tensor, index: Operand, axis: Int) -> Value:
 
 _MODES: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
-    "nearest-exact": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
+    "nearest-exact": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "half_pixel",
+        "nearest_mode": "round_prefer_ceil",
+    },
 } | {
     name: {"mode": mode, "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75}
     for name, mode in (("linear", "linear"), ("bilinear", "linear"), ("trilinear", "linear"), ("bicubic", "cubic"))
@@ -114,7 +127,7 @@ _MODES: dict[str, dict[str, Any]] = {
 
 @handles("anyir.interpolate")
 def interpolate(
-    c: Context, input: Tensor, size: Sizes | None = None, scale_factor: Floats | None = None, mode: Str = "nearest",  # noqa: A002
+    c: Context, input: Tensor, size: Sizes | None = None, scale_factor: Floats | None = None, mode: Str = "nearest",
     align_corners: Bool = False,
 ) -> Value:  # fmt: skip
     attrs = dict(_MODES.get(mode, ()))
@@ -132,7 +145,7 @@ _SAMPLING = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}
 
 
 @handles("anyir.grid_sample")
-def grid_sample(c: Context, input: Tensor, grid: Tensor, mode: Str, padding_mode: Str, align_corners: Bool) -> Value:  # noqa: A002
+def grid_sample(c: Context, input: Tensor, grid: Tensor, mode: Str, padding_mode: Str, align_corners: Bool) -> Value:
     if mode not in _SAMPLING:
         raise InvalidModel(f"grid_sample mode {mode!r}")
     return c.b.grid_sample(input, grid, mode=_SAMPLING[mode], padding_mode=padding_mode, align_corners=align_corners)

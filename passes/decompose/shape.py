@@ -95,10 +95,20 @@ def split(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
         return Declined("the rank is not known")
     axis = node.attr("axis") % x.rank
     lengths = _split_sizes(node, axis)
+    if lengths is None and node.operand("split") is None:
+        return _split_evenly(b, x, axis, len(node.results))
     if lengths is None:
         return Declined("the sizes of the parts are not known")
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     return tuple(slice_axis(b, x, axis, start, start + length) for start, length in zip(starts, lengths, strict=True))
+
+
+def _split_evenly(b: Builder, x: Value, axis: int, count: int) -> tuple[Value, ...]:
+    """Parts of an axis of unknown length: its ceiling share each, the last one what is left."""
+    length = b.shape(x, start=axis, end=axis + 1)
+    each = b.div(b.add(length, b.const([count - 1])), b.const([count]))
+    bounds = [b.mul(each, b.const([i])) for i in range(count + 1)]
+    return tuple(b.slice(x, bounds[i], bounds[i + 1], (axis,)) for i in range(count))
 
 
 @decomposes("tile")

@@ -24,6 +24,7 @@ from ...ir.dims import Dim, evaluate, symbols
 from ...ir.graph import Graph, Module
 from ...ir.opdef import SPATIAL
 from ...ir.tensor import LazyTensor
+from ...ir.types import TensorType
 from ...ir.value import Node, Value
 from .flatten import absorb_flatten, feeds_products
 from .mincut import BinaryEnergy
@@ -232,7 +233,7 @@ class _Rebuild:
             self.place[old] = (new, perm)
             if new.node is not None and new.node not in self.frames:
                 new.hint = new.hint or old.hint
-                wanted = old.type.with_shape(moved(old.shape, perm))
+                wanted = TensorType(old.dtype, moved(old.shape, perm))
                 if new.rank == old.rank:
                     new.refine(wanted, new._elems)
 

@@ -79,6 +79,7 @@ class BinaryEnergy:
     def _blocking_flow(self, level: list[int]) -> None:
         position = [0] * len(self.heads)
         path: list[int] = []
+        edge: int | None
         node = 0
         while True:
             if node == 1:

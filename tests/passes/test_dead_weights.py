@@ -65,8 +65,7 @@ def test_a_100_by_100_matrix_with_50_dead_rows_and_50_dead_columns_becomes_50_by
     h = b.relu(b.add(b.matmul(net.x, net.weight("w0", 7, 100)), net.weight("b0", 100)))
     h = b.matmul(h, net.weight("w1", 100, 100, zero={0: rows, 1: columns}))
     y = b.matmul(b.relu(h), net.weight("w2", 100, 3))
-    made = check(net.done(y), {"w0": (7, 50), "b0": (50,), "w1": (50, 50), "w2": (50, 3)})
-    assert made.weights["w1"].origin or made.weights["w1_1"]
+    check(net.done(y), {"w0": (7, 50), "b0": (50,), "w1": (50, 50), "w2": (50, 3)})
     ctx = Context()
     run_pipeline(net.module.clone(), "dead-weights", ctx)
     assert ctx.stats["dead-weights"] == 100 and "100 channels removed in @main" in " ".join(ctx.notes)

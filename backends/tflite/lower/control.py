@@ -38,7 +38,7 @@ def loop(b: Builder, node: Node) -> Outcome:
     types += [TensorType(y.dtype, (Expr.fresh(), *y.shape)) for y in stacked]
     regions = (_condition(b, types), _body(b, node, types, len(stacks), limit is not None))
     made = b.call("tfl.while", state, regions=regions).results
-    rows = made[3 + len(values) :]
+    rows = list(made[3 + len(values) :])
     if limit is None:
         rows = [b.slice(row, (1,), (_FOREVER,), (0,)) for row in rows]
     elif not _runs_through(node):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
+import torch
 from anyir.backends import torch as backend
 from anyir.backends.torch.calls import ROWS
 from anyir.frontends import torch as frontend
@@ -24,8 +20,8 @@ from anyir.ir.types import DType
 from anyir.ir.verify import verify
 from anyir.kernels.compare import compare, limits_for
 from anyir.kernels.run import run
-from support.ops import call, samples_of
-from support.torch_cases import Case, all_cases, arrays, batches, exported
+from anyir.tests.support.ops import call, samples_of
+from anyir.tests.support.torch_cases import Case, all_cases, arrays, batches, exported
 
 #: What torch cannot say with any decomposition: random numbers that are functions of a seed, branches and loops.
 REFUSED = {"bernoulli", "multinomial", "random_normal", "random_uniform", "if", "loop", "opaque", "return"}
@@ -93,8 +89,12 @@ def single(name: str, sample: Any) -> tuple[Module, list[np.ndarray]]:
     assert graph is not None
     graph.set_outputs(node.results)
     module = graph.module
-    module.add_signature("main", graph, [f"in{i}" for i in range(len(graph.inputs))], [f"out{i}" for i in range(len(node.results))])
-    given = [array for array, value in zip(flat, node.operands, strict=False) if value is not None and value in graph.inputs]
+    module.add_signature(
+        "main", graph, [f"in{i}" for i in range(len(graph.inputs))], [f"out{i}" for i in range(len(node.results))]
+    )
+    given = [
+        array for array, value in zip(flat, node.operands, strict=False) if value is not None and value in graph.inputs
+    ]
     return module, given
 
 

@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
+import torch
 from anyir.backends import torch as backend
 from anyir.frontends import torch as frontend
 from anyir.ir.builder import Builder
@@ -24,7 +21,7 @@ from anyir.ir.graph import Module
 from anyir.ir.types import F32, TensorType
 from anyir.kernels.run import run
 from anyir.runtimes import torch as runtime
-from support.torch_cases import Case, all_cases, arrays, batches, expected, exported
+from anyir.tests.support.torch_cases import Case, all_cases, arrays, batches, expected, exported
 from torch import nn
 
 
@@ -37,7 +34,10 @@ class Net(nn.Module):
 
     def forward(self, image: torch.Tensor) -> Any:
         y = self.norm(self.conv(image)).relu().mean((2, 3))
-        return {"logits": self.head(y), "parts": (y, y.reshape(image.shape[0], 2, -1) + torch.zeros(image.shape[0], 2, 1))}
+        return {
+            "logits": self.head(y),
+            "parts": (y, y.reshape(image.shape[0], 2, -1) + torch.zeros(image.shape[0], 2, 1)),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,14 @@ def hostile(names: list[str], weights: list[str]) -> Module:
     return module
 
 
-EVIL = ['"""\nimport os\nos.system("touch pwned")\n"""', "'); import os #", "../up", "a.b", "é\u202e\x1b[31m", "x" * 5000]
+EVIL = [
+    '"""\nimport os\nos.system("touch pwned")\n"""',
+    "'); import os #",
+    "../up",
+    "a.b",
+    "é\u202e\x1b[31m",
+    "x" * 5000,
+]
 
 
 @pytest.mark.parametrize("name", EVIL, ids=range(len(EVIL)))
@@ -159,7 +166,10 @@ def test_names_stay_data(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     module = hostile([name, name, name], keys)
     path = tmp_path / "net.py"
     backend.write(module, path)
-    assert path.read_text("ascii").isascii() and sorted(p.name for p in tmp_path.iterdir()) == ["net.py", "net.safetensors"]
+    assert path.read_text("ascii").isascii() and sorted(p.name for p in tmp_path.iterdir()) == [
+        "net.py",
+        "net.safetensors",
+    ]
     x = np.ones((3, 2), np.float32)
     wanted = x + sum(range(1, len(keys) + 1))
     found = run(frontend.read(path), {name: x})
@@ -189,7 +199,7 @@ def test_writing_needs_no_torch(module: Module, tmp_path: Path) -> None:
 
 
 def test_suffix_and_protection(module: Module, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="py or .pt2"):
+    with pytest.raises(UsageError, match=r"\.py or \.pt2"):
         backend.write(module, tmp_path / "net.pth")
     (tmp_path / "net.safetensors").write_bytes(b"mine")
     with pytest.raises(UsageError):
@@ -232,7 +242,15 @@ def test_changed_text_is_noticed(name: str, module: Module, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "print(1)", "# anyir-torch 1\n" + "(" * 5000, "# anyir-torch 1\n" + "-" * 5000 + "1", "# anyir-torch 1\nx = [\n", "\0"]
+    "text",
+    [
+        "",
+        "print(1)",
+        "# anyir-torch 1\n" + "(" * 5000,
+        "# anyir-torch 1\n" + "-" * 5000 + "1",
+        "# anyir-torch 1\nx = [\n",
+        "\0",
+    ],
 )
 def test_other_python_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "net.py"

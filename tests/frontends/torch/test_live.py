@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 from anyir.frontends import torch as frontend
 from anyir.ir.dims import sym
 from anyir.ir.errors import Unsupported, UsageError
@@ -127,7 +126,9 @@ def test_cond_and_while_loop() -> None:
     ones = np.ones((2, 3), np.float32)
     np.testing.assert_array_equal(run(branch, [ones])["output_0"], ones + 1)
     np.testing.assert_array_equal(run(branch, [-ones])["output_0"], ones * -2)
-    loop = read(lambda x: while_loop(lambda i, y: i < 5, lambda i, y: (i + 1, y * 2), (torch.tensor(0), x)), torch.randn(4, 3))
+    loop = read(
+        lambda x: while_loop(lambda i, y: i < 5, lambda i, y: (i + 1, y * 2), (torch.tensor(0), x)), torch.randn(4, 3)
+    )
     np.testing.assert_array_equal(run(loop, [ones])["output_1"], ones * 32)
 
 

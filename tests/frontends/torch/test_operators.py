@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from anyir.frontends import torch as frontend
 from anyir.ir.equality import first_difference
 from anyir.ir.verify import verify
 from anyir.kernels.compare import compare, limits_for
 from anyir.kernels.run import run
-from support.torch_cases import Case, all_cases, arrays, batches, expected, exported, saved
+from anyir.tests.support.torch_cases import Case, all_cases, arrays, batches, expected, exported, saved
 
 #: Sizes that depend on data or that inference cannot follow get fresh symbols, so two readings differ in their names.
 FRESH = ("index-mask", "index-nonzero", "shape-flip-roll", "index-masked-select")

@@ -1,0 +1,133 @@
+"""Each hostile file through `irc compile`: refused with the right exit code or compiled, and nothing else happens."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyir.tests.security.corpus_onnx
+import pytest
+from anyir.driver.cli import run
+from anyir.tests.security.corpus import CASES, Case
+
+SECONDS = 20
+FORBIDDEN = {
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect", "socket.bind",
+    "socket.getaddrinfo", "pickle.find_class", "ctypes.dlopen", "shutil.rmtree", "webbrowser.open",
+}  # fmt: skip
+
+
+class Watch:
+    """What Python's audit hook reports while a case runs: forbidden events, and opened paths below `outside`."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.outside = ""
+        self.events: list[str] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.on:
+            return
+        if event in FORBIDDEN and "onnxruntime" not in str(arguments):
+            self.events.append(f"{event}{arguments}")
+        elif event == "open" and isinstance(arguments[0], str) and self.outside in arguments[0]:
+            self.events.append(f"open {arguments[0]}")
+
+
+WATCH = Watch()
+sys.addaudithook(WATCH)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watch]:
+    WATCH.events.clear()
+    WATCH.outside = str(tmp_path / "outside")
+    WATCH.on = True
+    yield WATCH
+    WATCH.on = False
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """A case that hangs fails."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"not done after {SECONDS} s")
+
+    old = signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below a folder with size and modification time."""
+    return {
+        str(p.relative_to(folder)): (p.lstat().st_size, p.lstat().st_mtime_ns) for p in folder.rglob("*") if not p.is_dir()
+    }
+
+
+def check_message(text: str) -> None:
+    assert "Traceback" not in text
+    assert len(text.encode()) <= 8192
+    assert all(c == "\n" or c.isprintable() for c in text), repr(text[:500])
+    assert all(line.startswith(("irc: error[", " ", "note: ")) or i for i, line in enumerate(text.splitlines()))
+    assert sum(line.startswith("irc: ") for line in text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("hostile", CASES, ids=str)
+def test_hostile_file(
+    hostile: Case, tmp_path: Path, watched: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, out = tmp_path / "model", tmp_path / "out"
+    models.mkdir()
+    out.mkdir()
+    watched.on = False
+    source = hostile.build(models)
+    before = tree(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    watched.on = True
+    code = run(["compile", str(source), "-o", str(out / "out.onnx")])
+    watched.on = False
+    error = capsys.readouterr().err
+    assert code in hostile.codes, error
+    made = {name for name in tree(tmp_path) if name not in before}
+    if code == 0:
+        assert "out/out.onnx" in made and made <= {"out/out.onnx", "out/out.onnx.data"}
+    else:
+        assert made == set()
+        check_message("".join(line for line in error.splitlines(True) if not line.startswith("  ") or "error[" in line))
+    assert {name: stamp for name, stamp in tree(tmp_path).items() if name in before} == before
+    assert watched.events == []
+
+
+SANDBOXED = [c for c in CASES if c.group == "folding bombs" or c.name in ("If nested 2000 deep", "length 2^31", "a FIFO")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hostile", SANDBOXED, ids=str)
+def test_memory_and_time_are_bounded(hostile: Case, tmp_path: Path) -> None:
+    """The same in a process that may take 3 GB of address space and 20 s of CPU time."""
+    models = tmp_path / "model"
+    models.mkdir()
+    source = hostile.build(models)
+
+    def bounded() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+
+    command = [sys.executable, "-c", "from anyir.driver.cli import main; main()", "compile", str(source), "-o", "out.onnx"]
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=bounded, capture_output=True, text=True, timeout=60)
+    assert done.returncode in hostile.codes, done.stderr
+
+
+def test_every_class_has_a_case() -> None:
+    groups = {c.group for c in CASES}
+    assert {"onnx container", "onnx graph", "onnx tensors", "external data", "folding bombs", "injection", "files"} <= groups
+    assert anyir.tests.security.corpus_onnx.CASES if hasattr(anyir.tests.security.corpus_onnx, "CASES") else len(CASES) > 100
