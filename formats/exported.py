@@ -119,7 +119,7 @@ class Tree:
             tree, path = stack.pop()
             if tree.kind == "leaf":
                 found.append(path)
-            names = tree.keys or tuple(range(len(tree.children)))
+            names: tuple[str | int, ...] = tree.keys or tuple(range(len(tree.children)))
             stack.extend(reversed([(child, (*path, name)) for name, child in zip(names, tree.children, strict=True)]))
         return found
 

@@ -478,7 +478,7 @@ def _program(data: dict) -> Exported:
             raise Unsupported(f"aten opset {version} is newer than {NEWEST_ATEN}")
     module = _field(data, "graph_module", dict)
     signature = _field(module, "signature", dict)
-    call = next((c for c in _field(module, "module_call_graph", list) if _field(c, "fqn", str) == ""), {})
+    call: dict = next((c for c in _field(module, "module_call_graph", list) if _field(c, "fqn", str) == ""), {})
     shape = _field(call, "signature", dict, None) or {}
     program = Exported(
         graph=_located(_graph, _field(module, "graph", dict), "graph"),

@@ -170,7 +170,7 @@ class _Parser:
         operation = OPERATIONS.get(name)
         if operation is None:
             raise Unsupported(f"symbolic expression {self.text[:120]!r}: unknown function {name!r}")
-        args = []
+        args: list[Sym] = []
         while not self._take(")"):
             if args:
                 self._expect(",")

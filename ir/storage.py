@@ -59,6 +59,8 @@ LIMITS: MappingProxyType[str, int] = MappingProxyType(
         "fold_total_bytes": 256 * MIB,  # all of them, or twice the model's own constants if that is more
         "fold_work": 100_000_000,  # scalar operations of one fold
         "fold_trips": 1000,  # of a loop that is folded
+        "run_bytes": 512 * MIB,  # live at a time while a model is run to check it, and 4 x the model's weights
+        "run_work": 200_000_000_000,  # multiply-adds of all runs of a check, and more for each node and parameter
     }
 )
 

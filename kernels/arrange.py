@@ -33,11 +33,13 @@ def range_(start: Array, limit: Array, delta: Array) -> Array:
         raise InvalidModel("range: delta is 0", code="F021")
     if dtype.kind in "iu":
         count = len(range(int(first), int(last), int(step)))
+        hold(8 * count)
         return np.arange(count, dtype=np.int64).astype(dtype) * step + first
     begin, end, by = float(first), float(last), float(step)
     if not np.all(np.isfinite((begin, end, by))):
         raise InvalidModel(f"range: {begin} to {end} by {by} has no length", code="F021")
     count = max(int(np.ceil((end - begin) / by)), 0)
+    hold(8 * count)
     return narrow(begin + np.arange(count, dtype=np.float64) * by, dtype)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..ir.errors import InvalidModel
 from ..ir.types import TensorType, Type
+from .budget import hold, nbytes
 from .registry import kernel
 
 Array = np.ndarray
@@ -41,6 +42,7 @@ def loop(
     while going and (limit is None or step < limit):
         made = regions[0](np.asarray(step, np.int64), np.asarray(True), *state, *captures)
         going, state = _flag(made[0]), list(made[1 : 1 + carried])
+        hold(nbytes(made[1 + carried :]))
         rows.append(made[1 + carried :])
         step += 1
     if not rows:

@@ -202,6 +202,7 @@ def resize(
     data = np.moveaxis(x, -1, 1) if channels_last else x
     chosen = resized_axes(data.ndim, axes)
     out = resized_shape(data.shape, chosen, scales, sizes, keep_aspect_ratio_policy)
+    hold(math.prod(map(int, out)) * x.dtype.itemsize)
     coordinates = _COORDINATES[coordinate_transformation_mode]
     crops = coordinate_transformation_mode == "tf_crop_and_resize"
     y, outside = (data if mode == "nearest" else wide(data)), []

@@ -17,6 +17,7 @@ from ..ir.dims import bind_shape
 from ..ir.errors import AnyIRError, InvalidModel, SystemFailure, UsageError
 from ..ir.graph import Graph, Module, Node, Value
 from ..ir.types import STRING, TensorType
+from . import budget
 from .registry import get_kernel
 
 Observer = Callable[[np.ndarray], None]
@@ -82,27 +83,56 @@ def run_graph(
     evaluate: Evaluate | None = None,
 ) -> list[Any]:
     """The outputs of a graph or region, in order. `evaluate` stands in for `run_node`, in its regions too."""
-    environment: dict[Value, Any] = dict(zip(graph.inputs, arrays, strict=True))
-    observers = taps or {}
-    for value, array in list(environment.items()):
-        if value in observers:
-            observers[value](array)
-    remaining = {value: value.n_uses for value in environment}
-    for node in graph.nodes():
-        operands = [_fetch(v, environment) for v in node.operands]
-        results = evaluate(node, operands) if evaluate else run_node(node, operands)
-        for used in node.inputs():
-            if used in remaining:
-                remaining[used] -= 1
-                if not remaining[used]:
-                    del environment[used], remaining[used]
+    state = _State(dict(zip(graph.inputs, arrays, strict=True)), taps or {}, budget.current())
+    try:
+        for node in graph.nodes():
+            operands = [_fetch(v, state.values) for v in node.operands]
+            results = evaluate(node, operands) if evaluate else run_node(node, operands)
+            state.used(node)
+            state.made(node, results)
+        return [_fetch(v, state.values) for v in graph.outputs]
+    finally:
+        state.close()
+
+
+class _State:
+    """The values that are still wanted, how often, and what they hold of the budget."""
+
+    def __init__(self, values: dict[Value, Any], taps: Mapping[Value, Observer], spent: budget.Budget | None) -> None:
+        self.values = values
+        self.taps = taps
+        self.budget = spent
+        self.held = 0
+        self.remaining = {value: value.n_uses for value in values}
+        for value in [value for value in values if value in taps]:
+            taps[value](values[value])
+
+    def used(self, node: Node) -> None:
+        """Free what was wanted for the last time."""
+        for value in node.inputs():
+            if value in self.remaining:
+                self.remaining[value] -= 1
+                if not self.remaining[value]:
+                    self._hold(-budget.nbytes(self.values.pop(value)) if value.node is not None else 0)
+                    del self.remaining[value]
+
+    def made(self, node: Node, results: Sequence[Any]) -> None:
         for value, array in zip(node.results, results, strict=True):
-            if value in observers:
-                observers[value](array)
+            if value in self.taps:
+                self.taps[value](array)
             if value.n_uses:
-                environment[value] = array
-                remaining[value] = value.n_uses
-    return [_fetch(v, environment) for v in graph.outputs]
+                self.values[value] = array
+                self.remaining[value] = value.n_uses
+                self._hold(budget.nbytes(array))
+
+    def _hold(self, nbytes: int) -> None:
+        if self.budget is not None and nbytes:
+            self.budget.hold(nbytes)
+            self.held += nbytes
+
+    def close(self) -> None:
+        if self.budget is not None:
+            self.budget.release(self.held)
 
 
 def _fetch(value: Value | None, environment: dict[Value, Any]) -> Any:
@@ -114,8 +144,12 @@ def _fetch(value: Value | None, environment: dict[Value, Any]) -> Any:
 def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None = None) -> tuple[Any, ...]:
     """The results of one node for these operand arrays; each has the declared dtype."""
     kernel = get_kernel(node.op.name)
+    spent = budget.current()
+    held = spent.live if spent is not None else 0
     extra = {"regions": [_Region(region, evaluate) for region in node.regions]} if node.regions else {}
     try:
+        if spent is not None:
+            spent.charge(node, operands)
         made = kernel(*operands, **node.attrs, **extra)
     except AnyIRError as error:
         raise error.at(f"{node.name} at {node.loc}") from None
@@ -125,6 +159,9 @@ def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None =
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
         where = f"{node} at {node.loc}"
         raise InvalidModel(f"the reference kernel of {node.name} fails: {error}", where=where) from error
+    finally:
+        if spent is not None:
+            spent.live = held
     results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
     return tuple(_as_declared(array, value) for array, value in zip(results, node.results, strict=True))
 

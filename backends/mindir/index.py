@@ -37,13 +37,16 @@ def _never_negative(indices: Value) -> bool:
 
 
 def _is_count(value: Value) -> bool:
-    """A constant without negative numbers, a count, or a remainder by something positive."""
+    """A constant without negative numbers, a count, the number of an iteration, or a remainder by something positive."""
     if value.is_const:
         return int(value.array().min(initial=0)) >= 0
-    node = value.node
-    while node is not None and node.name in ("transpose", "reshape", "unsqueeze", "squeeze", "expand"):
-        node = node.operands[0].node
-    return node is not None and (node.name in _COUNTS or (node.name == "mod" and not node.attr("fmod")))
+    while value.node is not None and value.node.name in ("transpose", "reshape", "unsqueeze", "squeeze", "expand"):
+        value = value.node.operands[0]
+    node, graph = value.node, value.graph
+    if node is None:
+        parent = graph.parent if graph is not None else None
+        return parent is not None and parent.name == "loop" and value.index == 0
+    return node.name in _COUNTS or (node.name == "mod" and not node.attr("fmod"))
 
 
 def wrapped(b: Builder, x: Value, indices: Value) -> Value:

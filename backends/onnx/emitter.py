@@ -6,9 +6,10 @@ of the chosen opset do not accept, makes the op illegal.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -145,45 +146,58 @@ class Emitter:
         return elements
 
 
+class Form(NamedTuple):
+    """What schemas look at: the spelled types of inputs and outputs (None: absent or not known), attribute names."""
+
+    op_type: str
+    domain: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...]
+    attributes: tuple[str, ...]
+
+
 def check(draft: Draft, opset: int) -> None:
     """The operator exists at `opset` and takes these element types. Raises Refusal with the lowest opset that does."""
-    if draft.domain not in schemas.KNOWN_DOMAINS:
+    if draft.foreign:
         return
-    found = schemas.schema(draft.op_type, draft.domain, opset)
-    if found is None or found.deprecated:
-        first = schemas.first_version(draft.op_type, draft.domain)
-        raise Refusal(f"{draft.op_type} is not in opset {opset}", first if first and first > opset else None)
-    problem = _misfit(draft, found)
+    inputs, outputs = (tuple(map(spell, refs)) for refs in (draft.inputs, draft.outputs))
+    verdict = judge(Form(draft.op_type, draft.domain, inputs, outputs, (*draft.attrs, *draft.graphs)), opset)
+    if verdict is not None:
+        raise Refusal(*verdict)
+
+
+@functools.cache
+def judge(form: Form, opset: int) -> tuple[str, int | None] | None:
+    """None when the schemas of `opset` accept the form, else the reason and the lowest later opset that accepts it."""
+    problem = _misfit(form, opset)
     if problem is None:
-        return
-    for newer in range(opset + 1, schemas.newest(draft.domain) + 1):
-        candidate = schemas.schema(draft.op_type, draft.domain, newer)
-        if candidate is not None and candidate.since == newer and _misfit(draft, candidate) is None:
-            raise Refusal(f"{problem} in opset {opset}", newer)
-    raise Refusal(problem)
+        return None
+    for newer in range(opset + 1, schemas.newest(form.domain) + 1):
+        if _misfit(form, newer) is None:
+            return f"{problem} in opset {opset}", newer
+    return f"{problem} in opset {opset}", None
 
 
-def _misfit(draft: Draft, schema: schemas.Schema) -> str | None:
-    """What the schema does not accept; None when it does."""
+def _misfit(form: Form, opset: int) -> str | None:
+    """What the schema of `opset` does not accept; None when it accepts all."""
+    schema = schemas.schema(form.op_type, form.domain, opset)
+    if schema is None or schema.deprecated:
+        return f"there is no {form.op_type}"
     bound: dict[str, str] = {}
-    for refs, formals, kind in ((draft.inputs, schema.inputs, "input"), (draft.outputs, schema.outputs, "output")):
-        if len(refs) > len(formals) and not (formals and formals[-1].variadic):
-            return f"{draft.op_type} has no {kind} number {len(refs)}"
-        for index, ref in enumerate(refs):
-            spelled = spell(ref)
+    for given, formals, kind in ((form.inputs, schema.inputs, "input"), (form.outputs, schema.outputs, "output")):
+        if len(given) > len(formals) and not (formals and formals[-1].variadic):
+            return f"{form.op_type} has no {kind} number {len(given)}"
+        for index, spelled in enumerate(given):
             formal = formals[min(index, len(formals) - 1)]
             if spelled is not None and spelled not in formal.types:
-                return f"{draft.op_type} does not take {spelled} as {kind} {formal.name}"
+                return f"{form.op_type} does not take {spelled} as {kind} {formal.name}"
             if spelled is None or not formal.homogeneous:
                 continue
-            if bound.setdefault(formal.variable, spelled) != spelled:
-                return (
-                    f"{draft.op_type} takes one type for {formal.variable}, not {bound[formal.variable]} and {spelled}"
-                )
-    for name in (*draft.attrs, *draft.graphs):
-        if name not in schema.attributes:
-            return f"{draft.op_type} has no attribute {name}"
-    return None
+            first = bound.setdefault(formal.variable, spelled)
+            if first != spelled:
+                return f"{form.op_type} takes one type for {formal.variable}, not {first} and {spelled}"
+    unknown = [name for name in form.attributes if name not in schema.attributes]
+    return f"{form.op_type} has no attribute {unknown[0]}" if unknown else None
 
 
 def spell(ref: Ref) -> str | None:

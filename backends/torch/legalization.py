@@ -189,8 +189,9 @@ def crop_after(b: Builder, node: Node):
     explicit = node.attr("auto_pad") == "explicit" and not node.attr("output_shape")
     if not explicit and any(isinstance(s, Expr) for s in x.shape[2:]):
         return Declined("its padding depends on sizes known at run time")
+    kernel: tuple[int, ...] = w.shape[2:]  # type: ignore[assignment]
     made, sizes = transposed(
-        window(w.shape[2:], node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad")),
+        window(kernel, node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad")),
         x.shape[2:], extra, node.attr("output_shape"),
     )  # fmt: skip
     full = b.conv_transpose(

@@ -56,7 +56,7 @@ def instance_norm(node: Node) -> Call:
     x, scale, bias = node.operands
     assert x is not None
     spatial = shape_of(x)[2:]
-    if not spatial or not all(isinstance(dim, int) for dim in spatial) or math.prod(spatial) < 2:  # type: ignore[arg-type]
+    if not spatial or not all(isinstance(dim, int) for dim in spatial) or math.prod(spatial) < 2:  # type: ignore[arg-type, operator]
         raise Refusal("torch's instance_norm wants several elements per channel")
     return Call("F.instance_norm", x, weight=scale, bias=bias, use_input_stats=True, eps=node.attr("epsilon"))
 

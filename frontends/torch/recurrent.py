@@ -74,7 +74,7 @@ def _layer(
     w = _joined(c, cells, (0,), order, hidden)
     r = _joined(c, cells, (1,), order, hidden)
     bias = _joined(c, cells, (2, 3), order, hidden) if stack.has_biases else None
-    attrs = {"hidden_size": hidden, "direction": "bidirectional" if stack.both else "forward"}
+    attrs: dict[str, Any] = {"hidden_size": hidden, "direction": "bidirectional" if stack.both else "forward"}
     if stack.kind == "gru":
         attrs["linear_before_reset"] = True
     if stack.activation == "relu":

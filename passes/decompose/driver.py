@@ -28,12 +28,17 @@ def decompose(module: Module, is_legal: Legal, extra: Mapping[str, Rule] | None 
     shared = load()
     tables = (extra or {}, shared)
     left: dict[Node, str] = {}
-    for graph in list(module.all_graphs()):
-        _one_graph(graph, is_legal, tables, left)
-    return left
+    graphs = list(module.all_graphs())
+    while graphs:
+        graphs += _one_graph(graphs.pop(0), is_legal, tables, left)
+    return {node: reason for node, reason in left.items() if node.graph is not None}
 
 
-def _one_graph(graph: Graph, is_legal: Legal, tables: tuple[Mapping[str, Rule], ...], left: dict[Node, str]) -> None:
+def _one_graph(
+    graph: Graph, is_legal: Legal, tables: tuple[Mapping[str, Rule], ...], left: dict[Node, str]
+) -> list[Graph]:
+    """Work through one graph; returns the regions that rules made on the way."""
+    regions: list[Graph] = []
     pending = [(node, 0) for node in graph.reversed()]
     while pending:
         node, depth = pending.pop()
@@ -49,6 +54,18 @@ def _one_graph(graph: Graph, is_legal: Legal, tables: tuple[Mapping[str, Rule], 
             left[node] = made.reason or reason
             continue
         pending += [(new, depth + 1) for new in reversed(made)]
+        regions += [inner for new in made for region in new.regions for inner in (region, *_below(region))]
+    return regions
+
+
+def _below(region: Graph) -> list[Graph]:
+    """The regions inside a region, outer before inner."""
+    found, pending = [], [region]
+    while pending:
+        inner = [r for node in pending.pop().nodes() for r in node.regions]
+        found += inner
+        pending += inner
+    return found
 
 
 def _erased_as_dead(node: Node) -> bool:

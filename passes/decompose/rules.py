@@ -27,6 +27,7 @@ from ...ir.value import Node, Value
 FAMILIES = (
     "activation",
     "attention",
+    "control",
     "elementwise",
     "index",
     "matmul",

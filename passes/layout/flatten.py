@@ -77,7 +77,7 @@ def _others_constant(use: Use) -> bool:
 def _absorb(flatten: Node, transpose: Node) -> None:
     """Let `flatten` read what `transpose` read, and put everything behind it in the new feature order."""
     source = transpose.operands[0]
-    logical = tuple(transpose.result.shape[1:])
+    logical = tuple(d for d in transpose.result.shape[1:] if isinstance(d, int))  # `_flattens` saw to it that all are
     perm = transpose.attr("perm")
     physical = [perm.index(axis) for axis in range(len(perm))]  # source axis a is logical axis physical[a]
     places = np.arange(int(np.prod(logical))).reshape(logical).transpose([a - 1 for a in physical[1:]]).reshape(-1)

@@ -13,6 +13,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.dims import Dim
 from ...ir.opdef import ELEMENTWISE
+from ...ir.ops.shapes import vector_length
 from ...ir.value import Node, Value
 from .spaces import SPACES, Order, Port, Space, again, inverse, moved, moves, port_perm, singles
 
@@ -137,9 +138,8 @@ def _slice(node: Node) -> Space | None:
 
 
 def _rebuild_slice(b: Builder, node: Node, operands: list[Value | None], order: Order) -> Sequence[Value]:
-    count = operands[1].shape[0]
     axes = node.operand("axes")
-    wanted = axes.ints() if axes is not None else tuple(range(count))
+    wanted = axes.ints() if axes is not None else tuple(range(vector_length(operands[1]) or 0))
     return again(b, node, [*operands[:3], _moved_axes(b, wanted, order), *operands[4:]])
 
 

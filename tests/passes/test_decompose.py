@@ -14,13 +14,14 @@ from anyir.kernels.compare import compare, limits_for, widest
 from anyir.kernels.run import run
 from anyir.passes.decompose import Declined, decompose, load
 
+from tests.support.mindir_models import MODELS
 from tests.support.op_modules import module_of, runnable
 from tests.support.ops import samples_of
 
 RULES = sorted(load())
 TARGET = "not in this target"
 #: Samples of these have results in use, computed amounts, or no inputs, where nothing is to be taken apart.
-NEEDS_MORE = ("max_pool_with_indices", "bit_shift", "constant_of_shape")
+NEEDS_MORE = ("max_pool_with_indices", "bit_shift", "constant_of_shape", "loop")
 
 
 def take_apart(module: Module) -> dict:
@@ -137,6 +138,19 @@ def test_einsum_is_numpys(equation: str) -> None:
     assert not decompose(module, lambda node: TARGET if node.name == "einsum" else None)
     wanted = np.einsum(equation, *(a.astype(np.float64) for a in arrays)).astype(np.float32)
     assert compare({"y0": wanted}, run(module, inputs), limits_for(module, inputs)).passed
+
+
+@pytest.mark.parametrize("name", ["collecting", "collecting_until"])
+def test_loops_carry_what_they_collected(name: str) -> None:
+    module, inputs = MODELS[name]()
+    wanted = [run(module, given) for given in inputs]
+    limits = [limits_for(module, given) for given in inputs]
+    assert not decompose(module, lambda node: TARGET if len(node.results) > node.attrs.get("carried", 9) else None)
+    verify(module)
+    for given, want, limit in zip(inputs, wanted, limits, strict=True):
+        assert compare(want, run(module, given), limit).passed
+    (loop,) = module.main.nodes("loop")
+    assert len(loop.results) == loop.attr("carried")
 
 
 def test_symbols_survive() -> None:

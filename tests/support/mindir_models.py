@@ -174,6 +174,19 @@ def loop(counted: bool, conditional: bool) -> Case:
     return made, inputs
 
 
+def collecting(conditional: bool) -> Case:
+    """Rows h = tanh(h w) of every iteration: x1 of them, or until the count of iterations is 4."""
+    net = Net(TensorType(F32, (2, 4)), TensorType(I64, ()))
+    x, w, region = net.x[0], net.weight("w", 4, 4), net.module.new_region()
+    step = region.add_input(TensorType(I64, ()), "i")
+    go, h = region.add_input(TensorType(BOOL, ()), "go"), region.add_input(x.type, "h")
+    b = Builder(region)
+    new = b.tanh(b.matmul(h, w))
+    region.set_outputs([b.less(step, np.asarray(3)) if conditional else go, new, new, step])
+    made = net.b.loop(net.x[1], None, x, carried=1, regions=[region])
+    return net.done(*made), [{"x0": net.normal(2, 4), "x1": np.array(k)} for k in (3, 6)]
+
+
 def half() -> Case:
     net = Net(TensorType(BF16, (N, 4)))
     b = net.b
@@ -197,6 +210,8 @@ MODELS: dict[str, Callable[[], Case]] = {
     "loop_counted": lambda: loop(True, False),
     "loop_both": lambda: loop(True, True),
     "loop_while": lambda: loop(False, True),
+    "collecting": lambda: collecting(False),
+    "collecting_until": lambda: collecting(True),
 }  # fmt: skip
 
 

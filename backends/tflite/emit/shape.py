@@ -75,10 +75,11 @@ def slice_bounds(node: Node) -> tuple[tuple[int, ...] | None, ...]:
 def _slice(node: Node) -> Emitted:
     x = node.operands[0]
     starts, ends, axes, steps = slice_bounds(node)
-    if all(type(x.shape[a]) is int for a in axes) and set(steps) <= {1}:  # SLICE wants sizes and has no steps
-        begin, size = [0] * x.rank, [d if type(d) is int else -1 for d in x.shape]
+    known = [d if isinstance(d, int) else -1 for d in x.shape]
+    if all(known[a] >= 0 for a in axes) and set(steps) <= {1}:  # SLICE wants sizes and has no steps
+        begin, size = [0] * x.rank, list(known)
         for start, end, axis in zip(starts, ends, axes, strict=True):
-            first, last, _ = slice(start, end).indices(x.shape[axis])
+            first, last, _ = slice(start, end).indices(known[axis])
             begin[axis], size[axis] = first, max(0, last - first)
         return Emitted([x, i32(*begin), i32(*size)])
     return _strided_slice(x, starts, ends, axes, steps)

@@ -35,8 +35,8 @@ def derived(b: Builder, value: Value, array: np.ndarray, origin: str) -> Value:
     return b.const(array, key=value.weight.key, role=value.weight.role, origin=origin)
 
 
-def zeros(b: Builder, size: int) -> Value:
-    return b.const(np.zeros(size, np.float32))
+def zeros(b: Builder, size: Dim) -> Value:
+    return b.const(np.zeros(numbers((size,)), np.float32))
 
 
 def f32(b: Builder, number: float) -> Value:
@@ -49,6 +49,18 @@ def i32(b: Builder, *numbers: int) -> Value:
 
 def static(dims: Sequence[Dim | None]) -> bool:
     return all(type(d) is int for d in dims)
+
+
+def numbers(dims: Sequence[Dim]) -> tuple[int, ...]:
+    """Dims that are known to be numbers. Raises InternalError for any other."""
+    if not static(dims):
+        raise InternalError(f"dims {tuple(dims)} are not all known")
+    return tuple(d for d in dims if isinstance(d, int))
+
+
+def shape_vector(b: Builder, value: Value) -> Value:
+    """The shape of `value` as int32, a constant where it is known."""
+    return i32(b, *numbers(value.shape)) if static(value.shape) else dims_of(b, value.shape, value)
 
 
 def target(shape: Sequence[Dim]) -> tuple[int, ...] | None:
@@ -78,14 +90,14 @@ def dims_of(b: Builder, shape: Sequence[Dim], *sources: Value) -> Value:
         if run:
             parts.append(i32(b, *run))
             run = []
-        if part is not None:
+        if isinstance(part, Value):
             parts.append(part)
     return b.concat(*parts, axis=0) if len(parts) > 1 else parts[0]
 
 
 def number_of(b: Builder, dim: Dim, sources: Sequence[Value]) -> Value:
     """One dim as an int32 [1] value. Raises InternalError where `knows_dims` says no."""
-    if type(dim) is int:
+    if isinstance(dim, int):
         return i32(b, dim)
     for source in sources:
         if dim in (source.shape or ()):

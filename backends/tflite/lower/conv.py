@@ -6,6 +6,8 @@ that the input can have, else a PAD in front. Weights are turned to TFLite's ord
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ....ir.builder import Builder
@@ -14,7 +16,7 @@ from ....ir.ops.window import Window, split_padding, transposed, window
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined
 from . import lowers
-from .common import derived, dims_of, knows_dims, padded, reshaped, static, turned, zeros
+from .common import derived, dims_of, knows_dims, numbers, padded, reshaped, static, turned, zeros
 
 
 def placed(w: Window, sizes: tuple[Dim, ...]) -> tuple[str, tuple[int, ...], tuple[int, ...]] | None:
@@ -45,6 +47,12 @@ def _same_pads(w: Window, sizes: tuple[Dim, ...], upper: bool = True) -> tuple[t
     return begins, ends
 
 
+def window_of(node: Node) -> Window:
+    """The window of a convolution whose filter has a known size."""
+    names = ("strides", "pads", "dilations", "auto_pad")
+    return window(numbers(node.operands[1].shape[2:]), *(node.attr(name) for name in names))
+
+
 def as_image(b: Builder, x: Value) -> Value:
     """[N, L, C] as [N, 1, L, C]."""
     return reshaped(b, x, (x.shape[0], 1, *x.shape[1:]))
@@ -60,7 +68,7 @@ def conv(b: Builder, node: Node) -> Value | Declined:
     if x.rank == 3:
         return _one_dim(b, node, x, w, bias)
     spatial = tuple(x.shape[1:-1])
-    shape = window(w.shape[2:], node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
+    shape = window_of(node)
     where = placed(shape, spatial)
     if where is None:
         return Declined("same_lower padding of sizes that are not known")
@@ -71,7 +79,7 @@ def conv(b: Builder, node: Node) -> Value | Declined:
 
 
 def _one_dim(b: Builder, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
-    wide = reshaped_filter(b, w, (*w.shape[:2], 1, w.shape[2]))
+    wide = _flat_filter(b, w)
     pads = node.attr("pads")
     y = b.conv(
         as_image(b, x),
@@ -87,8 +95,10 @@ def _one_dim(b: Builder, node: Node, x: Value, w: Value, bias: Value | None) -> 
     return reshaped(b, y, node.result.shape)
 
 
-def reshaped_filter(b: Builder, w: Value, shape: tuple[int, ...]) -> Value:
-    """A constant or computed filter in another shape of as many elements."""
+def _flat_filter(b: Builder, w: Value) -> Value:
+    """A filter [O, I, K] as [O, I, 1, K]."""
+    outs, ins, size = numbers(w.shape)
+    shape = (outs, ins, 1, size)
     if not w.is_const:
         return b.reshape(w, shape)
     return b.const(w.array().reshape(shape), key=w.weight.key, role=w.weight.role, origin=f"reshape {list(shape)}")
@@ -99,10 +109,10 @@ def _build(b: Builder, x: Value, w: Value, bias: Value, shape: Window, padding: 
     if len(shape.kernel) == 3:
         if groups != 1:
             return Declined("grouped convolution in three dims")
-        attrs = {f"stride_{a}": s for a, s in zip("dhw", shape.strides, strict=True)}
-        attrs |= {f"dilation_{a}_factor": d for a, d in zip("dhw", shape.dilations, strict=True)}
-        return b.call("tfl.conv_3d", (x, turned(b, w, (2, 3, 4, 1, 0)), bias), {"padding": padding, **attrs}).result
-    attrs = {"padding": padding, "stride_h": shape.strides[0], "stride_w": shape.strides[1]}
+        volume: dict[str, Any] = {f"stride_{a}": s for a, s in zip("dhw", shape.strides, strict=True)}
+        volume |= {f"dilation_{a}_factor": d for a, d in zip("dhw", shape.dilations, strict=True)}
+        return b.call("tfl.conv_3d", (x, turned(b, w, (2, 3, 4, 1, 0)), bias), {"padding": padding, **volume}).result
+    attrs: dict[str, Any] = {"padding": padding, "stride_h": shape.strides[0], "stride_w": shape.strides[1]}
     attrs |= {"dilation_h_factor": shape.dilations[0], "dilation_w_factor": shape.dilations[1]}
     if groups > 1 and w.shape[1] == 1 and type(channels) is int and w.shape[0] % channels == 0:
         attrs["depth_multiplier"] = w.shape[0] // channels
@@ -131,7 +141,7 @@ def conv_transpose(b: Builder, node: Node) -> Value | Declined:
 
 def _transposed(b: Builder, node: Node, x: Value, w: Value, bias: Value) -> Value | Declined:
     """VALID makes (size - 1) * stride + extent; the pads are sliced off it."""
-    shape = window(w.shape[2:], node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
+    shape = window_of(node)
     made, sizes = transposed(shape, tuple(x.shape[1:3]), node.attr("output_padding"), node.attr("output_shape"))
     natural = [(s - 1) * st + e for s, st, e in zip(x.shape[1:3], shape.strides, shape.extents, strict=True)]
     lacks = [begin + size - n for n, begin, size in zip(natural, made.begins, sizes, strict=True)]
@@ -156,9 +166,9 @@ def _transposed(b: Builder, node: Node, x: Value, w: Value, bias: Value) -> Valu
 
 def _dilated(b: Builder, w: Value, dilations: tuple[int, ...]) -> Value:
     """The filter with zeros between its taps."""
-    filled = np.zeros(
-        (*w.shape[:2], *((k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True))), np.float32
-    )
+    outs, ins, *kernel = numbers(w.shape)
+    sizes = ((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    filled = np.zeros((outs, ins, *sizes), np.float32)
     filled[:, :, :: dilations[0], :: dilations[1]] = w.array()
     return b.const(filled, key=w.weight.key, role=w.weight.role, origin=f"dilate {list(dilations)}")
 
@@ -166,12 +176,13 @@ def _dilated(b: Builder, w: Value, dilations: tuple[int, ...]) -> Value:
 def _transposed_groups(b: Builder, node: Node, x: Value, w: Value, bias: Value | None) -> Value:
     """One transposed convolution per group, joined."""
     groups, attrs = node.attr("groups"), {**node.attrs, "groups": 1}
-    step = w.shape[0] // groups
+    ins, outs_each, *_ = numbers(w.shape)
+    step = ins // groups
     parts = []
     for g in range(groups):
         piece = b.slice(x, (g * step,), ((g + 1) * step,), (x.rank - 1,))
         rows = _rows(b, w, g * step, (g + 1) * step)
-        outs = None if bias is None else _rows(b, bias, g * w.shape[1], (g + 1) * w.shape[1])
+        outs = None if bias is None else _rows(b, bias, g * outs_each, (g + 1) * outs_each)
         parts.append(b.conv_transpose(piece, rows, outs, **attrs))
     return b.concat(*parts, axis=x.rank - 1)
 
@@ -180,7 +191,7 @@ def _transposed_volume(b: Builder, node: Node, x: Value, w: Value, bias: Value |
     """Zeros between the input's elements, then a plain convolution with the filter turned round."""
     if not static(x.shape[1:4]) or not w.is_const:
         return Declined("a transposed convolution over a volume of unknown size")
-    shape = window(w.shape[2:], node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
+    shape = window_of(node)
     made, sizes = transposed(shape, tuple(x.shape[1:4]), node.attr("output_padding"), node.attr("output_shape"))
     for axis, stride in enumerate(shape.strides):
         x = _stretched(b, x, axis + 1, stride)
@@ -195,11 +206,12 @@ def _stretched(b: Builder, x: Value, axis: int, stride: int) -> Value:
     """stride - 1 zeros between the elements along one axis."""
     if stride == 1:
         return x
-    size, rest = x.shape[axis], int(np.prod(x.shape[axis + 1 :]))
+    size, *inner = numbers(x.shape[axis:])
+    rest = int(np.prod(inner))
     rows = b.reshape(x, (-1, size, 1, rest))
     wide = b.pad(rows, (0, 0, 0, 0, 0, 0, stride - 1, 0))
     lead = [d if type(d) is int else -1 for d in x.shape[:axis]]
-    joined = b.reshape(wide, (*lead, size * stride, *x.shape[axis + 1 :]))
+    joined = b.reshape(wide, (*lead, size * stride, *inner))
     return b.slice(joined, (0,), (size * stride - stride + 1,), (axis,))
 
 
@@ -218,7 +230,7 @@ def _transposed_one_dim(b: Builder, node: Node, x: Value, w: Value, bias: Value 
     pads = node.attr("pads")
     y = b.conv_transpose(
         as_image(b, x),
-        reshaped_filter(b, w, (*w.shape[:2], 1, w.shape[2])),
+        _flat_filter(b, w),
         bias,
         strides=wide("strides", (1,)),
         dilations=wide("dilations", (1,)),

@@ -10,7 +10,7 @@ from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
 from ..emit.index import never_negative
 from . import lowers
-from .common import as_i32, dims_of, i32, static
+from .common import as_i32, dims_of, i32, numbers, shape_vector, static
 
 
 def counted_from_start(b: Builder, indices: Value, length: Value | int) -> Value:
@@ -24,8 +24,9 @@ def counted_from_start(b: Builder, indices: Value, length: Value | int) -> Value
 
 
 def _length(b: Builder, x: Value, axis: int, dtype) -> Value | int:
-    if type(x.shape[axis]) is int:
-        return x.shape[axis]
+    known = x.shape[axis]
+    if isinstance(known, int):
+        return known
     size = b.gather(b.call("tfl.shape", (x,)).result, b.const(np.asarray(axis, np.int32)), axis=0)
     return size if dtype is I32 else b.cast(size, to=dtype)
 
@@ -52,14 +53,14 @@ def gather_nd(b: Builder, node: Node) -> Outcome:
 
 def _coordinates(b: Builder, x: Value, indices: Value) -> Value:
     """Coordinates into `x` with negative ones counted from the end of their axis."""
-    sizes = x.shape[: indices.shape[-1]]
+    sizes = x.shape[: numbers(indices.shape[-1:])[0]]
     if never_negative(indices):
         return indices
     if indices.is_const and static(sizes):
         given = indices.array()
         return b.const(np.where(given < 0, given + np.asarray(sizes), given).astype(given.dtype))
     zero = b.const(np.asarray(0, indices.dtype.numpy))
-    ends = i32(b, *sizes) if static(sizes) else dims_of(b, sizes, x)
+    ends = i32(b, *numbers(sizes)) if static(sizes) else dims_of(b, sizes, x)
     ends = ends if indices.dtype is I32 else b.cast(ends, to=indices.dtype)
     return b.where(b.less(indices, zero), b.add(indices, ends), indices)
 
@@ -76,27 +77,24 @@ def scatter_nd(b: Builder, node: Node) -> Outcome:
     places = as_i32(b, _coordinates(b, x, indices))
     if how == "none" and not _distinct(places):
         return Declined("coordinates that repeat: SCATTER_ND adds what should replace")
-    shape = i32(b, *x.shape) if static(x.shape) else dims_of(b, x.shape, x)
+    shape = shape_vector(b, x)
     if x.dtype not in (F32, I32, I64):
         return Declined(f"a scatter of {x.dtype}")
     scattered = b.call("tfl.scatter_nd", (places, updates, shape)).result
     if how == "add":
         return b.add(x, scattered)
     ones = b.const(np.ones((), np.int32))
-    hits = b.call("tfl.broadcast_to", (ones, _shape_of(b, updates))).result
+    hits = b.call("tfl.broadcast_to", (ones, shape_vector(b, updates))).result
     touched = b.call("tfl.scatter_nd", (places, hits, shape)).result
     return b.where(b.not_equal(touched, b.const(np.zeros((), np.int32))), scattered, x)
-
-
-def _shape_of(b: Builder, value: Value) -> Value:
-    return i32(b, *value.shape) if static(value.shape) else dims_of(b, value.shape, value)
 
 
 def _distinct(indices: Value) -> bool:
     """No coordinate occurs twice: ONNX leaves the winner of equal ones open unless they are computed."""
     if not indices.is_const:
         return True  # repeated coordinates without a reduction are undefined in ONNX
-    rows = indices.array().reshape(-1, indices.shape[-1])
+    rows = indices.array()
+    rows = rows.reshape(-1, rows.shape[-1])
     return len(np.unique(rows, axis=0)) == len(rows)
 
 

@@ -9,7 +9,7 @@ from ....ir.types import F32, I32
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
-from .common import derived, f32, reshaped, turned
+from .common import derived, f32, numbers, reshaped, turned
 
 
 @lowers("matmul")
@@ -108,7 +108,7 @@ def _dense(b: Builder, node: Node, x: Value, y: Value, c: Value | None) -> Value
         return fully_connected(b, x, w, None)
     if c.is_const:
         outs = w.shape[0]
-        row = np.broadcast_to(c.array().reshape(-1) * np.float32(node.attr("beta")), (outs,))
+        row = np.broadcast_to(c.array().reshape(-1) * np.float32(node.attr("beta")), numbers((outs,)))
         same = c.shape == (outs,) and node.attr("beta") == 1
         return fully_connected(b, x, w, c if same else derived(b, c, row, "broadcast, scaled"))
     made = fully_connected(b, x, w, None)

@@ -14,7 +14,7 @@ from ....ir.types import F32
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
-from .common import dims_of, f32, padded, reshaped, static
+from .common import dims_of, f32, numbers, padded, reshaped, static
 from .conv import as_image, placed
 from .elementwise import in_dtype
 
@@ -156,7 +156,7 @@ def average_pool(b: Builder, node: Node) -> Value | Declined:
         return _call(b, "tfl.average_pool_2d", padded(b, x, begins, ends), w, "VALID")
     if not static(sizes):
         return _counted_then(b, x, w, over, counts_pads)
-    return _counted(b, x, resolve_pads(w, sizes), sizes, over, counts_pads)
+    return _counted(b, x, resolve_pads(w, sizes), numbers(sizes), over, counts_pads)
 
 
 def _counted(
@@ -167,7 +167,7 @@ def _counted(
     y = _call(b, "tfl.average_pool_2d", padded(b, x, w.begins, ends), w, "VALID")
     factors = np.ones((1, 1, 1, 1))
     for axis, size in enumerate(sizes):
-        line = _counts(w, axis, size, y.shape[1 + axis], counts_pads)
+        line = _counts(w, axis, size, numbers(y.shape[1:3])[axis], counts_pads)
         factors = factors * (w.kernel[axis] / line).reshape([-1 if a == 1 + axis else 1 for a in range(4)])
     return y if (factors == 1).all() else b.mul(y, b.const(factors.astype(np.float32)))
 

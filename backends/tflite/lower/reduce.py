@@ -9,7 +9,7 @@ from ....ir.types import F32, I32, I64
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome, moved_last
 from . import lowers
-from .common import as_i32, i32, reshaped, static
+from .common import as_i32, i32, numbers, reshaped, static
 from .elementwise import in_dtype, widened
 
 
@@ -37,7 +37,7 @@ def _integer_mean(b: Builder, node: Node, x: Value) -> Outcome:
         return Declined("a mean over a computed number of integers")
     wide = x if x.dtype in (I32, I64) else b.cast(x, to=I32)
     total = b.reduce_sum(wide, axes, **dict(node.attrs))
-    made = b.div(total, b.const(np.asarray(int(np.prod(sizes)), wide.dtype.numpy)))
+    made = b.div(total, b.const(np.asarray(int(np.prod(numbers(sizes))), wide.dtype.numpy)))
     return made if made.dtype is x.dtype else b.cast(made, to=x.dtype)
 
 
@@ -47,7 +47,8 @@ def cumprod(b: Builder, node: Node) -> Outcome:
     x, axis = node.operands[0], node.operands[1].ints()
     if axis is None or type(x.shape[axis[0]]) is not int or x.dtype not in (F32, I32, I64):
         return Declined("a running product of unknown length")
-    at, size, from_end = axis[0] % x.rank, x.shape[axis[0]], node.attr("reverse")
+    at, from_end = axis[0] % x.rank, node.attr("reverse")
+    (size,) = numbers(x.shape[at : at + 1])
     if node.attr("exclusive"):
         x = _shifted(b, x, at, 1, from_end)
     step = 1

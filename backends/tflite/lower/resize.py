@@ -9,7 +9,7 @@ from ....ir.types import F32
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
-from .common import static
+from .common import numbers, static
 
 # (mode, coordinate transformation, nearest mode or "") -> (op, align_corners, half_pixel_centers). Measured equal to
 # ONNX; half-pixel nearest rounds halves up, asymmetric nearest rounds down.
@@ -35,7 +35,7 @@ def native(node: Node) -> tuple[str, bool, bool] | None:
     if any(x.shape[a] != node.result.shape[a] for a in rest):
         return None
     if static((*before, *after)):
-        return _kernel(node, before, after)
+        return _kernel(node, numbers(before), numbers(after))
     factors = whole_scales(node)
     return None if factors is None else _kernel(node, (1, 1), factors)
 
@@ -50,7 +50,7 @@ def whole_scales(node: Node) -> tuple[int, int] | None:
     return (int(made[0]), int(made[1])) if all(s >= 1 and s == int(s) for s in made) else None
 
 
-def _kernel(node: Node, before: tuple[int, int], after: tuple[int, int]) -> tuple[str, bool, bool] | None:
+def _kernel(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[str, bool, bool] | None:
     mode, coordinates = node.attr("mode"), node.attr("coordinate_transformation_mode")
     if not _scales_agree(node, before, after):
         return None
@@ -63,12 +63,12 @@ def _kernel(node: Node, before: tuple[int, int], after: tuple[int, int]) -> tupl
     return _NATIVE.get((mode, coordinates, node.attr("nearest_mode") if mode == "nearest" else ""))
 
 
-def _whole_factors(before: tuple[int, int], after: tuple[int, int]) -> bool:
+def _whole_factors(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Every pixel is repeated a whole number of times: then rounding modes agree."""
     return all(b and a % b == 0 for b, a in zip(before, after, strict=True))
 
 
-def _scales_agree(node: Node, before: tuple[int, int], after: tuple[int, int]) -> bool:
+def _scales_agree(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """TFLite scales by after / before; ONNX by the given scales, which may differ where sizes were rounded down."""
     scales = node.operand("scales")
     if scales is None or scales.shape == (0,) or node.attr("coordinate_transformation_mode") == "align_corners":

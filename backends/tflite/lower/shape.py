@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ....ir.builder import Builder
+from ....ir.ops.shapes import vector_length
 from ....ir.types import BOOL, F16, F32, I32, I64, U8
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
 from . import lowers
-from .common import as_i32, dims_of, i32, knows_dims, reshaped, shape_i32, static, target
+from .common import as_i32, dims_of, i32, knows_dims, numbers, reshaped, shape_i32, static, target
 
 
 @lowers("reshape")
@@ -61,7 +62,7 @@ def split(b: Builder, node: Node) -> Outcome:
 def slice_(b: Builder, node: Node) -> Outcome:
     """Computed bounds: one int32 begin and end for every axis."""
     x, starts, ends, axes, steps = (*node.operands, None, None)[:5]
-    chosen = tuple(range(starts.shape[0])) if axes is None else axes.ints()
+    chosen = tuple(range(vector_length(starts) or 0)) if axes is None else axes.ints()
     strides = (1,) * len(chosen or ()) if steps is None else steps.ints()
     if chosen is None or strides is None or x.rank is None or x.rank > 5:
         return Declined("computed axes or steps")
@@ -92,7 +93,7 @@ def expand(b: Builder, node: Node) -> Outcome:
     if result is not None and x.shape == result:
         return x
     if result is not None and static(result):
-        return b.call("tfl.broadcast_to", (x, i32(b, *result))).result
+        return b.call("tfl.broadcast_to", (x, i32(b, *numbers(result)))).result
     if result is not None and knows_dims(result, x):
         return b.call("tfl.broadcast_to", (x, dims_of(b, result, x))).result
     if x.rank is not None and shape.shape and type(shape.shape[0]) is int:

@@ -24,7 +24,6 @@ pytest.importorskip("ai_edge_litert")
 FORMS = ("inputs", "constants", "dynamic")
 # Ops some of whose samples TFLite cannot express, with a part of each reason.
 REFUSED = {
-    "affine_grid": ("no such operator",),
     "bernoulli": ("no such operator",),
     "bit_shift": ("unsigned shifts by constants",),
     "bitcast": ("no f64 kernel",),
@@ -45,7 +44,6 @@ REFUSED = {
     "resize": ("aspect ratio", "interpolated integers"),
     "scatter_elements": ("reduces by",),
     "scatter_nd": ("reduces by",),
-    "split": ("not known",),
 }
 # Runtime behaviour that differs and that no file can change.
 PLAIN_KERNELS_LACK_INFINITY = {"reduce_max", "reduce_min", "reduce_log_sum_exp"}
