@@ -120,6 +120,12 @@ _PAGES: dict[str, Page] = {
         "and the option that raises it; docs/usage.md lists all.",
         "irc compile deep.onnx -o out.tflite --limit nesting=128",
     ),
+    "M010": Page(
+        "Over the budget of a run",
+        "Running the model, as every check does, would take more memory or work than the limits run_bytes and run_work\n"
+        "and the model's own size allow. `irc compile` then says that the output is not verified.",
+        "irc verify a.onnx b.onnx --limit run-bytes=8000000000",
+    ),
     "D001 D010": Page(
         "A package is missing",
         "Files need no framework; live objects and real runtimes do. irc doctor lists what is installed.",

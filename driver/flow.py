@@ -136,6 +136,8 @@ def compile(
     `report.module` is the result. Raises CheckFailed (a NumericsError) when the check fails.
     """
     choice = _options(source, options)
+    from ..kernels.budget import Budget, spending
+
     target = None if output is None else _check_request(source, Path(output), choice)
     report = CompileReport(_name(source), "" if output is None else os.fspath(output))
     clock = _Clock(report)
@@ -144,13 +146,14 @@ def compile(
         original = module.clone()
     _describe_source(report, original, source)
     progress("read", f"{report.source}: {report.ops_before.total()} ops")
-    with clock(f"O{choice.level}"):
-        _optimise(module, choice, report)
-    report.module, report.ops_after = module, _count(module)
-    progress(f"O{choice.level}", f"{report.ops_before.total()} -> {report.ops_after.total()} ops")
-    if output is not None and target is not None:
-        job = _Job(original, module, source, Path(output), target, choice, report)
-        job.write_checked(clock, progress)
+    with spending(Budget.for_models(original)):
+        with clock(f"O{choice.level}"):
+            _optimise(module, choice, report)
+        report.module, report.ops_after = module, _count(module)
+        progress(f"O{choice.level}", f"{report.ops_before.total()} -> {report.ops_after.total()} ops")
+        if output is not None and target is not None:
+            job = _Job(original, module, source, Path(output), target, choice, report)
+            job.write_checked(clock, progress)
     report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return report
 
@@ -270,6 +273,7 @@ class _Job:
             report.files = staging.place(written)
 
     def verify(self, path: Path, progress: Progress) -> None:
+        from ..kernels.budget import OverBudget
         from . import check
 
         opaque = dict.fromkeys(f"{n.attr('domain')}.{n.attr('op_type')}" for n in self.original.all_nodes("opaque"))
@@ -277,10 +281,13 @@ class _Job:
             self.report.why_not = f"contains {', '.join(opaque)}"
             return
         given = self.choice.inputs if _is_data(self.choice.inputs) else None
-        samples = check.sample_sets(self.original, given, self.choice.seed)
-        kind = "given inputs" if given is not None else f"seeded samples (seed {self.choice.seed})"
-        self.report.samples = f"{kind} {' and '.join(map(check.describe, samples))}"
-        self.report.checks = check.check_file(self.original, path, self.format, samples, progress)
+        try:
+            samples = check.sample_sets(self.original, given, self.choice.seed)
+            kind = "given inputs" if given is not None else f"seeded samples (seed {self.choice.seed})"
+            self.report.samples = f"{kind} {' and '.join(map(check.describe, samples))}"
+            self.report.checks = check.check_file(self.original, path, self.format, samples, progress)
+        except OverBudget as error:
+            self.report.why_not = str(error)
 
 
 def _is_data(inputs: Any) -> bool:

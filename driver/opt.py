@@ -33,6 +33,7 @@ def command(**given: Any) -> None:
 
 
 def _opt(given: dict[str, Any], screen: Screen) -> None:
+    from ..kernels.budget import Budget, spending
     from ..passes.manager import Context
     from . import check, flow
     from .load import source_files
@@ -46,12 +47,13 @@ def _opt(given: dict[str, Any], screen: Screen) -> None:
     inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     watched, ctx = watch(given, inputs), Context(level=given["level"])
     module = flow.load(given["source"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"]))
-    if given["bisect"]:
-        _bisect(module, pipeline, given, inputs, screen)
-        return
     if screen.verbosity >= 1:
         screen.progress("passes", pipeline)
-    flow.optimize(module, given["level"], pipeline, instruments=watched.instruments, ctx=ctx)
+    with spending(Budget.for_models(module)):
+        if given["bisect"]:
+            _bisect(module, pipeline, given, inputs, screen)
+            return
+        flow.optimize(module, given["level"], pipeline, instruments=watched.instruments, ctx=ctx)
     watched.show(ctx.stats, screen)
     if given["run_reproducer"]:
         screen.note("the pass runs through: the failure is gone")

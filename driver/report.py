@@ -48,7 +48,11 @@ def failures(checks: Sequence[Check]) -> list[str]:
     lines = [f"  {c.judge}, inputs {c.shapes}: {c.failed}" for c in checks if c.failed]
     for check in checks:
         for row in check.report.failures if check.report is not None else ():
-            at = f" at {list(row.index)}: {_brief(row.found)} instead of {_brief(row.expected)}" if row.index is not None else ""
+            at = (
+                f" at {list(row.index)}: {_brief(row.found)} instead of {_brief(row.expected)}"
+                if row.index is not None
+                else ""
+            )
             factor = f", {row.needed / row.limit:.2g} times the limit" if row.limit else ""
             needs = (
                 f"{factor}; passes with a limit of {row.needed:.1e}" if math.isfinite(row.needed) else f": {row.reason}"

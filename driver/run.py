@@ -31,6 +31,7 @@ def _run(given: dict[str, Any], screen: Screen) -> None:
     import numpy as np
 
     from ..ir.outputs import atomic_write
+    from ..kernels.budget import Budget, spending
     from . import check
     from .load import source_files
     from .shapes import parse_shapes
@@ -39,8 +40,9 @@ def _run(given: dict[str, Any], screen: Screen) -> None:
         given["source"], given["runtime"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"])
     )
     inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
-    arrays = check.sample_sets(made.module, inputs, given["seed"])[0]
-    outputs = {name: np.asarray(value) for name, value in made.run(arrays).items()}
+    with spending(Budget.for_models(made.module)):
+        arrays = check.sample_sets(made.module, inputs, given["seed"])[0]
+        outputs = {name: np.asarray(value) for name, value in made.run(arrays).items()}
     if given["output"]:
         protect = [*source_files(given["source"], made.module), *filter(None, [given["inputs_file"]])]
         with atomic_write(given["output"], protect=protect) as file:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..ir.errors import InvalidModel
 from ..ir.types import DType
+from .budget import hold
 from .numeric import narrow
 from .registry import kernel
 from .shape import as_ints

@@ -1,6 +1,6 @@
 """What a run may cost: a model is untrusted, and a file of a hundred bytes can ask for terabytes or for centuries.
 
-    with spending(Budget.for_model(module)):
+    with spending(Budget.for_models(module)):
         run(module, inputs)
 
 Inside the block every node is charged before its kernel runs, with the sizes of its results and with its work; over the
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from ..ir.value import Value
 
 #: Work is counted in multiply-adds of a dense product, of which a core does about 10**10 a second.
-ELEMENT, NODE = 20, 200_000
+ELEMENT, NODE = 20, 500_000
 #: What a model itself adds to the limits: checks run it a dozen times.
 WORK_PER_PARAMETER, WORK_PER_NODE, BYTES_PER_BYTE = 2_000, 20 * NODE, 4
 #: Ops whose work is more than their results: each element adds up many products.
-DENSE = frozenset("conv conv_transpose conv_integer matmul matmul_integer gemm einsum attention lstm gru rnn".split())
+DENSE = frozenset((
+    "conv", "conv_transpose", "conv_integer", "matmul", "matmul_integer", "gemm", "einsum", "attention", "lstm", "gru", "rnn",
+))  # fmt: skip
 #: Known elements of an operand that inference may want: a shape has at most as many.
 MOST_ELEMS = 64
 
@@ -51,11 +53,11 @@ class Budget:
     live: int = 0
 
     @classmethod
-    def for_model(cls, module: Module) -> Budget:
-        """The limits `run_work` and `run_bytes`, and more for what the file itself holds."""
-        parameters = sum(w.type.numel or 0 for w in module.weights)
-        nodes = sum(1 for _ in module.all_nodes())
-        own = sum(w.nbytes for w in module.weights)
+    def for_models(cls, *modules: Module) -> Budget:
+        """The limits `run_work` and `run_bytes`, and more for what the files themselves hold."""
+        weights = [w for module in modules for w in module.weights]
+        parameters, own = sum(w.type.numel or 0 for w in weights), sum(w.nbytes for w in weights)
+        nodes = sum(1 for module in modules for _ in module.all_nodes())
         work = limit("run_work") + WORK_PER_PARAMETER * parameters + WORK_PER_NODE * nodes
         return cls(work, limit("run_bytes") + BYTES_PER_BYTE * own)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..ir.dims import Expr, evaluate, symbols
@@ -9,6 +11,7 @@ from ..ir.errors import Unsupported
 from ..ir.graph import Graph, Module, Node, Value
 from ..ir.opdef import MOVEMENT
 from ..ir.types import BOOL, STRING, DType, TensorType
+from .budget import hold
 
 #: Sizes of batch-like dims (axis 0 of an input) that the model leaves open. They differ, so that mixed-up dims show.
 BATCH_SIZES = (2, 3, 5, 7)
@@ -73,6 +76,7 @@ def _sample(value: Value, name: str, bindings: dict[str, int], rng: np.random.Ge
     if not isinstance(type_, TensorType) or type_.dtype is None or type_.shape is None:
         raise Unsupported(f"no sample can be made for input {name!r} of type {type_}", hint="give inputs with --inputs")
     shape = tuple(d if isinstance(d, int) else evaluate(d, bindings) for d in type_.shape)
+    hold(math.prod(shape) * max(type_.dtype.bits // 8, 1))
     return random_array(type_.dtype, shape, rng, high=index_limit(value))
 
 

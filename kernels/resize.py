@@ -16,6 +16,7 @@ import numpy as np
 
 from ..ir.errors import InvalidModel
 from ..ir.ops.resize import resized_axes, resized_shape
+from .budget import hold
 from .jit import jit
 from .numeric import is_integer
 from .precision import narrow, wide

@@ -113,8 +113,10 @@ class _State:
             if value in self.remaining:
                 self.remaining[value] -= 1
                 if not self.remaining[value]:
-                    self._hold(-budget.nbytes(self.values.pop(value)) if value.node is not None else 0)
+                    array = self.values.pop(value)
                     del self.remaining[value]
+                    if value.node is not None:  # an input belongs to the caller
+                        self._hold(-budget.nbytes(array))
 
     def made(self, node: Node, results: Sequence[Any]) -> None:
         for value, array in zip(node.results, results, strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ...ir.builder import Builder
 from ...ir.types import F16, F64
 from ...ir.value import Node, Value
@@ -87,7 +89,44 @@ def shrink(node: Node) -> Call:
     return Call("SoftShrink" if soft else "HShrink", (node.operands[0], float(node.attr("lambd"))))
 
 
-@emits("softmax", FLOAT_3)
+#: What a finite input leaves finite: products and normalisations end the search, the others pass it on.
+_FINITE = frozenset((
+    "conv", "conv_transpose", "matmul", "ms.conv_transpose", "ms.matmul", "ms.lstm", "batch_norm", "layer_norm", "group_norm",
+    "lrn", "relu", "relu6", "ms.prelu", "sigmoid", "tanh", "gelu", "softmax", "hard_swish", "hard_sigmoid", "average_pool",
+    "sinh", "cosh", "erf",
+))  # fmt: skip
+_PASSING = frozenset((
+    "add", "sub", "mul", "neg", "abs", "ms.bias_add", "reshape", "transpose", "squeeze", "unsqueeze", "slice", "concat",
+    "expand", "split", "gather", "tile", "cast", "identity", "reduce_mean", "reduce_max", "reduce_sum", "max_pool",
+))  # fmt: skip
+_SEARCH = 64
+
+
+def surely_finite(value: Value) -> bool:
+    """No element can be an infinity, as far as a short walk over the producers tells (overflow apart)."""
+    pending, seen = [value], 0
+    while pending:
+        at, seen = pending.pop(), seen + 1
+        if at.dtype is not None and not at.dtype.is_float:
+            continue
+        if at.is_const:
+            if not np.isfinite(at.array().astype(np.float64)).all():
+                return False
+        elif at.node is None or seen > _SEARCH or at.node.name not in _FINITE | _PASSING:
+            return False
+        elif at.node.name in _PASSING:
+            pending += at.node.inputs()
+    return True
+
+
+def _whole_rows(node: Node) -> str | None:
+    """Over the last axis, a row of nothing but -inf makes MindSpore stop: it and all rows after it are garbage."""
+    x = node.operands[0]
+    inner = node.attr("axis") % max(x.rank, 1) < x.rank - 1
+    return None if inner or surely_finite(x) else "a row of -inf may come in"
+
+
+@emits("softmax", FLOAT_3, check=_whole_rows)
 def softmax(node: Node) -> Call:
     return Call("Softmax", (node.operands[0], (node.attr("axis"),)))
 
@@ -95,6 +134,15 @@ def softmax(node: Node) -> Call:
 @emits("log_softmax", FLOAT_2)
 def log_softmax(node: Node) -> Call:
     return Call("LogSoftmax", (node.operands[0], node.attr("axis")))
+
+
+@lowers("softmax")
+def softmax_of_masked_rows(b: Builder, node: Node) -> Outcome:
+    """Over an inner axis MindSpore keeps rows apart: a dim of 1 behind the last axis makes it an inner one."""
+    (x,) = node.operands
+    if x.dtype not in FLOAT_3 or not x.rank or node.attr("axis") % x.rank < x.rank - 1:
+        return Declined("")
+    return b.squeeze(b.softmax(b.unsqueeze(x, (x.rank,)), axis=x.rank - 1), (x.rank,))
 
 
 @lowers("prelu")

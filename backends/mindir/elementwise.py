@@ -121,7 +121,32 @@ def mixed_pow(b: Builder, node: Node) -> Outcome:
     return b.cast(b.pow(b.cast(x, to=F64), b.cast(y, to=F64)), to=x.dtype)
 
 
-@emits("bit_shift", INTS)
+def _inside(node: Node) -> str | None:
+    """MindSpore takes the amount modulo the width."""
+    amounts, bits = node.operands[1].ints(), node.operands[0].dtype.bits
+    inside = amounts is not None and all(0 <= s < bits for s in amounts)
+    return None if inside or _clipped(node.operands[1]) else "the amount may be negative or above the width"
+
+
+def _clipped(amount: Value) -> bool:
+    return amount.node is not None and amount.node.name == "clip"
+
+
+@lowers("bit_shift")
+def guarded_shift(b: Builder, node: Node) -> Outcome:
+    """By an amount within the width; by any other nothing but the sign is left."""
+    x, amount = node.operands
+    if _inside(node) is None:
+        return Declined("")
+    low, high = scalar(b, 0, amount), scalar(b, x.dtype.bits - 1, amount)
+    shifted = b.bit_shift(x, b.clip(amount, low, high), direction=node.attr("direction"))
+    inside = b.and_(b.greater_equal(amount, low), b.less_equal(amount, high))
+    signs = node.attr("direction") == "RIGHT" and x.dtype.is_signed
+    outside = b.neg(b.cast(b.less(x, scalar(b, 0, x)), to=x.dtype)) if signs else scalar(b, 0, x)
+    return b.where(inside, shifted, outside)
+
+
+@emits("bit_shift", INTS, check=_inside)
 def bit_shift(node: Node) -> Call:
     return Call("LeftShift" if node.attr("direction") == "LEFT" else "RightShift", node.operands)
 

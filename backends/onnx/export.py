@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,9 +147,9 @@ class Export:
 
     def _nodes(self, graph: Graph, proto: GraphProto) -> None:
         for draft in self.plans[graph]:
-            self._node(draft, proto.node.add(), draft.source)  # type: ignore[arg-type]
+            self._node(draft, proto.node.add(), draft.source, proto.value_info)  # type: ignore[arg-type]
 
-    def _node(self, draft: Draft, proto: NodeProto, node: Node) -> None:
+    def _node(self, draft: Draft, proto: NodeProto, node: Node, infos: Any) -> None:
         inputs = [self.name(ref) for ref in draft.inputs]
         while inputs and not inputs[-1]:
             inputs.pop()
@@ -161,6 +162,8 @@ class Export:
         if scope:
             proto.name = self.node_names.unique(scope)
         proto.op_type = draft.op_type
+        if draft.foreign:  # nobody else can infer these
+            self._declare(infos, draft.outputs)
         if draft.domain:
             proto.domain = draft.domain
             self.domains.setdefault(draft.domain, draft.version)
@@ -170,6 +173,12 @@ class Export:
                 self._subgraph(made, name, draft.graphs[name])
             else:
                 fill_attribute(made, name, draft.attrs[name])
+
+    def _declare(self, infos: Any, outputs: Iterable[Any]) -> None:
+        for value in outputs:
+            named = isinstance(value, Value) and value in self.used and value not in self.signature.graph.outputs
+            if named and value.dtype is not None:
+                self._interface(infos, [value], [self.name(value)])
 
     def _result(self, ref: Any) -> str:
         """The name of an output; a result that nobody uses (beyond the first) is left out."""

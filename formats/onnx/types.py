@@ -19,7 +19,7 @@ _FORMULA = re.compile(r"[A-Za-z_0-9.\s+*/%(),-]+")
 
 class Dims:
     """Dim protos to dims. The same name is the same symbol throughout; a formula such as `N*2 + 1` is read as one only
-    where each of its names also stands alone somewhere in the interface, else the whole text is a name. Unknown dims of
+    where each of its names also stands alone in an input, else the whole text is a name. Unknown dims of
     an input get a name made of the input's and the axis."""
 
     def __init__(self, infos: Iterable[Any]) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...ir.errors import AnyIRError, InvalidModel, UsageError, clean
+from ...ir.types import TensorType
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ...ir.graph import Graph, Module
+    from ...ir.graph import Graph, Module, Value
     from .importer import Importer
 
 SUFFIXES = (".onnx",)
@@ -65,6 +66,8 @@ def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Modu
         scope = Scope(opsets=model.opsets)
         outputs = importer.run(inputs, scope)
         graph.set_outputs(outputs)
+    _take_declared_ranks(importer, outputs)
+    module.drop_unused_weights()
     module.add_signature("serving_default", graph, list(inputs), [o.name for o in proto.graph.output])
     for info in (*proto.graph.value_info, *proto.graph.output):
         value = scope.values.get(info.name)
@@ -72,6 +75,15 @@ def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Modu
             check_declared(value, info, module)
     verify(module)
     return module
+
+
+def _take_declared_ranks(importer: Importer, outputs: list[Value]) -> None:
+    """Where inference knows nothing of an output's shape, its declaration counts, each dim for itself."""
+    for value, info in zip(outputs, importer.model.proto.graph.output, strict=True):
+        declared = importer.declared(info.name) if value.node is not None and value.rank is None else None
+        if isinstance(declared, TensorType) and value.dtype in (None, declared.dtype) and declared.rank is not None:
+            value.refine(declared)
+            importer.module.diagnostics.append(f"output '{clean(info.name)}': the shape is taken from its declaration")
 
 
 def _inputs(importer: Importer, graph: Graph, shapes: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Importer:
     def __init__(self, model: views.Model, path: Path | None, module: Module) -> None:
         self.model = model
         self.path = path
-        self.dims = Dims((*model.proto.graph.input, *model.proto.graph.output))
+        self.dims = Dims(model.proto.graph.input)
         self.module = module
         self.b: Builder = None  # type: ignore[assignment]
         self.depth = 0
@@ -122,8 +122,11 @@ class Importer:
     def declared(self, name: str) -> Type | None:
         """What the file says of a value's type: looked at only where nothing can be inferred."""
         if self._declared is None:
-            proto = self.model.proto.graph
-            self._declared = {info.name: info for info in (*proto.value_info, *proto.output)}
+            self._declared = {}
+            pending = [self.model.graph]
+            for graph in pending:
+                pending.extend(inner for node in graph.nodes for inner in node.graphs())
+                self._declared |= {info.name: info for info in (*graph.proto.value_info, *graph.proto.output)}
         info = self._declared.get(name)
         return None if info is None else type_of(info.type, self.dims.apart(name), f"'{clean(name)}'")
 

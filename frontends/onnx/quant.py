@@ -32,6 +32,8 @@ def aligned(c: Importer, n: Call, x: Value, parameter: Value | None, axis: int) 
 
 def _reshaped(c: Importer, value: Value, shape: tuple[int, ...]) -> Value:
     """A constant of another shape; a weight of its own, derived from the old one's."""
+    if value.shape == shape:
+        return value
     weight = value.weight
     array = value.array().reshape(shape)
     if weight.key.startswith("const"):  # type: ignore[union-attr]

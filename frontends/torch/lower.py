@@ -22,7 +22,7 @@ from ...ir.types import BOOL, F32, I64, DType, TensorType
 from ...ir.value import Value
 from ...ir.weights import Weight
 from .context import Context
-from .mutation import analyse, is_inplace, packet, pure_twin
+from .mutation import Write, analyse, is_inplace, packet, pure_twin
 from .registry import Entry, find
 from .symbols import Symbols
 
@@ -104,7 +104,7 @@ def lower_graph(c: Context) -> None:
         c.node = node
         c.b.at(_loc(node))
         try:
-            _lower_node(c, node, aliases.renames.get(index, ()))
+            _lower_node(c, node, aliases.writes.get(index, ()))
         except Unsupported as error:
             problems.append((node, f"{node.target}: {error.message}" + (f" ({error.hint})" if error.hint else "")))
             if len(problems) >= MAX_ERRORS:
@@ -154,7 +154,7 @@ def _flat(outputs: Sequence[Any]) -> Iterable[str]:
 # ----------------------------------------------------------------------------------------------------- one node
 
 
-def _lower_node(c: Context, node: ExportedNode, renamed: Sequence[str]) -> None:
+def _lower_node(c: Context, node: ExportedNode, writes: Sequence[Write]) -> None:
     entry = entry_of(node.target)
     if entry is None:
         raise Unsupported("no handler")
@@ -163,8 +163,20 @@ def _lower_node(c: Context, node: ExportedNode, renamed: Sequence[str]) -> None:
     if is_inplace(node.target) and isinstance(result, Value):
         result = c.cast(result, c.dtype)
     _bind(c, node, result)
-    for name in renamed:
-        c.env[name] = result
+    for write in writes:
+        if write.view is not None:
+            result = _written_back(c, c.graph.nodes[write.view], result)
+        for name in write.names:
+            c.env[name] = result
+
+
+def _written_back(c: Context, view: ExportedNode, value: Value) -> Value:
+    """What a slice or selection was taken from, with `value` in its place."""
+    scatter = find(f"aten.{packet(view.target)}_scatter")
+    if scatter is None:
+        raise Unsupported("no handler")
+    args = {name: resolve(c, item) for name, item in view.args.items()}
+    return scatter(c, {**args, "src": value})
 
 
 def resolve(c: Context, value: Any) -> Any:

@@ -35,7 +35,7 @@ def _visible(
 ) -> Value | None:
     """Which keys a query may see by position: bool, broadcastable to [B, 1, S, T]; None when it sees all."""
     causal = node.attr("is_causal")
-    left, right = (node.attrs.get(name, -1) for name in ("left_window_size", "right_window_size"))
+    left, right = _windows(node)
     if not causal and left < 0 and right < 0 and lengths is None:
         return None
     keys = _line(b, key, 2)
@@ -104,10 +104,7 @@ def attention(b: Builder, node: Node) -> tuple[Value | None, ...] | Declined:
     if isinstance(bias, Declined):
         return bias
     masked = capped if bias is None else b.add(capped, bias)
-    weights = b.softmax(masked, axis=-1)
-    if bias is not None and (mask is not None or lengths is not None):
-        hidden = b.equal(b.reduce_max(bias, (-1,), keepdims=True), scalar(b, -math.inf, bias))
-        weights = b.where(hidden, scalar(b, 0, weights), weights)
+    weights = _probabilities(b, node, masked, bias)
     y = _weighted(b, weights, value)
     if q.rank == 3:
         y = reshape_to(b, b.transpose(y, perm=(0, 2, 1, 3)), [Size(q, 0), Size(q, 1), _width(query, value)])
@@ -115,6 +112,25 @@ def attention(b: Builder, node: Node) -> tuple[Value | None, ...] | Declined:
     made = (y, key, value, shown)
     used = [result.n_uses > 0 for result in node.results]
     return tuple(t if use else None for t, use in zip(made, used, strict=False))
+
+
+def _probabilities(b: Builder, node: Node, masked: Value, bias: Value | None) -> Value:
+    """Softmax, and 0 in rows that the bias hides entirely: softmax never sees such a row, not every target's survives it.
+
+    A query of plain causal attention sees at least its own key.
+    """
+    sees_itself = (
+        node.operand("mask") is None and all(v is None for v in node.operands[4:]) and _windows(node) == (-1, -1)
+    )
+    if bias is None or sees_itself:
+        return b.softmax(masked, axis=-1)
+    hidden = b.equal(b.reduce_max(bias, (-1,), keepdims=True), scalar(b, -math.inf, bias))
+    zero = scalar(b, 0, masked)
+    return b.where(hidden, zero, b.softmax(b.where(hidden, zero, masked), axis=-1))
+
+
+def _windows(node: Node) -> tuple[int, int]:
+    return node.attrs.get("left_window_size", -1), node.attrs.get("right_window_size", -1)
 
 
 def _width(query: Value, value: Value) -> int | Size:

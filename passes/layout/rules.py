@@ -134,7 +134,8 @@ def _rebuild_cumsum(b: Builder, node: Node, operands: list[Value | None], order:
 @moves("slice")
 def _slice(node: Node) -> Space | None:
     axes = node.operand("axes")
-    return None if axes is not None and axes.ints() is None else _same_rank(node, (0,), _rebuild_slice)
+    unknown = vector_length(node.operands[1]) is None if axes is None else axes.ints() is None
+    return None if unknown else _same_rank(node, (0,), _rebuild_slice)
 
 
 def _rebuild_slice(b: Builder, node: Node, operands: list[Value | None], order: Order) -> Sequence[Value]:

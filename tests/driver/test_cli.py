@@ -12,7 +12,22 @@ import pytest
 from anyir.driver import cli
 from anyir.ir.errors import LimitExceeded, MissingPackage, NumericsError, SystemFailure
 
-HEAVY = "numpy torch tensorflow keras onnxruntime onnx numba networkx pandas matplotlib pydantic rich h5py scipy".split()
+HEAVY = [
+    "numpy",
+    "torch",
+    "tensorflow",
+    "keras",
+    "onnxruntime",
+    "onnx",
+    "numba",
+    "networkx",
+    "pandas",
+    "matplotlib",
+    "pydantic",
+    "rich",
+    "h5py",
+    "scipy",
+]
 SHAPE = re.compile(r"irc: error\[[A-Z]\d{3}\]: .+\n\Z", re.DOTALL)
 
 

@@ -34,7 +34,9 @@ def test_saving(irc: Any, net: str) -> None:
 
 
 def test_print_ir(irc: Any, net: str) -> None:
-    done = irc("opt", net, "--print-ir-before", "dce", "--print-ir-after", "changed", "--ir-scope", r"= (conv|batch_norm)\(")
+    done = irc(
+        "opt", net, "--print-ir-before", "dce", "--print-ir-after", "changed", "--ir-scope", r"= (conv|batch_norm)\("
+    )
     heads = [line for line in done.err.splitlines() if line.startswith("# ----")]
     assert heads[0] == "# ---- IR before dce"
     assert "# ---- IR after fold-batch-norm" in heads
@@ -96,7 +98,11 @@ def test_reproducer(irc: Any, net: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "code", "word"),
     [
-        ("raise ZeroDivisionError('by hand')", 70, "error[X003]: pass 'bad' (anyir_plugin_bad): raised ZeroDivisionError"),
+        (
+            "raise ZeroDivisionError('by hand')",
+            70,
+            "error[X003]: pass 'bad' (anyir_plugin_bad): raised ZeroDivisionError",
+        ),
         (
             "n = next(graph.nodes('relu')); n.replace(n.operands[0]); graph.inputs[0].type = graph.outputs[0].type",
             70,

@@ -78,7 +78,10 @@ def test_run_writes_outputs(irc: Any, net: str) -> None:
     [
         (["run", "net.onnx", "--with", "onnxruntim"], "did you mean onnxruntime?"),
         (["run", "net.onnx", "--with", "litert"], "litert does not run onnx files"),
-        (["verify", "net.onnx", "net.onnx", "--with", "kernels", "--with", "kernels", "--with", "kernels"], "once or twice"),
+        (
+            ["verify", "net.onnx", "net.onnx", "--with", "kernels", "--with", "kernels", "--with", "kernels"],
+            "once or twice",
+        ),
         (["explain", "fuse_silo", "net.onnx"], "did you mean fuse_silu?"),
         (["explain", "dce", "net.onnx"], "not made of rules"),
     ],
@@ -110,7 +113,7 @@ def test_a_missing_core_package(irc: Any, monkeypatch: pytest.MonkeyPatch) -> No
     done = irc("doctor")
     assert done.code == 5
     assert "core packages are missing: h5py" in done.err
-    assert 'mindspore  missing' in " ".join(done.out.split()).replace("mindspore missing", "mindspore  missing")
+    assert "mindspore  missing" in " ".join(done.out.split()).replace("mindspore missing", "mindspore  missing")
     assert 'pip install "anyir[mindspore]"' in " ".join(done.out.split())
 
 

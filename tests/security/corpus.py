@@ -29,7 +29,9 @@ CASES: list[Case] = []
 _CODES = {"error": (3,), "ok": (0,), "either": (0, 3)}
 
 
-def case(group: str, name: str, expect: str = "error", codes: tuple[int, ...] | None = None) -> Callable[[Builder], Builder]:
+def case(
+    group: str, name: str, expect: str = "error", codes: tuple[int, ...] | None = None
+) -> Callable[[Builder], Builder]:
     """Register a builder."""
 
     def register(build: Builder) -> Builder:

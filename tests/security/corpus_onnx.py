@@ -92,8 +92,12 @@ def _edited(change: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]:
 
 bytes_case("onnx container", "no graph", ".onnx", _edited(lambda m: m.ClearField("graph")))
 bytes_case("onnx container", "no opset", ".onnx", _edited(lambda m: m.ClearField("opset_import")))
-bytes_case("onnx container", "opset of the future", ".onnx", _edited(lambda m: setattr(m.opset_import[0], "version", 999)))
-bytes_case("onnx container", "undeclared domain", ".onnx", _edited(lambda m: setattr(m.graph.node[0], "domain", "some.where")))
+bytes_case(
+    "onnx container", "opset of the future", ".onnx", _edited(lambda m: setattr(m.opset_import[0], "version", 999))
+)
+bytes_case(
+    "onnx container", "undeclared domain", ".onnx", _edited(lambda m: setattr(m.graph.node[0], "domain", "some.where"))
+)
 bytes_case("onnx container", "IR version of the future", ".onnx", _edited(lambda m: setattr(m, "ir_version", 10**6)))
 bytes_case(
     "onnx container",
@@ -175,7 +179,8 @@ def _calls(depth: int) -> onnx.ModelProto:
     for i in range(depth):
         last = i + 1 == depth
         inner = [
-            N("Relu" if last else f"f{i + 1}", [a], [b], domain="" if last else "mine") for a, b in (("a", "b"), ("b", "c"))
+            N("Relu" if last else f"f{i + 1}", [a], [b], domain="" if last else "mine")
+            for a, b in (("a", "b"), ("b", "c"))
         ]
         made.functions.append(helper.make_function("mine", f"f{i}", ["a"], ["c"], inner, opsets))
     return made
@@ -238,9 +243,7 @@ def _quantised(scale: float) -> onnx.ModelProto:
 
 
 for _scale in (0.0, -1.0, float("nan"), float("inf"), 1e-45):
-    bytes_case(
-        "onnx tensors", f"scale {_scale}", ".onnx", lambda s=_scale: _quantised(s).SerializeToString(), "either"
-    )
+    bytes_case("onnx tensors", f"scale {_scale}", ".onnx", lambda s=_scale: _quantised(s).SerializeToString(), "either")
 
 # ---------------------------------------------------------------------------------------------- external data
 
@@ -248,7 +251,9 @@ for _scale in (0.0, -1.0, float("nan"), float("inf"), 1e-45):
 def external(folder: Path, entries: dict[str, str]) -> Path:
     made = _weight()
     made.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    made.graph.initializer[0].external_data.extend(onnx.StringStringEntryProto(key=k, value=v) for k, v in entries.items())
+    made.graph.initializer[0].external_data.extend(
+        onnx.StringStringEntryProto(key=k, value=v) for k, v in entries.items()
+    )
     path = folder / "model.onnx"
     path.write_bytes(made.SerializeToString())
     return path
@@ -334,7 +339,9 @@ def _loops(trips: int, depth: int) -> onnx.ModelProto:
 
 BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
     **{
-        f"ConstantOfShape {name}": lambda dims=dims: _folded([N("ConstantOfShape", ["d"], ["v"])], [const("d", dims)], "v")
+        f"ConstantOfShape {name}": lambda dims=dims: _folded(
+            [N("ConstantOfShape", ["d"], ["v"])], [const("d", dims)], "v"
+        )
         for name, dims in (("2^30", [1 << 30]), ("2^34", [1 << 17, 1 << 17]), ("2^62", [1 << 31, 1 << 31]))
     },
     **{
@@ -347,13 +354,18 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
             ("NaN", (0.0, float("nan"), 1.0), np.float32),
         )
     },
-    "Expand": lambda: _folded([N("Expand", ["v0", "d"], ["v"])], [const("v0", [1.0], np.float32), const("d", [1 << 40])], "v"),
-    "Tile": lambda: _folded([N("Tile", ["v0", "d"], ["v"])], [const("v0", [1.0], np.float32), const("d", [1 << 40])], "v"),
+    "Expand": lambda: _folded(
+        [N("Expand", ["v0", "d"], ["v"])], [const("v0", [1.0], np.float32), const("d", [1 << 40])], "v"
+    ),
+    "Tile": lambda: _folded(
+        [N("Tile", ["v0", "d"], ["v"])], [const("v0", [1.0], np.float32), const("d", [1 << 40])], "v"
+    ),
     "34 doublings": lambda: _doublings(34),
     "Loop of 2^40": lambda: _loops(1 << 40, 1),
     "three nested Loops of 2000": lambda: _loops(2000, 3),
     "Gather out of range": lambda: model(
-        [N("Gather", ["v", "i"], ["g"]), N("Add", ["x", "g"], ["y"])], [const("v", [1.0, 2.0], np.float32), const("i", 7)]
+        [N("Gather", ["v", "i"], ["g"]), N("Add", ["x", "g"], ["y"])],
+        [const("v", [1.0, 2.0], np.float32), const("i", 7)],
     ),
     "Scatter out of range": lambda: model(
         [N("ScatterElements", ["v", "i", "v"], ["g"]), N("Add", ["x", "g"], ["y"])],
@@ -376,7 +388,7 @@ for _name, _shape in {"that does not fit": [7], "that overflows": [1 << 40, 1 <<
 NAMES = (
     "__import__('os').system('touch CANARY')",
     "$(touch CANARY)`touch CANARY`; touch CANARY",
-    "\"; import os #",
+    '"; import os #',
     "'''\"\"\"\\",
     "../../../outside/written",
     "{0.__class__}%s%n",
@@ -387,7 +399,10 @@ NAMES = (
 
 
 def _named(name: str) -> onnx.ModelProto:
-    nodes = [N("Add", ["in " + name, "w " + name], ["t " + name], name), N("Relu", ["t " + name], ["out " + name], name)]
+    nodes = [
+        N("Add", ["in " + name, "w " + name], ["t " + name], name),
+        N("Relu", ["t " + name], ["out " + name], name),
+    ]
     made = model(
         nodes,
         [const("w " + name, [1.0, 2.0, 3.0], np.float32)],
@@ -400,7 +415,9 @@ def _named(name: str) -> onnx.ModelProto:
 
 for _i, _name in enumerate(NAMES):
     bytes_case("injection", f"name {_i}", ".onnx", lambda n=_name: _named(n).SerializeToString(), "either")
-for _i, _name in enumerate(("\x1b[2J\x1b[31mowned\x07", "line\nirc: verified\r", "\x9b31m\u202e", "\x1b]0;title\x07" * 3000)):
+for _i, _name in enumerate(
+    ("\x1b[2J\x1b[31mowned\x07", "line\nirc: verified\r", "\x9b31m\u202e", "\x1b]0;title\x07" * 3000)
+):
     bytes_case(
         "injection", f"escape {_i}", ".onnx", lambda n=_name: model([N("Rleu", [n], ["y"], n)]).SerializeToString()
     )
@@ -451,4 +468,3 @@ def _chain(folder: Path) -> Path:
 
 bytes_case("good", "MLP", ".onnx", lambda: relu().SerializeToString(), "ok")
 bytes_case("good", "unicode and a name of 4 kB", ".onnx", lambda: _named("\u00fc" * 2048).SerializeToString(), "ok")
-

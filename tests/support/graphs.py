@@ -76,7 +76,9 @@ def pool() -> tuple[tuple[str, Sample], ...]:
     rows = []
     for name in sorted(n for n in load_families() if "." not in n and n not in WITHOUT):
         for sample in get_op(name).samples(np.random.default_rng(zlib.crc32(name.encode()))):
-            arrays = [np.asarray(a) for o in sample.operands for a in (o if isinstance(o, list) else [o]) if a is not None]
+            arrays = [
+                np.asarray(a) for o in sample.operands for a in (o if isinstance(o, list) else [o]) if a is not None
+            ]
             if sum(a.size for a in arrays) <= LARGE and not sample.attrs.get("channels_last"):
                 rows.append((name, sample))
     return tuple(rows)
@@ -132,7 +134,9 @@ class Generator:
     def try_step(self, op: str, operands: list[Any], attrs: dict[str, Any]) -> None:
         """Take the step unless inference refuses."""
         step = _Step(op, operands, attrs, self.location())
-        scratch = [self._scratch_leaf(o) if isinstance(o, tuple) else None if o is None else self.values[o] for o in operands]
+        scratch = [
+            self._scratch_leaf(o) if isinstance(o, tuple) else None if o is None else self.values[o] for o in operands
+        ]
         try:
             node = self.builder.call(op, scratch, attrs)
         except TypeInferError:
@@ -254,7 +258,9 @@ class Generator:
     def nodes(self, b: Builder, leaves: dict[int, Value]) -> list[Value]:
         values: list[Value] = []
         for number, step in enumerate(self.steps):
-            operands = [leaves[o[1]] if isinstance(o, tuple) else None if o is None else values[o] for o in step.operands]
+            operands = [
+                leaves[o[1]] if isinstance(o, tuple) else None if o is None else values[o] for o in step.operands
+            ]
             node = b.at(step.loc).call(step.op, operands, step.attrs)
             for value in node.results:
                 value.hint = HINTS[(number * 7) % len(HINTS)]
@@ -317,7 +323,11 @@ def random_module(seed: int, nodes: int = 8) -> Generated:
     generator = Generator(seed)
     generator.plan(nodes)
     state = generator.rng.bit_generator.state
-    batches = [leaf.array.shape[0] for leaf in generator.leaves if not leaf.is_const and leaf.array.ndim and leaf.array.shape[0] > 1]
+    batches = [
+        leaf.array.shape[0]
+        for leaf in generator.leaves
+        if not leaf.is_const and leaf.array.ndim and leaf.array.shape[0] > 1
+    ]
     if batches and seed % 2:
         try:
             return generator.build(max(batches, key=batches.count))

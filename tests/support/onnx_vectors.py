@@ -80,4 +80,6 @@ def assert_close(made: np.ndarray, wanted: np.ndarray, steps: int = 4) -> None:
     exact = wanted.astype(np.complex128 if wanted.dtype.kind == "c" else np.float64)
     epsilon = float(ml_dtypes.finfo(made.dtype).eps)
     tiny = float(ml_dtypes.finfo(made.dtype).smallest_subnormal)
-    np.testing.assert_allclose(made.astype(exact.dtype), exact, rtol=steps * epsilon, atol=steps * max(tiny, epsilon**2))
+    np.testing.assert_allclose(
+        made.astype(exact.dtype), exact, rtol=steps * epsilon, atol=steps * max(tiny, epsilon**2)
+    )

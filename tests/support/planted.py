@@ -72,7 +72,8 @@ def swapped_padding_tflite() -> None:
 
 
 FAULTS: dict[str, Callable[[], None]] = {
-    fault.__name__: fault for fault in (wrong_kernel, dropped_bias, shape_off_by_one, swapped_padding_onnx, swapped_padding_tflite)
+    fault.__name__: fault
+    for fault in (wrong_kernel, dropped_bias, shape_off_by_one, swapped_padding_onnx, swapped_padding_tflite)
 }
 
 

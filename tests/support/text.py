@@ -38,7 +38,9 @@ def module(body: str) -> Module:
     return made
 
 
-def optimised(source: Module | str, pipeline: str, level: int = 2, instruments: list[Instrument] | None = None) -> Module:
+def optimised(
+    source: Module | str, pipeline: str, level: int = 2, instruments: list[Instrument] | None = None
+) -> Module:
     """A verified copy of `source` behind a pipeline."""
     made = (module(source) if isinstance(source, str) else source).clone()
     run_pipeline(made, pipeline, Context(level=level), instruments or [])
@@ -74,7 +76,9 @@ def same_bits(a: Any, b: Any) -> bool:
     return np.array_equal(nan_a, nan_b) and np.where(nan_a, zero, a).tobytes() == np.where(nan_b, zero, b).tobytes()
 
 
-def assert_same_numbers(before: Module, after: Module, *, exact: bool = False, inputs: Any = None, seed: int = 0) -> None:
+def assert_same_numbers(
+    before: Module, after: Module, *, exact: bool = False, inputs: Any = None, seed: int = 0
+) -> None:
     """Both give the same results: to the last bit, or within the limits that are computed for `before`."""
     given = sample_inputs(before, seed=seed) if inputs is None else inputs
     with interpreted(), np.errstate(all="ignore"):

@@ -456,3 +456,17 @@ def _filled(x: torch.Tensor) -> torch.Tensor:
 
 case("inplace", "fill", _filled, X)
 case("inplace", "dropout", nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.ReLU(inplace=True), nn.Linear(6, 2)), X)
+
+
+def _assigned(x: torch.Tensor) -> Any:
+    y = torch.zeros_like(x)
+    y[:, 0] = 5
+    y[:, 1:3] += x[:, 1:3]
+    y[0, 4] = x[0, 0]
+    y[1][2:4].mul_(2)
+    part = y[:, ::2]
+    part.clamp_(max=1.0)
+    return y, part * 2, y[:, 0]
+
+
+case("inplace", "views", _assigned, X)

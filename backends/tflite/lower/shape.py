@@ -62,7 +62,10 @@ def split(b: Builder, node: Node) -> Outcome:
 def slice_(b: Builder, node: Node) -> Outcome:
     """Computed bounds: one int32 begin and end for every axis."""
     x, starts, ends, axes, steps = (*node.operands, None, None)[:5]
-    chosen = tuple(range(vector_length(starts) or 0)) if axes is None else axes.ints()
+    count = vector_length(starts)
+    if axes is None and count is None:
+        return Declined("a computed number of bounds")
+    chosen = tuple(range(count or 0)) if axes is None else axes.ints()
     strides = (1,) * len(chosen or ()) if steps is None else steps.ints()
     if chosen is None or strides is None or x.rank is None or x.rank > 5:
         return Declined("computed axes or steps")
