@@ -6,6 +6,7 @@ memo tables and use lists never compare shapes element by element.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import ml_dtypes
@@ -13,6 +14,7 @@ import numpy as np
 
 from .dims import Dim, Expr, dim_eq, symbols
 from .errors import InvalidModel
+from .storage import check_limit, limit
 
 
 class DType:
@@ -131,6 +133,20 @@ class Type:
         return self
 
 
+def _check_size(type_: TensorType) -> None:
+    """Rank, dims and bytes, as far as they are known, are within the limits: nothing downstream overflows int64."""
+    if type_.shape is None:
+        return
+    known = [dim for dim in type_.shape if type(dim) is int]
+    nbytes = math.prod(known) * (max(type_.dtype.bits, 8) // 8 if type_.dtype is not None else 1)
+    if len(type_.shape) > limit("rank"):
+        check_limit("rank", len(type_.shape), "rank of a tensor")
+    if max(known, default=0) > limit("dim"):
+        check_limit("dim", max(known), f"a dim of {type_}")
+    if nbytes > limit("tensor_bytes"):
+        check_limit("tensor_bytes", nbytes, f"bytes of {type_}")
+
+
 class TensorType(Type):
     """A dense tensor. `dtype` None: unknown. `shape` None: unknown rank; its dims are ints or symbolic `Expr`s."""
 
@@ -148,6 +164,7 @@ class TensorType(Type):
                     raise InvalidModel(f"{dim!r} is not a dimension (an int >= 0 or a symbolic expression)")
             found = object.__new__(cls)
             found.dtype, found.shape = key
+            _check_size(found)
             cls._interned[key] = found
         return found
 

@@ -10,6 +10,7 @@ that for a moment. Without a budget nothing is counted. Imports no numpy.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..ir.value import Value
 
 #: Work is counted in multiply-adds of a dense product, of which a core does about 10**10 a second.
-ELEMENT, NODE = 20, 500_000
+ELEMENT, NODE = 20, 800_000
 #: What a model itself adds to the limits: checks run it a dozen times.
 WORK_PER_PARAMETER, WORK_PER_NODE, BYTES_PER_BYTE = 2_000, 20 * NODE, 4
 #: Ops whose work is more than their results: each element adds up many products.
@@ -130,6 +131,7 @@ def nbytes(item: Any) -> int:
     return getattr(item, "nbytes", 0)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _elements(type_: Type) -> int | None:
     if not isinstance(type_, TensorType) or type_.shape is None or not all(type(d) is int for d in type_.shape):
         return None

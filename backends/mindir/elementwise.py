@@ -1,4 +1,7 @@
-"""Elementwise ops: which primitive computes which op, for which dtypes. Must not import MindSpore."""
+"""Elementwise ops: which primitive computes which op, for which dtypes. Must not import MindSpore.
+
+MindSpore on CPU divides 64-bit integers in f64: quotients and remainders are exact for numbers below 2^51.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,6 @@ from ...passes.decompose.rules import Declined, Outcome, scalar
 from .registry import EVERY, FLOAT_2, FLOAT_3, INTS, NUMBERS, SIGNED, Call, Dtypes, emits, lowers, simple
 
 _BOOL: Dtypes = frozenset({BOOL})
-
-#: FloorDiv, FloorMod and Mod compute 64-bit integers in f64.
-_WIDE: Dtypes = frozenset({I64, U64})
 
 #: op, primitive, dtypes: one argument per operand.
 _SIMPLE: tuple[tuple[str, str, Dtypes], ...] = (
@@ -53,7 +53,7 @@ _SIMPLE: tuple[tuple[str, str, Dtypes], ...] = (
     ("add", "Add", NUMBERS),
     ("sub", "Sub", FLOAT_3 | SIGNED | {U8, U16}),
     ("mul", "Mul", NUMBERS),
-    ("floor_div", "FloorDiv", NUMBERS - _WIDE),
+    ("floor_div", "FloorDiv", NUMBERS),
     ("min", "Minimum", NUMBERS),
     ("max", "Maximum", NUMBERS - {U16}),
     ("atan2", "Atan2", FLOAT_3),
@@ -95,7 +95,7 @@ def div(node: Node) -> Call:
     return Call("Div" if node.operands[0].dtype.is_float else "TruncateDiv", node.operands)
 
 
-@emits("mod", (FLOAT_3 | SIGNED | {U8}) - _WIDE)
+@emits("mod", FLOAT_3 | SIGNED | {U8})
 def mod(node: Node) -> Call:
     return Call("Mod" if node.attr("fmod") else "FloorMod", node.operands)
 
@@ -129,7 +129,10 @@ def _inside(node: Node) -> str | None:
 
 
 def _clipped(amount: Value) -> bool:
-    return amount.node is not None and amount.node.name == "clip"
+    node = amount.node
+    while node is not None and node.name == "cast":
+        node = node.operands[0].node
+    return node is not None and node.name == "clip"
 
 
 @lowers("bit_shift")

@@ -65,4 +65,11 @@ def offenders(module: Module, *, opset: int | None = None, **_: Any) -> list[Off
     return run(module, opset=opset)
 
 
-__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "to_model_proto", "write"]
+def support(name: str) -> str:
+    """How the op `name` is written: direct, decomposed, or - when there is no way."""
+    from .legalization import support as run
+
+    return run(name)
+
+
+__all__ = ["FORMAT", "SUFFIXES", "legalize", "offenders", "support", "to_model_proto", "write"]

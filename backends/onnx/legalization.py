@@ -10,6 +10,7 @@ from ...ir.errors import Unsupported, UsageError, clean
 from ...ir.graph import Module, Node
 from ...ir.opdef import PURE
 from ...ir.symbols import settle_symbols
+from . import registry
 from .emitter import Emitter, Refusal
 
 OLDEST = 13
@@ -110,6 +111,15 @@ def _decomposed(clone: Module, opset: int) -> Iterator[Offender]:
             refusal = refused(node, opset)
             if refusal is not None:
                 yield Offender(node.op.name, str(node.loc), refusal.reason, refusal.opset)
+
+
+def support(name: str) -> str:
+    """direct: ONNX has it at some opset; decomposed: it is written as smaller ops; -: it is refused."""
+    from ...passes.decompose import load
+
+    if name in registry.table():
+        return "direct"
+    return "decomposed" if name in load() else "-"
 
 
 def refusal_of(left: list[Offender], opset: int | None) -> Unsupported:

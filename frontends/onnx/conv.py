@@ -8,6 +8,8 @@ from ...ir.graph import Value
 from .importer import Call, Importer
 from .registry import handles
 
+#: No runtime counts a window's geometry in more than 32 bits.
+FARTHEST = (1 << 31) - 1
 AUTO_PAD = {"NOTSET": "explicit", "VALID": "explicit", "SAME_UPPER": "same_upper", "SAME_LOWER": "same_lower"}
 
 
@@ -36,6 +38,8 @@ def window(n: Call, spatial: int, *, dilations: bool = True) -> dict[str, Any]:
         value = tuple(n.attr(name) or default)
         if len(value) != len(default):
             raise n.invalid(f"{name} has {len(value)} entries, expected {len(default)}")
+        if max(value, default=0) > FARTHEST:
+            raise n.invalid(f"{name} {list(value)} reaches farther than any tensor (at most {FARTHEST})")
         if min(value, default=1) < (0 if name == "pads" else 1):
             raise n.invalid(f"{name} {list(value)} must not be {'negative' if name == 'pads' else 'below 1'}")
         made[name] = value

@@ -15,7 +15,7 @@ import pytest
 from anyir.driver.cli import run
 from anyir.tests.security.corpus import CASES, Case
 
-SECONDS = 20
+SECONDS = 40
 FORBIDDEN = {
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect", "socket.bind",
     "socket.getaddrinfo", "pickle.find_class", "ctypes.dlopen", "webbrowser.open",
@@ -95,7 +95,7 @@ def test_hostile_file(
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path)
     watched.on = True
-    code = run(["compile", str(source), "-o", str(out / "out.onnx")])
+    code = run(["compile", str(source), "-o", str(out / "out.onnx"), "--limit", "run-work=20000000000"])
     watched.on = False
     error = capsys.readouterr().err
     assert code in hostile.codes, error
