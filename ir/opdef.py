@@ -247,8 +247,7 @@ class Attrs(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Attrs) and self.key == other.key)
@@ -327,7 +326,8 @@ class OpDef:
         return iter(())
 
     def memoisable(self, operands: tuple[Value | None, ...]) -> bool:
-        """Whether infer depends on nothing but types and attributes for these operands."""
+        """Whether infer, although it reads elements, never looks into constants like those of these operands whose
+        elements are not known (floats, or too many of them)."""
         return not self.reads_elems
 
     # What the IR calls.
@@ -425,17 +425,26 @@ class OpDef:
         return made
 
     def _memo_key(self, operands: tuple[Value | None, ...], attrs: Attrs) -> tuple | None:
-        """All that inference may look at; None where that is more than types, attributes and a few known elements."""
-        if self.memoisable(operands):
+        """All that inference may look at: attributes, types, and behind a type the few elements known of a value. None
+        where it may look at more: many elements, or the contents of a constant."""
+        if not self.reads_elems:
             return (attrs, *[None if v is None else v.type for v in operands])
-        key: list[Any] = [attrs, "elems"]
+        key: list[Any] = [attrs]
         for value in operands:
-            elems = None if value is None else value.elems
-            if value is not None and elems is None and value.is_const:
+            if value is None:
+                key.append(None)
+                continue
+            key.append(value.type)
+            if value._elems is None and value.weight is None:
+                continue
+            elems = value.elems
+            if elems is None:
+                if not self.memoisable(operands):
+                    return None
+            elif len(elems) > MEMO_ELEMS:
                 return None
-            if elems is not None and len(elems) > MEMO_ELEMS:
-                return None
-            key += (None, None) if value is None else (value.type, elems)
+            else:
+                key.append(elems)
         return tuple(key)
 
     def _normalise(self, made: Any) -> tuple[Known, ...]:

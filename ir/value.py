@@ -319,6 +319,9 @@ class Node:
         if graph is not None:
             graph._unlink(self)
         self._operands = ()
+        self.prev = None
+        for value in self.results:
+            value.owner = None  # no cycle is left: the node is freed at once, without waiting for the collector
         for region in self.regions:
             region.clear()
             if graph is not None:

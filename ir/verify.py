@@ -46,10 +46,8 @@ def problems_of(module: Module, allow_channels_last: bool = False) -> Iterator[P
             yield broken
             return  # what follows would walk in circles
         yield from _inputs(graph)
-        yield from _nodes(graph, counter)
-        if not allow_channels_last:
-            yield from _canonical_layout(graph)
-        inner = [region for node in graph.nodes() for region in node.regions]
+        inner: list[Graph] = []
+        yield from _nodes(graph, counter, inner, allow_channels_last)
         pending.extend(reversed(inner))
     yield from counter.lost(module)
     yield from _constants(module)
@@ -101,29 +99,36 @@ class _Uses:
                     yield value.node, f"%{value.hint or '?'} {found}"
 
 
-def _nodes(graph: Graph, counter: _Uses) -> Iterator[Problem]:
-    """Operands are defined before, listed as uses, and of this graph; results are what inference says."""
+def _nodes(graph: Graph, counter: _Uses, inner: list[Graph], allow_channels_last: bool) -> Iterator[Problem]:
+    """Operands are defined before, listed as uses, and of this graph; results are what inference says. Regions go to
+    `inner`. The fast way through: what is wrong is only looked at closely once something is."""
     defined = set(graph.inputs)
     constants = graph.module._constants
     counter.listed += sum(value.n_uses for value in graph.inputs)
     node: Node | None = graph.first
     while node is not None:
-        for index, value in enumerate(node._operands):
-            if value is None:
-                continue
-            counter.operands += 1
-            uses = value._uses
-            alone = type(uses) is Use and uses.node is node and uses.index == index
-            if not alone and not (type(uses) is dict and (node, index) in uses):
-                yield node, f"operand {index} of {node.name} is not in the use list of %{value.hint or '?'}"
-            if value not in defined and (value.weight is None or constants.get(value.weight) is not value):
-                yield node, f"operand {index} of {node.name} is {_why_undefined(value, graph)}"
-        yield from _results(node)
+        index = 0
+        for value in node._operands:
+            if value is not None:
+                counter.operands += 1
+                uses = value._uses
+                listed = uses.__class__ is Use and uses.node is node and uses.index == index
+                if not listed and not (uses.__class__ is dict and (node, index) in uses):
+                    yield node, f"operand {index} of {node.name} is not in the use list of %{value.hint or '?'}"
+                if value not in defined and (value.weight is None or constants.get(value.weight) is not value):
+                    yield node, f"operand {index} of {node.name} is {_why_undefined(value, graph)}"
+            index += 1
+        if not _results_hold(node):
+            yield from _results(node)
+        if node.regions:
+            inner += node.regions
+        if not allow_channels_last and node.op.has(SPATIAL) and node.attrs.get("channels_last"):
+            yield node, f"{node.name} has channels_last before layout assignment"
         for value in node.results:
             defined.add(value)
             uses = value._uses
             if uses is not None:
-                counter.listed += 1 if type(uses) is Use else len(uses)
+                counter.listed += 1 if uses.__class__ is Use else len(uses)
         node = node.next
 
 
@@ -135,7 +140,27 @@ def _why_undefined(value: Value, graph: Graph) -> str:
     return "not defined before its use"
 
 
+def _results_hold(node: Node) -> bool:
+    """Results and regions of this node are surely right."""
+    if node.regions:
+        return False
+    try:
+        known = node.op.infer_results(node._operands, node.attrs)
+    except TypeInferError:
+        return False
+    results = node.results
+    if len(known) != len(results):
+        return False
+    index = 0
+    for value in results:
+        if value.type is not known[index].type or value.owner is not node or value.index != index:
+            return False
+        index += 1
+    return True
+
+
 def _results(node: Node) -> Iterator[Problem]:
+    """What is wrong with results and regions; nothing, where declared types only know more or less than inference."""
     for region in node.regions:
         if region.parent is not node:
             yield node, f"a region of {node.name} belongs to another node"
@@ -144,21 +169,14 @@ def _results(node: Node) -> Iterator[Problem]:
     except TypeInferError as error:
         yield node, str(error)
         return
-    results = node.results
-    if len(known) != len(results):
-        yield node, f"{node.name} has {len(results)} results, inference says {len(known)}"
+    if len(known) != len(node.results):
+        yield node, f"{node.name} has {len(node.results)} results, inference says {len(known)}"
         return
-    for index, (value, found) in enumerate(zip(results, known)):  # noqa: B905 - lengths were compared; this is hot
+    for index, (value, found) in enumerate(zip(node.results, known, strict=True)):
         if value.owner is not node or value.index != index:
             yield node, f"result {index} of {node.name} is not the node's own value number {index}"
-        if value.type is not found.type and meet(value.type, found.type) is None:
+        if meet(value.type, found.type) is None:
             yield node, f"result {index} of {node.name} is {value.type}, inference says {found.type}"
-
-
-def _canonical_layout(graph: Graph) -> Iterator[Problem]:
-    for node in graph.nodes():
-        if node.op.has(SPATIAL) and node.attrs.get("channels_last"):
-            yield node, f"{node.name} has channels_last before layout assignment"
 
 
 def _constants(module: Module) -> Iterator[Problem]:

@@ -65,7 +65,7 @@ def _partial(graph: GraphEmission, function: str, arguments: list[Any]) -> Ref:
     return Ref(graph.call(Call("Partial", (Ref(function), *arguments)), _closure(function)))
 
 
-def _switch(graph: GraphEmission, cond: Any, branches: tuple[Ref, Ref], functions: tuple[str, str], shape: dict) -> str:
+def _switch(graph: GraphEmission, cond: Any, branches: tuple[Ref, ...], functions: tuple[str, ...], shape: dict) -> str:
     """Choose and call; the name of the result."""
     both = {"type": _KINDS["UNIONFUNCCLOSURE"], "values": [_closure(f) for f in functions]}
     chosen = graph.call(Call("Switch", (cond, *branches)), both)

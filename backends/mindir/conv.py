@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...ir.builder import Builder
 from ...ir.ops.window import transposed as transposed_window
 from ...ir.ops.window import window
@@ -45,7 +47,7 @@ def conv(node: Node) -> Call:
     common = {"out_channel": w.shape[0], "kernel_size": tuple(w.shape[2:]), "mode": 1, "pad_mode": "pad"}
     common |= {"pad": pads, "pad_list": pads, "group": groups, "groups": groups}
     if node.operands[0].rank == 4:
-        attrs = {"stride": (1, 1, *made.strides), "dilation": (1, 1, *made.dilations), "format": "NCHW"}
+        attrs: dict[str, Any] = {"stride": (1, 1, *made.strides), "dilation": (1, 1, *made.dilations), "format": "NCHW"}
         return Call("Conv2D", node.operands, common | attrs)
     attrs = {"strides": (1, 1, *made.strides), "dilations": (1, 1, *made.dilations), "offset_x": 0, "format": "NCDHW"}
     return Call("Conv3D", node.operands, common | attrs)
@@ -132,7 +134,8 @@ def _plain_volume(node: Node) -> str | None:
 @emits("conv_transpose", FLOAT_2, check=_plain_volume)
 def conv_transpose_3d(node: Node) -> Call:
     x, w = node.operands
-    made = window(tuple(w.shape[2:]), node.attr("strides"), node.attr("pads"), node.attr("dilations"))
+    kernel: Any = w.shape[2:]
+    made = window(tuple(kernel), node.attr("strides"), node.attr("pads"), node.attr("dilations"))
     pads, rest = paired(made.begins + made.ends), node.attr("output_padding") or (0, 0, 0)
     attrs = {
         "in_channel": w.shape[0],
@@ -162,9 +165,8 @@ def lower_conv_transpose(b: Builder, node: Node) -> Outcome:
     if bias is not None:
         y = b.conv_transpose(x, w, **dict(node.attrs)) if x.rank == 4 else None
         return Declined("") if y is None else b.call("ms.bias_add", (y, bias)).results[0]
-    made = window(
-        tuple(w.shape[2:]), node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad")
-    )
+    kernel: Any = w.shape[2:]
+    made = window(tuple(kernel), node.attr("strides"), node.attr("pads"), node.attr("dilations"), node.attr("auto_pad"))
     spatial = tuple(x.shape[2:])
     explicit, out = transposed_window(made, spatial, node.attr("output_padding"), node.attr("output_shape"))
     if not static(*explicit.begins, *explicit.ends):

@@ -188,7 +188,7 @@ class GraphEmission:
         return name
 
     def append(self, op_type: str, inputs: list[str], name: str, shape: dict[str, Any] | None, label: str) -> None:
-        record = {"input": inputs, "output": [name], "name": name, "op_type": op_type}
+        record: dict[str, Any] = {"input": inputs, "output": [name], "name": name, "op_type": op_type}
         if shape is not None:
             record["attribute"] = [{"name": "shape", **shape}]
         record["domain"] = f"Default/{label}-op{self.model.ops}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...ir.builder import Builder
@@ -51,7 +53,7 @@ def _is_count(value: Value) -> bool:
 
 def wrapped(b: Builder, x: Value, indices: Value) -> Value:
     """Negative coordinates count from the end: the remainder by the dims."""
-    count = indices.shape[-1]
+    count: Any = indices.shape[-1]
     if indices.is_const:
         array = indices.array()
         if static(*x.shape[:count]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...ir.builder import Builder
@@ -57,7 +59,7 @@ def layer_norm(node: Node) -> Call:
 def partial_layer_norm(b: Builder, node: Node) -> Outcome:
     """A missing scale is ones, a missing bias zeros."""
     x, scale, bias = (*node.operands, None, None)[:3]
-    tail = x.shape[axes_from(node.attr("axis"), x.rank)[0] :]
+    tail: Any = x.shape[axes_from(node.attr("axis"), x.rank)[0] :]
     if x.dtype not in FLOAT_2 or not static(*tail) or (scale is not None and bias is not None):
         return Declined("")
     ones, zeros = np.ones(tail, x.dtype.numpy), np.zeros(tail, x.dtype.numpy)

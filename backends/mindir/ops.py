@@ -14,6 +14,7 @@ from ...ir.errors import TypeInferError
 from ...ir.opdef import DtypeVar, Known, OpDef, attr, ints, op, operand, variadic
 from ...ir.ops.window import output_sizes, window
 from ...ir.types import F16, F32, I32, I64, TensorType
+from ...ir.value import Value
 from ...kernels.registry import get_kernel, kernel
 
 T = DtypeVar("T")
@@ -324,7 +325,7 @@ def _taken(dim: Dim, begin: Dim | None, end: Dim | None, stride: int) -> Dim:
     return Expr.fresh()
 
 
-def _dims(shape: object, rank: int) -> tuple[Dim, ...]:
+def _dims(shape: Value, rank: int) -> tuple[Dim, ...]:
     """The dims that a tuple spells; a fresh symbol for what is not known."""
     elems = shape.elems or (None,) * rank
     if len(elems) != rank:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...ir.builder import Builder
@@ -34,7 +36,11 @@ def _symmetric(node: Node) -> str | None:
 def max_pool(node: Node) -> Call:
     x, (made, _) = node.operands[0], geometry(node)
     if x.rank == 5:
-        attrs = {"kernel_size": (1, 1, *made.kernel), "strides": (1, 1, *made.strides), "pad_mode": "PAD"}
+        attrs: dict[str, Any] = {
+            "kernel_size": (1, 1, *made.kernel),
+            "strides": (1, 1, *made.strides),
+            "pad_mode": "PAD",
+        }
         attrs |= {"pad_list": (0,) * 6, "ceil_mode": 0, "format": "NCDHW"}
         return Call("MaxPool3D", (x,), attrs)
     if x.dtype in FLOAT_3 and not any(made.begins) and max(made.dilations) == 1:
@@ -76,9 +82,10 @@ def max_pool_with_indices(b: Builder, node: Node) -> Outcome:
     attrs = {"kernel_shape": made.kernel, "strides": made.strides, "pads": made.begins + made.ends}
     attrs |= {"dilations": made.dilations}
     y, places = b.call("ms.max_pool_with_argmax", (x,), attrs).results
-    plane, channels = x.shape[2] * x.shape[3], x.shape[1]
-    if type(x.shape[0]) is int:
-        before = b.const((np.arange(x.shape[0] * channels) * plane).reshape(x.shape[0], channels, 1, 1))
+    dims: Any = x.shape
+    count, channels, plane = dims[0], dims[1], dims[2] * dims[3]
+    if type(count) is int:
+        before = b.const((np.arange(count * channels) * plane).reshape(count, channels, 1, 1))
     else:
         count = b.squeeze(b.shape(x, start=0, end=1), (0,))
         line = b.reshape(b.mul(b.range(0, count, 1), b.const(np.asarray(channels * plane))), (-1, 1, 1, 1))
@@ -100,7 +107,7 @@ def average_pool(node: Node) -> Call:
     x, (made, _) = node.operands[0], geometry(node)
     if x.rank == 4:
         return Call("AvgPool", (x, made.kernel, made.strides, 2, 0))
-    attrs = {"kernel_size": (1, 1, *made.kernel), "strides": (1, 1, *made.strides), "pad_mode": "PAD"}
+    attrs: dict[str, Any] = {"kernel_size": (1, 1, *made.kernel), "strides": (1, 1, *made.strides), "pad_mode": "PAD"}
     attrs |= {"pad_list": (0,) * 6, "ceil_mode": False, "count_include_pad": True, "divisor_override": 0}
     return Call("AvgPool3D", (x,), attrs | {"format": "NCDHW"})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...ir.builder import Builder
@@ -45,7 +47,8 @@ def lstm(b: Builder, node: Node) -> Outcome:
     if x.dtype not in FLOAT_2 or not _plain(node) or not static(x.shape[2]):
         return Declined("")
     turned = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attr("direction")]
-    ys, finals = [], ([], [])
+    ys: list[Value] = []
+    finals: tuple[list[Value], list[Value]] = ([], [])
     for d, backwards in enumerate(turned):
         data = b.reverse(x, axes=(0,)) if backwards else x
         states = [_state(b, x, s, d, node.attr("hidden_size")) for s in (h0, c0)]
@@ -62,8 +65,9 @@ def _state(b: Builder, x: Value, given: Value | None, direction: int, size: int)
     """The initial state of one direction as [1, B, H]."""
     if given is not None:
         return b.unsqueeze(part(b, given, direction), (0,))
-    if static(x.shape[1]):
-        return b.const(np.zeros((1, x.shape[1], size), x.dtype.numpy))
+    batch: Any = x.shape[1]
+    if static(batch):
+        return b.const(np.zeros((1, batch, size), x.dtype.numpy))
     zero = b.const(np.zeros((1, 1, size), x.dtype.numpy))
     return b.expand(zero, shape_of(b, [1, Size(x, 1), size]))
 

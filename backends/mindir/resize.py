@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...ir.builder import Builder
@@ -65,7 +67,8 @@ def _grid(node: Node) -> dict | None:
 
 def _same_grid(node: Node, x: Value, axis: int, target: dict) -> bool:
     """MindSpore scales by in / out in f32: that must give the places asked for, whatever the scale was said to be."""
-    size, out = x.shape[axis], node.result.shape[axis]
+    size: Any = x.shape[axis]
+    out: Any = node.result.shape[axis]
     scale = float(target["scales"][0]) if "scales" in target else None
     if not static(size, out):
         return scale is not None and scale == round(scale) and scale >= 1
@@ -90,7 +93,8 @@ def _resized(b: Builder, node: Node, x: Value, grid: dict) -> Value:
 
 def _scaled_sizes(b: Builder, node: Node, x: Value) -> Value:
     """The spatial sizes times whole scales, computed."""
-    factors = {axis: int(target["scales"][0]) for axis, target, _ in axis_targets(node) if "scales" in target}
+    targets: Any = axis_targets(node)
+    factors = {axis: int(target["scales"][0]) for axis, target, _ in targets if "scales" in target}
     return b.mul(b.shape(x, start=2, end=4), b.const([factors.get(2, 1), factors.get(3, 1)]))
 
 

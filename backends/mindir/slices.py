@@ -73,7 +73,10 @@ def lower_slice(b: Builder, node: Node) -> Outcome:
 def _backwards(b: Builder, node: Node, steps: list, starts: tuple, ends: tuple) -> Outcome:
     """The same elements forwards, then reversed."""
     x = node.operands[0]
-    first, last, strides, turned = [], [], [], []
+    first: list[int] = []
+    last: list[int] = []
+    strides: list[int] = []
+    turned: list[int] = []
     for (axis, step), start, stop in zip(steps, starts, ends, strict=True):
         if step > 0:
             span = (start, stop, step)

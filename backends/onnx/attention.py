@@ -30,6 +30,8 @@ def attention(e: Emitter, n: Node) -> None:
             attrs[name] = n.attr(name)
     if lens is not None:
         e.needs(24, "attention with key lengths")
+        if any(v.n_uses for v in n.results[1:3]):
+            raise e.refuse("Attention yields no present keys and values where key lengths are given")
     e.node("Attention", [q, k, v, mask, past_k, past_v, as_i64(e, lens)], **attrs)
 
 

@@ -19,11 +19,33 @@ def window(e: Emitter, n: Node, *, dilations: bool = True) -> dict[str, Any]:
     made: dict[str, Any] = {"strides": n.attr("strides") or None}
     if auto_pad == "explicit":
         made["pads"] = n.attr("pads") or None
+    elif (pads := _spelled_out(n, auto_pad)) is not None:
+        made["pads"] = pads
     else:
         made["auto_pad"] = AUTO_PAD[auto_pad]
     if dilations:
         made["dilations"] = n.attr("dilations") or None
     return made
+
+
+def _spelled_out(n: Node, auto_pad: str) -> tuple[int, ...] | None:
+    """The pads that `auto_pad` means, for a dilated conv of known size: onnxruntime takes the two not together."""
+    x, dilations, kernel = (
+        n.operands[0],
+        n.attrs.get("dilations") or (),
+        kernel_shape(n) if n.name.startswith("conv") else None,
+    )
+    if n.name == "conv_transpose" or kernel is None or all(d == 1 for d in dilations) or x.shape is None:  # type: ignore[union-attr]
+        return None
+    if not all(type(d) is int for d in x.shape[2:]):  # type: ignore[index, union-attr]
+        return None
+    strides = n.attr("strides") or (1,) * len(kernel)
+    begins, ends = [], []
+    for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):  # type: ignore[index, union-attr]
+        total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)  # type: ignore[operator]
+        begins.append(total // 2 if auto_pad == "same_upper" else total - total // 2)
+        ends.append(total - begins[-1])
+    return (*begins, *ends)
 
 
 def kernel_shape(n: Node) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...formats.onnx import dtypes, schemas
 from ...ir.graph import Graph, Node, Value
-from ...ir.types import I64, DType, OptionalType, SequenceType, TensorType, Type
+from ...ir.types import F64, I64, DType, OptionalType, SequenceType, TensorType, Type
 from . import registry
 
 
@@ -108,7 +108,15 @@ class Emitter:
         """An ONNX node that yields the IR node's results (or `outputs`). Attributes that are None are left out."""
         made = list(self._source.results if outputs is None else outputs)  # type: ignore[union-attr]
         given = {name: value for name, value in attrs.items() if value is not None}
+        self._check_floats(given)
         self.drafts.append(Draft(op_type, list(inputs), made, given, graphs=graphs or {}, source=self._source))
+
+    def _check_floats(self, attrs: dict[str, Any]) -> None:
+        """ONNX keeps float attributes in 32 bits: too few for some that belong to float64 data."""
+        wide = any(v.dtype is F64 for v in self._source.results)  # type: ignore[union-attr]
+        for name, value in attrs.items():
+            if wide and isinstance(value, float) and float(np.float32(value)) != value:
+                raise Refusal(f"{name} = {value} is not exact in an attribute")
 
     def foreign(self, op_type: str, domain: str, version: int, inputs: Iterable[Ref], attrs: dict[str, Any]) -> None:
         """A node of a domain that we don't know; its attributes are written as they are."""

@@ -40,7 +40,13 @@ def _reduction(e: Emitter, n: Node) -> str | None:
 
 @emits("one_hot")
 def one_hot(e: Emitter, n: Node) -> None:
-    e.node("OneHot", n.operands, axis=n.attr("axis"))
+    """ONNX wants at least one index axis."""
+    indices, depth, values = n.operands
+    if indices.rank != 0:  # type: ignore[union-attr]
+        e.node("OneHot", n.operands, axis=n.attr("axis"))
+        return
+    row = e.temp("OneHot", [e.temp("Unsqueeze", [indices, e.ints((0,))], indices.dtype), depth, values], values.dtype)  # type: ignore[union-attr]
+    e.node("Squeeze", [row, e.ints((0,))])
 
 
 @emits("non_zero")

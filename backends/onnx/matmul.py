@@ -26,7 +26,14 @@ def gemm(e: Emitter, n: Node) -> None:
 
 @emits("einsum")
 def einsum(e: Emitter, n: Node) -> None:
-    e.node("Einsum", n.operands, equation=n.attr("equation"))
+    equation = n.attr("equation")
+    terms = equation.split("->")[0].replace(" ", "").split(",")
+    spans = {
+        v.rank - len(t.replace("...", "")) for v, t in zip(n.operands, terms, strict=True) if "..." in t and v.rank
+    }  # type: ignore[union-attr]
+    if len(spans) > 1:
+        raise e.refuse("ONNX wants every ellipsis of an einsum to stand for as many axes")
+    e.node("Einsum", n.operands, equation=equation)
 
 
 @emits("matmul_integer")

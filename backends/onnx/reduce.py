@@ -57,12 +57,15 @@ def reduce_attribute(e: Emitter, n: Node) -> None:
 
 @emits(*OF_BOOLS, since=20)
 def of_bools(e: Emitter, n: Node) -> None:
-    _axes_input(e, n, OF_BOOLS[n.name])
+    if n.operands[0].shape is not None and 0 in n.operands[0].shape:  # type: ignore[union-attr]
+        of_bools_as_ints(e, n)  # no runtime reduces an empty set of bools
+    else:
+        _axes_input(e, n, OF_BOOLS[n.name])
 
 
 @emits(*OF_BOOLS)
 def of_bools_as_ints(e: Emitter, n: Node) -> None:
-    """Before opset 20 only numbers can be reduced: through i32 and back."""
+    """Before opset 20 only numbers can be reduced: through i32, where an empty maximum is below 0, an empty minimum above."""
     x, axes = (*n.operands, None)[:2]
     ints = e.temp("Cast", [x], I32, to=6)
     keepdims = int(n.attr("keepdims"))
@@ -75,7 +78,7 @@ def of_bools_as_ints(e: Emitter, n: Node) -> None:
         if not known and n.attr("noop_with_empty_axes"):
             raise e.refuse("a reduction over no axes has no operator")
         made = e.temp(OF_BOOLS[n.name], [ints], I32, axes=known or None, keepdims=keepdims)
-    e.node("Cast", [made], to=9)
+    e.node("Greater", [made, e.literal(0, I32)])
 
 
 @emits(*ARG)
@@ -98,7 +101,7 @@ def cumprod(e: Emitter, n: Node) -> None:
 
 @emits("topk")
 def topk(e: Emitter, n: Node) -> None:
-    """K is a vector of one element in ONNX."""
+    """K is a vector of one element in ONNX. Where order does not matter it is asked for all the same: runtimes then agree."""
     x, k = n.operands
     known = k.ints()  # type: ignore[union-attr]
     if known is not None:
@@ -106,5 +109,4 @@ def topk(e: Emitter, n: Node) -> None:
     else:
         wide = k if k.dtype is I64 else e.temp("Cast", [k], I64, to=7)  # type: ignore[union-attr]
         count = wide if k.rank == 1 else e.temp("Reshape", [wide, e.ints((1,))], I64)  # type: ignore[assignment, union-attr]
-    largest, in_order = (None if n.attr(name) else 0 for name in ("largest", "sorted"))
-    e.node("TopK", [x, count], axis=n.attr("axis"), largest=largest, sorted=in_order)
+    e.node("TopK", [x, count], axis=n.attr("axis"), largest=None if n.attr("largest") else 0)

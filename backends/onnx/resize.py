@@ -53,4 +53,8 @@ def grid_sample(e: Emitter, n: Node) -> None:
 
 @emits("affine_grid", since=20)
 def affine_grid(e: Emitter, n: Node) -> None:
+    """Along an axis of one point, corners aligned, ONNX puts it at -1, the IR (as torch) at 0."""
+    sizes = n.operands[1].ints()  # type: ignore[union-attr]
+    if n.attr("align_corners") and (sizes is None or 1 in sizes[2:]):
+        raise e.refuse("ONNX places the only point of an axis elsewhere")
     e.node("AffineGrid", n.operands, align_corners=int(n.attr("align_corners")) or None)

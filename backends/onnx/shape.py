@@ -167,7 +167,9 @@ def depth_to_space(e: Emitter, n: Node) -> None:
 def space_to_depth(e: Emitter, n: Node) -> None:
     if n.attr("channels_last"):
         raise e.refuse("ONNX has channels first only")
-    e.node("SpaceToDepth", n.operands, blocksize=n.attr("blocksize"))
+    if n.attr("mode") != "DCR":
+        e.needs(28, "space_to_depth in mode CRD")
+    e.node("SpaceToDepth", n.operands, blocksize=n.attr("blocksize"), mode="CRD" if n.attr("mode") == "CRD" else None)
 
 
 @emits("trilu", since=14)

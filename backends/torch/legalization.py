@@ -13,6 +13,7 @@ from ...ir.builder import Builder
 from ...ir.dims import Dim, Expr
 from ...ir.errors import Unsupported, clean
 from ...ir.graph import Module, Node
+from ...ir.ops import get_op
 from ...ir.ops.window import resolve_pads, spread, transposed, window
 from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, BOOL, C64, C128, F16, F32, F64, I8, I16, I32, I64, U8, TensorType
@@ -67,6 +68,8 @@ def support(name: str) -> str:
     load()
     if name in ROWS:
         return "direct"
+    if get_op(name).regions:
+        return "-"
     return "decomposed" if name in RULES or name in load_shared() or name in ("shape", "size") else "-"
 
 

@@ -104,8 +104,8 @@ def layer_norm(b: Builder, n: Call) -> tuple[Value, ...]:
 
 @handles("GroupNorm", 5)
 def group_norm(b: Builder, n: Call) -> tuple[Value, ...]:
-    attrs = {"num_groups": n.int(1), "epsilon": float(n.number(4))}
-    return (b.group_norm(n.tensor(0), n.tensor(2), n.tensor(3), **attrs),)
+    scale, bias = n.tensor(2), n.tensor(3)
+    return (b.group_norm(n.tensor(0), scale, bias, num_groups=n.int(1), epsilon=float(n.number(4))),)
 
 
 @handles("LRN", 1)

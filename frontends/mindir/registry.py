@@ -54,6 +54,10 @@ def load() -> dict[str, Entry]:
     return HANDLERS
 
 
+Index = int  # methods called `int` and `bool` hide the types
+Ints = tuple[int, ...]
+
+
 class Call:
     """A primitive with its arguments and attributes. Accessors raise InvalidModel for what has another kind."""
 
@@ -67,7 +71,7 @@ class Call:
     def wrong(self, what: str) -> InvalidModel:
         return InvalidModel(f"{clean(self.primitive)}: {what}", where=self.where)
 
-    def tensor(self, index: int) -> Value:
+    def tensor(self, index: Index) -> Value:
         """A tensor argument; a constant tensor becomes a constant of the module."""
         return self.as_tensor(self.args[index], f"argument {index}")
 
@@ -78,38 +82,38 @@ class Call:
             return self.builder.const(arg)
         raise self.wrong(f"{what} is no tensor")
 
-    def tensors(self, index: int) -> list[Value]:
+    def tensors(self, index: Index) -> list[Value]:
         """A tuple of tensors."""
         items = self.args[index]
         if not isinstance(items, (tuple, list)):
             raise self.wrong(f"argument {index} is no tuple")
         return [self.as_tensor(item, f"an element of argument {index}") for item in items]
 
-    def _plain(self, index: int, kinds: tuple[type, ...], what: str) -> Any:
+    def _plain(self, index: Index, kinds: tuple[type, ...], what: str) -> Any:
         arg = self.args[index]
         if type(arg) not in kinds:
             raise self.wrong(f"argument {index} is no {what}")
         return arg
 
-    def int(self, index: int) -> int:
+    def int(self, index: Index) -> Any:
         return self._plain(index, (int,), "integer")
 
-    def bool(self, index: int) -> bool:
+    def bool(self, index: Index) -> Any:
         return self._plain(index, (bool,), "truth value")
 
-    def number(self, index: int) -> float:
+    def number(self, index: Index) -> float:
         return self._plain(index, (int, float), "number")
 
-    def ints(self, index: int) -> tuple[int, ...]:
+    def ints(self, index: Index) -> Ints:
         """A tuple of plain integers."""
         return self._integers(self.args[index], f"argument {index}")
 
-    def _integers(self, items: Any, what: str) -> tuple[int, ...]:
+    def _integers(self, items: Any, what: str) -> Ints:
         if not isinstance(items, (tuple, list)) or any(type(i) is not int for i in items):
             raise self.wrong(f"{what} is no tuple of integers")
         return tuple(items)
 
-    def shape(self, index: int) -> Any:
+    def shape(self, index: Index) -> Any:
         """A tuple of integers, some of them computed, as an operand for the builder."""
         items = self.args[index]
         if isinstance(items, Value):
@@ -126,14 +130,14 @@ class Call:
             raise self.wrong(f"attribute {name} is missing or no {kind.__name__}")
         return value
 
-    def attr_ints(self, name: str, count: int | None = None) -> tuple[int, ...]:
+    def attr_ints(self, name: str, count: Index | None = None) -> Ints:
         """A required tuple of integers, `count` of them."""
         made = self._integers(self.attrs.get(name), f"attribute {name}")
         if count is not None and len(made) != count:
             raise self.wrong(f"attribute {name} has {len(made)} entries, expected {count}")
         return made
 
-    def rank(self, value: Value) -> int:
+    def rank(self, value: Value) -> Index:
         if value.rank is None:
             raise self.wrong("the rank of an argument is not known")
         return value.rank

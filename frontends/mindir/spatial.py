@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...ir.builder import Builder
 from ...ir.value import Value
 from .registry import Call, handles
@@ -63,7 +65,7 @@ def conv_transpose_2d(b: Builder, n: Call) -> Value:
 @handles("Conv3DTranspose", 2)
 def conv_transpose_3d(b: Builder, n: Call) -> Value:
     _layout(n, "NCDHW")
-    attrs = {
+    attrs: dict[str, Any] = {
         "strides": _strides(n, "strides", 3),
         "dilations": _strides(n, "dilations", 3),
         "pads": _unpaired(n.attr_ints("pad_list", 6)),

@@ -267,7 +267,7 @@ class Importer:
             return found(self, call)
         if node.schema is None:
             return self._opaque(call)
-        return self._expand(call)
+        return self.expand(call)
 
     def _attributes(self, node: views.Node, scope: Scope) -> dict[str, Any]:
         declared = node.schema.attributes if node.schema else {}
@@ -306,7 +306,7 @@ class Importer:
         self.b.at(loc)
         return [None if not name or name in absent else self.lookup(name, scope) for name in body.outputs]
 
-    def _expand(self, call: Call) -> list[Value | None]:
+    def expand(self, call: Call) -> list[Value | None]:
         """An operator without a handler by the function body that its schema carries."""
         from . import bodies
 

@@ -51,6 +51,18 @@ def check_scale(c: Importer, n: Call, scale: Value) -> None:
             c.note(n, "a quantisation scale is not a positive finite number")
 
 
+def check_blocks(n: Call, x: Value, scale: Value, axis: int) -> None:
+    """block_size repeats what the shapes say; a last block that is shorter cannot be said by shapes alone."""
+    size = n.attr("block_size", 0)
+    if not size or x.shape is None or scale.shape is None:
+        return
+    if len(x.shape) != len(scale.shape) or not -len(x.shape) <= axis < len(x.shape):
+        raise n.invalid(f"blocks along axis {axis} of data {x.type} with scales {scale.type}")
+    have, want = scale.shape[axis], x.shape[axis]
+    if type(have) is int and type(want) is int and have * size != want:
+        raise n.refuse(f"{want} elements in {have} blocks of {size}: the last block would be shorter")
+
+
 def _code(n: Call) -> DType:
     """The quantised dtype: of the zero point, else `output_dtype`, else uint8."""
     zero = n.take(3)[2]
@@ -68,6 +80,10 @@ def quantize(c: Importer, n: Call) -> Any:
     x, scale, zero = n.take(3)
     axis = n.attr("axis", 1)
     check_scale(c, n, scale)
+    check_blocks(n, x, scale, axis)
+    if n.attr("precision"):
+        precision = dtypes.from_code(n.attrs["precision"], n.label)
+        x, scale = (v if v.dtype is precision else c.b.cast(v, to=precision) for v in (x, scale))
     return c.b.quantize(
         x,
         aligned(c, n, x, scale, axis),
@@ -82,6 +98,7 @@ def dequantize(c: Importer, n: Call) -> Any:
     x, scale, zero = n.take(3)
     axis = n.attr("axis", 1)
     check_scale(c, n, scale)
+    check_blocks(n, x, scale, axis)
     code = n.attr("output_dtype", 0)
     to = dtypes.from_code(code, n.label) if code else known_dtype(scale)
     return c.b.dequantize(x, aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis), to=to)

@@ -77,4 +77,8 @@ def grid_sample(c: Importer, n: Call) -> Any:
 
 @handles("AffineGrid")
 def affine_grid(c: Importer, n: Call) -> Any:
+    """Along an axis of one point, corners aligned, ONNX puts it at -1, the IR (as torch) at 0."""
+    sizes = n.inputs[1].ints()  # type: ignore[union-attr]
+    if n.attr("align_corners", 0) and (sizes is None or 1 in sizes[2:]):
+        return c.expand(n)
     return c.b.affine_grid(*n.inputs, align_corners=bool(n.attr("align_corners", 0)))

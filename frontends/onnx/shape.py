@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ...formats.onnx import dtypes, tensors
-from ...ir.graph import Value
 from ...ir.tensor import as_tensor
 from ...ir.types import F32, STRING
 from .importer import Call, Importer, rank_of, static_int
@@ -170,21 +169,7 @@ def depth_to_space(c: Importer, n: Call) -> Any:
 @handles("SpaceToDepth")
 def space_to_depth(c: Importer, n: Call) -> Any:
     """Opset 28 added `mode`: before, and by default, it is the inverse of depth_to_space's DCR."""
-    if n.attr("mode", "DCR") != "DCR":
-        return _space_to_depth_crd(c, n)
-    return c.b.space_to_depth(n.x, blocksize=n.attr("blocksize"))
-
-
-def _space_to_depth_crd(c: Importer, n: Call) -> Value:
-    if n.x.shape is None or len(n.x.shape) != 4:
-        raise n.refuse("the input must have rank 4")
-    _, channels, height, width = n.x.shape
-    block = n.attr("blocksize")
-    if not all(type(d) is int for d in (channels, height, width)):
-        raise n.refuse("mode CRD needs known channels, height and width")
-    tall, wide = height // block, width // block
-    apart = c.b.reshape(n.x, (0, channels, tall, block, wide, block))
-    return c.b.reshape(c.b.transpose(apart, perm=(0, 1, 3, 5, 2, 4)), (0, channels * block * block, tall, wide))
+    return c.b.space_to_depth(n.x, blocksize=n.attr("blocksize"), mode=n.attr("mode", "DCR"))
 
 
 @handles("Trilu")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ...ir.builder import Builder
 from ...ir.types import BOOL, I64
 from ...ir.value import Node, Value
-from .rules import Declined, Size, decomposes, reshape_to, scalar, shape_of
+from .rules import Declined, Part, Size, decomposes, reshape_to, scalar, shape_of
 
 
 def _heads(b: Builder, x: Value, count: int) -> Value:
@@ -81,7 +82,7 @@ def _bias(b: Builder, mask: Value | None, seen: Value | None, key: Value, like: 
     return wanted if bias is None else b.add(bias, wanted)
 
 
-def _grouped(b: Builder, x: Value, shared: int) -> Value:
+def _grouped(b: Builder, x: Value, shared: Any) -> Value:
     """[B, Hq, S, E] as [B, Hk, Hq / Hk * S, E]: query heads that share a key head become one longer head."""
     return x if x.shape[1] == shared else b.reshape(x, (0, shared, -1, x.shape[3] if type(x.shape[3]) is int else 0))
 
@@ -133,13 +134,14 @@ def _windows(node: Node) -> tuple[int, int]:
     return node.attrs.get("left_window_size", -1), node.attrs.get("right_window_size", -1)
 
 
-def _width(query: Value, value: Value) -> int | Size:
+def _width(query: Value, value: Value) -> Part:
     return query.shape[1] * value.shape[3] if type(value.shape[3]) is int else -1
 
 
 def _scores(b: Builder, node: Node, query: Value, key: Value) -> Value:
     scale = node.attr("scale")
-    factor = 1 / math.sqrt(query.shape[3]) if scale is None else scale
+    width: Any = query.shape[3]
+    factor = 1 / math.sqrt(width) if scale is None else scale
     grouped = _grouped(b, b.mul(query, scalar(b, factor, query)), key.shape[1])
     product = b.matmul(grouped, b.transpose(key, perm=(0, 1, 3, 2)))
     if grouped.shape[1] == query.shape[1]:

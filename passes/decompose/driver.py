@@ -118,8 +118,9 @@ def _replace(node: Node, values: tuple) -> None:
                 raise InternalError(f"decomposing {node.name} leaves out {node.op.result_name(old.index)}")
             continue
         _check_types(node, old.type, new.type)
-        if isinstance(new.type, TensorType) and new.type is not old.type and not new.is_const:
-            new.refine(_finer(old.type, new.type))
+        known, made = old.type, new.type
+        if isinstance(known, TensorType) and isinstance(made, TensorType) and made is not known and not new.is_const:
+            new.refine(_finer(known, made))
         old.replace_uses(new)
     node.erase()
 

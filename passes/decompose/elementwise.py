@@ -176,7 +176,7 @@ _ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-
 
 
 @decomposes("atan", rounds=True)
-def atan(b: Builder, node: Node) -> Value:
+def atan(b: Builder, node: Node) -> Value | Declined:
     (x,) = node.operands
     if x.dtype.bits > 32:
         return Declined("arc tangent in f64 has no exact decomposition")
@@ -225,7 +225,7 @@ def _horner(b: Builder, z: Value, coefficients: tuple[float, ...]) -> Value:
 
 
 @decomposes("erf", rounds=True)
-def erf(b: Builder, node: Node) -> Value:
+def erf(b: Builder, node: Node) -> Value | Declined:
     (x,) = node.operands
     if x.dtype.bits > 32:
         return Declined("the error function in f64 has no exact decomposition")

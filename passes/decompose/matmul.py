@@ -9,7 +9,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.types import F32, I32
 from ...ir.value import Node, Value
-from .rules import Declined, Size, decomposes, reshape_to, scalar, transposed
+from .rules import Declined, Part, Size, decomposes, reshape_to, scalar, transposed
 
 
 @decomposes("gemm")
@@ -126,7 +126,7 @@ def _arranged(b: Builder, term: _Term, batch: str, rows: str, columns: str) -> V
     order = have + list(rows) + list(columns)
     value = transposed(b, term.value, [term.labels.index(c) for c in order])
     lead = len(have)
-    parts: list[int | Size] = []
+    parts: list[Part] = []
     at = 0
     for c in batch:
         parts.append(Size(value, at) if c in have else 1)
@@ -137,7 +137,7 @@ def _arranged(b: Builder, term: _Term, batch: str, rows: str, columns: str) -> V
     return _reshape_merged(b, value, parts)
 
 
-def _merged(value: Value, start: int, count: int) -> object:
+def _merged(value: Value, start: int, count: int) -> Part:
     """The dims start .. start + count as one part: a Size, a known product, or -1 when it has to be worked out."""
     if count == 1:
         return Size(value, start)
@@ -183,7 +183,7 @@ def _contract(b: Builder, x: _Term, y: _Term, keep: set[str]) -> _Term | None:
         )
         return _Term(b.squeeze(value, (-2, -1)) if batch else value, batch)
     product = b.matmul(_arranged(b, x, batch, rows, inner), _arranged(b, y, batch, inner, columns))
-    parts: list[int | Size] = [Size(product, i) for i in range(len(batch))]
+    parts: list[Part] = [Size(product, i) for i in range(len(batch))]
     parts += [Size(x.value, x.labels.index(c)) for c in rows] + [Size(y.value, y.labels.index(c)) for c in columns]
     labels = batch + rows + columns
     if len(rows) == 1 and len(columns) == 1:

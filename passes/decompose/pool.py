@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -171,8 +172,8 @@ def _dilated_mean(b: Builder, node: Node, x: Value, made: Window) -> Value | Dec
         return Declined("the number of channels is not known")
     count = math.prod(made.kernel)
     weight = b.const(np.full((channels, 1, *made.kernel), 1 / count, x.dtype.numpy))
-    attrs = {"strides": made.strides, "dilations": made.dilations, "groups": channels}
-    return b.conv(x, weight, **attrs, channels_last=node.attr("channels_last"))
+    last = node.attr("channels_last")
+    return b.conv(x, weight, strides=made.strides, dilations=made.dilations, groups=channels, channels_last=last)
 
 
 @decomposes("lp_pool", rounds=True)
@@ -323,7 +324,7 @@ def conv(b: Builder, node: Node) -> Value | Declined:
 def conv_window(node: Node) -> Window | None:
     """The window of a conv with explicit pads; None when automatic padding meets unknown sizes."""
     x, w = node.operands[:2]
-    kernel = w.shape[2:]
+    kernel: Any = w.shape[2:]
     spatial = tuple(x.shape[a] for a in spatial_axes(x.rank, node.attr("channels_last")))
     if not static(*kernel):
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 
 from ...ir.builder import Builder
@@ -10,8 +12,8 @@ from ...ir.value import Node, Value
 from .rules import Declined, decomposes, scalar, static
 
 
-def spread_blocks(b: Builder, parameter: Value, x: Value) -> Value | Declined:
-    """A scale or zero point whose blocks are repeated until it broadcasts against `x`."""
+def spread_blocks(b: Builder, parameter: Value, x: Value) -> Any:
+    """A scale or zero point whose blocks are repeated until it broadcasts against `x`, or Declined."""
     if parameter.rank == 0:
         return parameter
     if not static(*parameter.shape):

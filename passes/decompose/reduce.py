@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ...ir.builder import Builder
 from ...ir.types import I32
 from ...ir.value import Node, Value
-from .rules import Declined, Size, decomposes, flat_size, moved_last, scalar, shape_of, slice_axis, transposed
+from .rules import Declined, Size, decomposes, flat_size, moved_last, scalar, shape_of, slice_axis, static, transposed
 
 
 def _again(b: Builder, name: str, node: Node, x: Value) -> Value:
@@ -101,13 +102,14 @@ def prod(b: Builder, node: Node) -> Value | Declined:
     """A chain of products, one axis after the other, for lengths that are known and small."""
     x = node.operands[0]
     axes = reduced_axes(node)
-    if axes is None or any(type(x.shape[a]) is not int for a in axes) or sum(x.shape[a] for a in axes) > 256:
+    lengths: list[Any] = [x.shape[a] for a in axes or ()]
+    if axes is None or not static(*lengths) or sum(lengths) > 256:
         return Declined("products over unknown or more than 256 elements are not unrolled")
     y = x
-    for axis in axes:
-        if x.shape[axis] == 0:
+    for axis, length in zip(axes, lengths, strict=True):
+        if length == 0:
             return Declined("an empty product is not decomposed")
-        parts = [slice_axis(b, y, axis, i, i + 1) for i in range(x.shape[axis])]
+        parts = [slice_axis(b, y, axis, i, i + 1) for i in range(length)]
         y = parts[0]
         for part in parts[1:]:
             y = b.mul(y, part)

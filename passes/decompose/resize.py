@@ -6,6 +6,7 @@ The matrices are what the reference kernel does to the unit vectors of an axis, 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def _keeps(target: dict, node: Node) -> bool:
 
 
 def _resized_axis(b: Builder, node: Node, y: Value, axis: int, target: dict, roi: np.ndarray | None) -> Value:
-    size = y.shape[axis]
+    size: Any = y.shape[axis]
     if node.attr("mode") == "nearest":
         places = _axis_kernel(node, np.arange(size, dtype=np.float64), target, roi, np.nan)
         made = (
@@ -168,12 +169,13 @@ def _taps(b: Builder, at: Value, size: int, node: Node) -> list[tuple[Value, Val
 def grid_sample(b: Builder, node: Node) -> Value | Declined:
     """Every combination of taps reads the flattened image at one place per output and adds it with its weight."""
     x, grid = node.operands
-    spatial = x.shape[2:]
-    if not static(*spatial) or not static(*grid.shape[1:]):
+    spatial: Any = x.shape[2:]
+    points: Any = grid.shape[1:-1]
+    if not static(*spatial, *points):
         return Declined("the size of the image or of the grid is not known")
     if x.dtype is not grid.dtype:
         grid = b.cast(grid, to=x.dtype)
-    count = int(np.prod(grid.shape[1:-1]))
+    count = int(np.prod(points))
     per_axis = []
     for axis, size in enumerate(spatial):
         place = len(spatial) - 1 - axis
@@ -184,7 +186,7 @@ def grid_sample(b: Builder, node: Node) -> Value | Declined:
     for taps in itertools.product(*per_axis):
         term = _read(b, node, flat, taps, spatial, count)
         total = term if total is None else b.add(total, term)
-    return reshape_to(b, total, [Size(x, 0), Size(x, 1), *grid.shape[1:-1]])
+    return reshape_to(b, total, [Size(x, 0), Size(x, 1), *points])
 
 
 def _pixels(b: Builder, unit: Value, size: int, align_corners: bool) -> Value:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,12 +141,16 @@ class Size(NamedTuple):
     axis: int
 
 
-def shape_of(b: Builder, parts: Sequence[int | Size | Value]) -> tuple[int, ...] | Value:
+#: One dim of a shape that is put together: a number (an int, or a Dim that is known to be one) or a dim of a value.
+Part = int | Dim | Size
+
+
+def shape_of(b: Builder, parts: Sequence[Part | Value]) -> tuple[int, ...] | Value:
     """A shape operand from numbers, dims of values, and i64 [n] values: plain ints where everything is known."""
-    known = [p.value.shape[p.axis] if isinstance(p, Size) else p for p in parts]
+    known: list[Any] = [p.value.shape[p.axis] if isinstance(p, Size) else p for p in parts]
     if static(*known):
         return tuple(known)
-    pieces: list[Value] = []
+    pieces: list[Any] = []
     run: list[int] = []
     for part, number in zip(parts, known, strict=True):
         if type(number) is int:
@@ -166,7 +170,7 @@ def sizes(value: Value, axes: Sequence[int] | None = None) -> list[Size]:
     return [Size(value, axis) for axis in (range(value.rank) if axes is None else axes)]
 
 
-def flat_size(b: Builder, parts: Sequence[int | Size]) -> Value:
+def flat_size(b: Builder, parts: Sequence[Part]) -> Value:
     """The product of dims as an i64 [1] value."""
     made = shape_of(b, parts)
     if isinstance(made, tuple):
@@ -174,7 +178,7 @@ def flat_size(b: Builder, parts: Sequence[int | Size]) -> Value:
     return b.reduce_prod(made, (0,), keepdims=True)
 
 
-def reshape_to(b: Builder, x: Value, parts: Sequence[int | Size]) -> Value:
+def reshape_to(b: Builder, x: Value, parts: Sequence[Part]) -> Value:
     """`x` with the dims of `parts`; one unknown dim needs no shape arithmetic."""
     known = [p.value.shape[p.axis] if isinstance(p, Size) else p for p in parts]
     unknown = [i for i, d in enumerate(known) if type(d) is not int]

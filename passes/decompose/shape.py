@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...ir.builder import Builder
@@ -9,6 +11,7 @@ from ...ir.types import BOOL, I64
 from ...ir.value import Node, Value
 from .rules import (
     Declined,
+    Part,
     Size,
     back_to_last,
     channels_first,
@@ -168,7 +171,8 @@ def _block_reshape(b: Builder, x: Value, parts: list[int | Size]) -> Value:
 def _merge_pairs(b: Builder, y: Value, starts: tuple[int, ...]) -> Value:
     """Merge each pair of axes that begins at one of `starts`."""
     if static(*y.shape[1:]):
-        dims, i = [], 0
+        i = 0
+        dims: list[Part] = []
         while i < y.rank:
             pair = i in starts
             dims.append(Size(y, i) if i == 0 else y.shape[i] * (y.shape[i + 1] if pair else 1))
@@ -209,7 +213,7 @@ def reverse_sequence(b: Builder, node: Node) -> Value | Declined:
     return b.gather_elements(x, b.expand(source, shape_of(b, sizes(x))), axis=time)
 
 
-def _source_positions(mode: str, length: int, begin: int, end: int) -> np.ndarray:
+def _source_positions(mode: str, length: Any, begin: int, end: int) -> np.ndarray:
     """Where each element along a padded axis comes from; negative pads crop first, the border repeats what is left."""
     first, size = max(-begin, 0), length + min(begin, 0) + min(end, 0)
     return first + _bordered(mode, size, max(begin, 0), max(end, 0))
@@ -353,6 +357,7 @@ def constant_of_shape(b: Builder, node: Node) -> Value:
 def expand(b: Builder, node: Node) -> Value | Declined:
     """To a known shape: where against a constant of that shape keeps x everywhere."""
     x, _ = node.operands
-    if not node.result.type.is_static:
+    shape: Any = node.result.shape
+    if not static(*shape):
         return Declined("the result's shape is not known")
-    return b.where(b.const(np.ones(node.result.shape, bool)), x, scalar(b, 0, x))
+    return b.where(b.const(np.ones(shape, bool)), x, scalar(b, 0, x))

@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime")
 
 from anyir.backends import onnx as backend
 from anyir.frontends import onnx as frontend
-from anyir.ir.errors import Unsupported
+from anyir.ir.errors import SystemFailure, Unsupported
 from anyir.ir.opdef import RANDOM
 from anyir.ir.ops import FAMILIES, load_families
 from anyir.kernels.compare import compare, limits_for
@@ -28,7 +28,14 @@ NAMES = sorted(
 )
 
 #: Where onnxruntime itself is wrong or differs by choice.
-PEER_DIFFERS: dict[str, str] = {}
+PEER_DIFFERS = {
+    "max_unpool": "ignores the strides between given output_shape and its own",
+    "quantize": "divides float16 in float32",
+    "resize": "cuts interpolated integers off, as its own choice; ONNX's reference rounds",
+    "shrink": "computes float64 in float32",
+}
+#: Valid ONNX that onnxruntime refuses when it runs.
+NOT_RUN = {"matmul_integer": "zero points per row", "conv_integer": "zero points of w must be equal"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,12 +44,12 @@ def test_written_ops_compute_the_same(name: str) -> None:
         node, arrays = call(name, sample)
         graph = node.graph
         graph.set_outputs(node.results)
-        names = [f"x{i}" for i in range(len(graph.inputs))]
+        names = [v.hint for v in graph.inputs]
         module = graph.module
         module.add_signature("serving_default", graph, names, [f"y{i}" for i in range(len(node.results))])
-        feeds = dict(zip(names, arrays, strict=True))
+        feeds = {name: arrays[int(name[1:])] for name in names}
         truth = run(module, feeds)
-        limits = limits_for(module, feeds, exact=truth)
+        limits = limits_for(module, feeds, exact=truth, runs=8)
         for opset in OPSETS:
             if backend.offenders(module, opset=opset):
                 continue
@@ -52,7 +59,10 @@ def test_written_ops_compute_the_same(name: str) -> None:
             assert compare(truth, again, limits).passed, f"sample {index} at opset {opset}: read back"
             try:
                 found = ort.run(proto.SerializeToString(), feeds)
-            except Unsupported:
+            except Unsupported:  # it has no kernel for these types
+                continue
+            except SystemFailure:
+                assert name in NOT_RUN
                 continue
             report = compare(truth, {k: np.asarray(v) for k, v in found.items()}, limits)
             assert report.passed or name in PEER_DIFFERS, f"sample {index} at opset {opset}: {report}"

@@ -24,7 +24,7 @@ from anyir.tests.support.ops import call, samples_of
 from anyir.tests.support.torch_cases import Case, all_cases, arrays, batches, exported
 
 #: What torch cannot say with any decomposition: random numbers that are functions of a seed, branches and loops.
-REFUSED = {"bernoulli", "multinomial", "random_normal", "random_uniform", "if", "opaque", "return"}
+REFUSED = {"bernoulli", "multinomial", "random_normal", "random_uniform", "if", "loop", "opaque", "return"}
 
 
 def loaded(path: Path) -> ModuleType:
