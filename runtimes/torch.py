@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..ir.errors import MissingPackage, SystemFailure
+from ..ir.errors import AnyIRError, MissingPackage, SystemFailure
 from .child import Arrays, run_in_child
 
 _PACKAGE = "torch"
@@ -27,35 +28,62 @@ def available() -> str | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one file: inputs by name."""
+
+    path: str
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
 def run(path: str | os.PathLike[str], inputs: Mapping[str, np.ndarray], *, timeout: float = 300.0) -> Arrays:
     """Outputs by name of one inference on the CPU: dict keys, `output_0` ... for positions, deeper levels joined by dots.
 
     Raises MissingPackage without torch, SystemFailure when torch refuses the file or does not come back in time.
     """
+    outcome = run_many([Job(os.fspath(path), inputs)], timeout=timeout)[0]
+    if isinstance(outcome, AnyIRError):
+        raise outcome
+    return outcome
+
+
+def run_many(jobs: Sequence[Job], *, timeout: float = 300.0) -> list[Arrays | AnyIRError]:
+    """Run `jobs` one after the other in one child; a refused job yields its error in its place."""
     if available() is None:
         raise MissingPackage("torch is not installed", code="D010", hint="pip install anyir[torch]")
-    arrays = {name: np.asarray(value) for name, value in inputs.items()}
-    return run_in_child(__name__, {"path": os.path.abspath(path)}, arrays, timeout)
+    paths = [os.path.abspath(job.path) for job in jobs]
+    arrays = {f"{i}/{name}": np.asarray(value) for i, job in enumerate(jobs) for name, value in job.inputs.items()}
+    outcomes: list[Arrays | AnyIRError] = [{} for _ in jobs]
+    for key, value in run_in_child(__name__, {"paths": paths}, arrays, timeout).items():
+        number, _, name = key.partition("/")
+        place = outcomes[int(number)]
+        if not name:
+            outcomes[int(number)] = SystemFailure(str(value[()]), code="F130", where=jobs[int(number)].path)
+        elif isinstance(place, dict):
+            place[name] = value
+    return outcomes
 
 
 # ------------------------------------------------------------------------------------------------- the child's side
 
 
 def work(request: dict[str, Any], arrays: Arrays) -> Arrays:
-    """Load and call; what torch raises becomes a SystemFailure."""
+    """Load and call each file; outputs of job i come back as "i/name", what torch said about a refused one as "i"."""
     import torch
 
     torch.set_num_threads(1)
-    path = request["path"]
-    call = _from_source if path.endswith(".py") else _from_program
-    try:
-        with torch.no_grad():
-            outputs = call(torch, path, {name: _tensor(torch, value) for name, value in arrays.items()})
-    except Exception as error:
-        raise SystemFailure(
-            f"torch refused the file: {type(error).__name__}: {error}"[:1000], code="F130", where=path
-        ) from error
-    return {name: _array(torch, value) for name, value in outputs.items()}
+    found: Arrays = {}
+    for number, path in enumerate(request["paths"]):
+        mark = f"{number}/"
+        inputs = {k[len(mark) :]: _tensor(torch, value) for k, value in arrays.items() if k.startswith(mark)}
+        try:
+            with torch.no_grad():
+                outputs = (_from_source if path.endswith(".py") else _from_program)(torch, path, inputs)
+        except Exception as error:  # torch raises many types, and the file's own code any
+            found[str(number)] = np.asarray(f"torch refused the file: {type(error).__name__}: {error}"[:1000])
+        else:
+            found |= {mark + name: _array(torch, value) for name, value in outputs.items()}
+    return found
 
 
 def _from_program(torch: Any, path: str, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _state(b: Builder, x: Value, given: Value | None, direction: int, size: int)
 
 def _flat_weights(w: Value, r: Value, bias: Value | None, direction: int) -> np.ndarray:
     """Input and recurrent weights and the sum of both biases, gates in the order i, f, g, o, as [n, 1, 1]."""
-    size = r.shape[2]
+    size: Any = r.shape[2]
     order = [0, 2, 3, 1]  # from ONNX's i, o, f, c
     rows = [v.array()[direction].reshape(4, size, -1)[order].reshape(-1) for v in (w, r)]
     both = np.zeros((2, 4, size)) if bias is None else bias.array()[direction].astype(np.float64).reshape(2, 4, size)

@@ -120,7 +120,7 @@ class Emitter:
 
     def foreign(self, op_type: str, domain: str, version: int, inputs: Iterable[Ref], attrs: dict[str, Any]) -> None:
         """A node of a domain that we don't know; its attributes are written as they are."""
-        made = list(self._source.results)  # type: ignore[union-attr]
+        made: list[Value | Temp | None] = list(self._source.results)  # type: ignore[union-attr]
         self.drafts.append(Draft(op_type, list(inputs), made, attrs, domain, version, True, self._source))
 
     def temp(self, op_type: str, inputs: Iterable[Ref], dtype: DType | None, **attrs: Any) -> Temp:

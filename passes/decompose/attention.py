@@ -93,7 +93,7 @@ def attention(b: Builder, node: Node) -> tuple[Value | None, ...] | Declined:
     q, k, v, mask, past_k, past_v, lengths = (*node.operands, *[None] * 7)[:7]
     query = _heads(b, q, node.attr("q_num_heads"))
     key, value = (_heads(b, t, node.attr("kv_num_heads")) for t in (k, v))
-    if type(query.shape[1]) is not int or type(key.shape[1]) is not int or type(query.shape[3]) is not int:
+    if any(type(d) is not int for d in (query.shape[1], key.shape[1], value.shape[1], query.shape[3])):
         return Declined("the number of heads or their size is not known")
     if past_k is not None:
         key, value = b.concat(past_k, key, axis=2), b.concat(past_v, value, axis=2)

@@ -77,6 +77,8 @@ def _erased_as_dead(node: Node) -> bool:
 
 def _apply(node: Node, tables: tuple[Mapping[str, Rule], ...]) -> list[Node] | Declined:
     """The nodes that took the place of `node`, in order, or why none did."""
+    if any(isinstance(v.type, TensorType) and v.type.dtype is None for v in node.inputs()):
+        return Declined("an operand's dtype is not known")
     declined = Declined("")
     for table in tables:
         rule = table.get(node.name)

@@ -105,7 +105,7 @@ def test_a_missing_core_package(irc: Any, monkeypatch: pytest.MonkeyPatch) -> No
     found = metadata.version
 
     def version(name: str) -> str:
-        if name in ("h5py", "mindspore"):
+        if name in ("networkx", "mindspore"):
             raise metadata.PackageNotFoundError(name)
         return found(name)
 

@@ -16,7 +16,7 @@ from anyir.backends import torch as backend
 from anyir.frontends import torch as frontend
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
-from anyir.ir.errors import AnyIRError, InvalidModel, Unsupported, UsageError
+from anyir.ir.errors import AnyIRError, InvalidModel, SystemFailure, Unsupported, UsageError
 from anyir.ir.graph import Module
 from anyir.ir.types import F32, TensorType
 from anyir.kernels.run import run
@@ -99,12 +99,19 @@ def test_files_repeat_byte_for_byte(net: Net, module: Module, tmp_path: Path) ->
 
 def test_both_files_run_in_torch(net: Net, module: Module, tmp_path: Path) -> None:
     assert runtime.available()
-    for suffix, batch in ((".py", 2), (".pt2", 5)):
-        backend.write(module, tmp_path / f"net{suffix}")
+    jobs, wanted = [], []
+    for suffix, batch in ((".py", 2), (".pt2", 5), (".py", 5), (".pt2", 1)):
+        path = tmp_path / f"net{suffix}"
+        backend.write(module, path)
         x = torch.randn(batch, 1, 8, 8)
-        found = runtime.run(tmp_path / f"net{suffix}", {"image": x.numpy()})
+        jobs.append(runtime.Job(str(path), {"image": x.numpy()}))
+        wanted.append(net(x)["logits"].detach())
+    *outcomes, refused = runtime.run_many([*jobs, runtime.Job(str(tmp_path / "absent.pt2"))])
+    for found, logits in zip(outcomes, wanted, strict=True):
         assert list(found) == ["logits", "parts.0", "parts.1"]
-        np.testing.assert_allclose(found["logits"], net(x)["logits"].detach(), atol=1e-6)
+        np.testing.assert_allclose(found["logits"], logits, atol=1e-6)
+    assert isinstance(refused, SystemFailure)
+    np.testing.assert_array_equal(runtime.run(jobs[0].path, jobs[0].inputs)["logits"], outcomes[0]["logits"])
 
 
 PROGRAMS = [case for case in all_cases() if case.name in (
