@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -81,6 +82,8 @@ def main() -> NoReturn:
     """Entry point of the `irc` command: runs it and exits with the documented code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _unwind)
+    if not os.environ.get("IRC_DEBUG"):
+        warnings.simplefilter("ignore")  # numpy's and others' remarks about numbers in the user's model
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if "_IRC_COMPLETE" in os.environ:

@@ -85,11 +85,12 @@ def run_graph(
     """The outputs of a graph or region, in order. `evaluate` stands in for `run_node`, in its regions too."""
     state = _State(dict(zip(graph.inputs, arrays, strict=True)), taps or {}, budget.current())
     try:
-        for node in graph.nodes():
-            operands = [_fetch(v, state.values) for v in node.operands]
-            results = evaluate(node, operands) if evaluate else run_node(node, operands)
-            state.used(node)
-            state.made(node, results)
+        with np.errstate(all="ignore"):  # NaN and infinities are results like others
+            for node in graph.nodes():
+                operands = [_fetch(v, state.values) for v in node.operands]
+                results = evaluate(node, operands) if evaluate else run_node(node, operands)
+                state.used(node)
+                state.made(node, results)
         return [_fetch(v, state.values) for v in graph.outputs]
     finally:
         state.close()
