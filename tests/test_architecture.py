@@ -292,6 +292,8 @@ def test_every_backend_answers_for_every_op_and_means_it(target: str) -> None:
         if name in WITHOUT_SAMPLES:
             continue
         modules = [sample_module(name, sample, few) for sample in samples_of(name) for few in (False, True)]
+        # A result without elements needs no operator at all: such a sample says nothing about the op.
+        modules = [m for m in modules if all(v.type.numel != 0 for v in m.main.outputs)]
         refusals = [str(backend.offenders(module)) for module in modules]
         if answer == "-" and "[]" in refusals:
             lies.append(f"{name} is taken")

@@ -118,8 +118,8 @@ def scan(c: Importer, n: Call) -> Any:
         raise n.invalid(f"the body has {len(body.outputs)} outputs, the node {len(n.node.outputs)}")
     if any(rank_of(x, n) == 0 for x in scanned):  # type: ignore[arg-type]
         raise n.invalid("a scanned input is a scalar")
-    axes = [a % rank_of(x, n) for a, x in zip(n.attr("scan_input_axes", (0,) * count), scanned, strict=True)]  # type: ignore[arg-type]
-    backwards = n.attr("scan_input_directions", (0,) * count)
+    axes = [a % rank_of(x, n) for a, x in zip(_each(n, "scan_input_axes", count), scanned, strict=True)]  # type: ignore[arg-type]
+    backwards = _each(n, "scan_input_directions", count)
     length = c.b.squeeze(c.b.shape(scanned[0], start=axes[0], end=axes[0] + 1), (0,))
     names = c.captures((body,), n.scope)
 
@@ -131,6 +131,14 @@ def scan(c: Importer, n: Call) -> Any:
     captured = [c.lookup(name, n.scope) for name in names]
     made = c.b.call("loop", (length, None, *states, *scanned, *captured), {"carried": len(states)}, [region]).results
     return _ordered(c, n, list(made), len(states))
+
+
+def _each(n: Call, name: str, count: int) -> tuple[int, ...]:
+    """An attribute with an entry for each of `count` inputs or outputs; all 0 when it is not given."""
+    given = tuple(n.attr(name) or (0,) * count)
+    if len(given) != count:
+        raise n.invalid(f"{name} has {len(given)} entries, expected {count}")
+    return given
 
 
 def _scan_body(
@@ -155,8 +163,7 @@ def _scan_body(
 def _ordered(c: Importer, n: Call, made: list[Value], states: int) -> list[Value]:
     """Stacked outputs with the new axis where `scan_output_axes` wants it, in the wanted direction."""
     count = len(made) - states
-    axes = n.attr("scan_output_axes", (0,) * count)
-    backwards = n.attr("scan_output_directions", (0,) * count)
+    axes, backwards = _each(n, "scan_output_axes", count), _each(n, "scan_output_directions", count)
     for i, (axis, backward) in enumerate(zip(axes, backwards, strict=True), states):
         if backward:
             made[i] = c.b.reverse(made[i], axes=(0,))

@@ -1,0 +1,96 @@
+"""Mutated models of the backend suite: each is refused with our own error, or read into a module that verifies and that
+the writer writes or refuses. One field of a message is changed at a time, so that most mutants get past the parser."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import onnx
+import pytest
+from anyir.backends import onnx as backend
+from anyir.frontends.onnx import read
+from anyir.ir.errors import AnyIRError, InternalError
+from anyir.tests.support import onnx_suite as suite
+
+INTS = (0, 1, -1, 2, 3, 7, -2, 99, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1, -(1 << 63), 1 << 62)
+FLOATS = (0.0, -1.0, float("nan"), float("inf"), 1e30, -0.0, 1e-40)
+BYTES = (b"", b"\0" * 3, b"\xff" * 8, b"NONE")
+
+
+def leaves(model: Any) -> list[tuple[Any, Any]]:
+    """(message, field) for every field that is set, in a fixed order."""
+    found, stack = [], [model]
+    while stack:
+        message = stack.pop()
+        for field, value in message.ListFields():
+            repeated = field.is_repeated
+            if field.message_type is None or repeated:
+                found.append((message, field))
+            if field.message_type is not None:
+                stack.extend(value if repeated else [value])
+    return found
+
+
+def drawn(field: Any, names: list[str], rng: random.Random) -> Any:
+    """A value that the field's type can hold."""
+    kind = field.cpp_type
+    if kind == field.CPPTYPE_STRING:
+        return rng.choice(BYTES if field.type == field.TYPE_BYTES else names)
+    if kind == field.CPPTYPE_ENUM:
+        return rng.choice([v.number for v in field.enum_type.values])
+    if kind in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
+        return rng.choice(FLOATS)
+    bits = 31 if kind == field.CPPTYPE_INT32 else 63
+    return rng.choice([v for v in INTS if -(1 << bits) <= v < 1 << bits])
+
+
+def mutate(model: Any, rng: random.Random) -> None:
+    """Change, remove or repeat one thing."""
+    fields = leaves(model)
+    texts = [getattr(m, f.name) for m, f in fields if f.cpp_type == f.CPPTYPE_STRING and f.type != f.TYPE_BYTES]
+    names = ["", "zz", "N", *(t for text in texts for t in ([text] if isinstance(text, str) else text))][:60]
+    message, field = rng.choice(fields)
+    if not field.is_repeated:
+        if rng.random() < 0.15:
+            message.ClearField(field.name)
+        elif drawn_value := drawn(field, names, rng):
+            setattr(message, field.name, drawn_value)
+        return
+    items = getattr(message, field.name)
+    index, action = rng.randrange(len(items)), rng.random()
+    if action < 0.3:
+        del items[index]
+    elif field.message_type is not None:
+        items.add().CopyFrom(items[index])
+    elif action < 0.7:
+        items[index] = drawn(field, names, rng)
+    else:
+        items.append(drawn(field, names, rng))
+
+
+def survives(seed: int) -> None:
+    rng = random.Random(seed)
+    seeds = [case for case in suite.cases().values() if case.load().ByteSize() < 20_000]
+    model = onnx.ModelProto()
+    model.CopyFrom(rng.choice(seeds).load())
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        mutate(model, rng)
+    try:
+        module = read(model)  # verifies
+        if seed % 4 == 0:
+            backend.to_model_proto(module)
+    except AnyIRError as error:
+        assert not isinstance(error, InternalError), f"seed {seed}: {error}"
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_mutants(block: int) -> None:
+    for seed in range(block * 300, (block + 1) * 300):
+        survives(seed)
+
+
+@pytest.mark.slow
+def test_many_mutants() -> None:
+    for seed in range(10_000, 30_000):
+        survives(seed)
