@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _API = ("compile", "load", "optimize", "run", "save", "to_torch", "verify")
 
-__all__ = [*_API, "__version__"]  # noqa: PLE0604
+__all__ = [*_API, "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module, Value, bulk

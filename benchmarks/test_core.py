@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from anyir.ir.graph import Module, bulk
 from anyir.ir.parser import parse_module
 from anyir.ir.verify import verify
@@ -103,7 +102,9 @@ def test_budgets_at_a_hundred_thousand_nodes(capsys: pytest.CaptureFixture) -> N
     for name, prepare in steps(NODES).items():
         slow = slowness()
         figures[name] = cpu_seconds(prepare) / slow
-        lines.append(f"{name:14}{figures[name]:8.3f} s of {BUDGETS[name]} (measured on a machine {slow:.1f} times slower)")
+        lines.append(
+            f"{name:14}{figures[name]:8.3f} s of {BUDGETS[name]} (measured on a machine {slow:.1f} times slower)"
+        )
     with capsys.disabled():
         print("", *lines, sep="\n")
     over = {name: seconds for name, seconds in figures.items() if seconds > BUDGETS[name]}

@@ -94,7 +94,8 @@ def check_file(
 
     readback = _read_back(path, fmt)
     _same_interface(original, readback, fmt)
-    by_kernels, references = [], []
+    by_kernels: list[Check] = []
+    references: list[Arrays] = []
     for arrays in samples:
         try:
             reference, limits = _reference(original, arrays)
@@ -216,23 +217,6 @@ def describe(arrays: Arrays) -> str:
     """Input shapes in short, `1x3x8x8` or `a 1x3, b 2`."""
     shown = {name: "x".join(map(str, getattr(a, "shape", ()))) or "scalar" for name, a in arrays.items()}
     return next(iter(shown.values())) if len(shown) == 1 else ", ".join(f"{n} {s}" for n, s in shown.items())
-
-
-def read_inputs(path: str | os.PathLike[str]) -> Arrays:
-    """The arrays of an .npz file by name; pickled members are refused. Raises InvalidModel, SystemFailure."""
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not hasattr(stored, "files"):
-                raise InvalidModel("not an .npz file", where=str(path), hint="numpy.savez(path, name=array)")
-            return {name: stored[name] for name in stored.files}
-    except AnyIRError:
-        raise
-    except OSError as error:
-        raise SystemFailure(f"cannot read: {error.strerror or error}", where=str(path)) from None
-    except Exception as error:  # numpy, zipfile and zlib have errors of their own
-        raise InvalidModel(f"not a readable .npz file: {error or type(error).__name__}", where=str(path)) from None
 
 
 @dataclass

@@ -165,7 +165,7 @@ def _name(source: Any) -> str:
 def _options(source: Any, given: dict[str, Any]) -> CompileOptions:
     """Own options, those of `load` for live models, and the backend's."""
     own = {key: value for key, value in given.items() if key in CompileOptions.__dataclass_fields__}
-    for_load = {key: given[key] for key in ("dynamic_shapes", "names") if key in given}
+    for_load: dict[str, Any] = {key: given[key] for key in ("dynamic_shapes", "names") if key in given}
     if not isinstance(source, (str, os.PathLike, Module)) and given.get("inputs") is not None:
         for_load["inputs"] = given["inputs"]
     rest = {k: v for k, v in given.items() if k not in own and k not in for_load}

@@ -42,11 +42,11 @@ def _run(given: dict[str, Any], screen: Screen) -> None:
     inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     with spending(Budget.for_models(made.module)):
         arrays = check.sample_sets(made.module, inputs, given["seed"])[0]
-        outputs = {name: np.asarray(value) for name, value in made.run(arrays).items()}
+        outputs = npz.flat(made.run(arrays))
     if given["output"]:
         protect = [*source_files(given["source"], made.module), *filter(None, [given["inputs_file"]])]
         with atomic_write(given["output"], protect=protect) as file:
-            np.savez(file, **outputs)
+            np.savez(file, **outputs)  # type: ignore[arg-type]  # numpy types the keywords of options only
     rows = [(name, "x".join(map(str, a.shape)) or "scalar", a.dtype, _summary(a)) for name, a in outputs.items()]
     screen.line(f"{given['source']} on {made.judge}, inputs {check.describe(arrays)}")
     screen.table(("output", "shape", "dtype", "first values"), rows)

@@ -60,7 +60,9 @@ def snapshot(graph: Graph) -> networkx.MultiDiGraph:
         picture.add_node(f"in{value.index}", op="input", type=str(value.type), hint=value.hint)
     for number, node in enumerate(graph.nodes()):
         types = ", ".join(str(v.type) for v in node.results)
-        picture.add_node(number, op=node.name, type=types, loc=str(node.loc), hint=node.results[0].hint if node.results else "")
+        picture.add_node(
+            number, op=node.name, type=types, loc=str(node.loc), hint=node.results[0].hint if node.results else ""
+        )
         _edges(picture, node, number, label)
         label.update(dict.fromkeys(node.results, number))
     picture.add_node("return", op="return", type="", hint="")

@@ -144,7 +144,9 @@ class Archive:
         most = max(limit("zip_total_bytes"), ratio * self.file.size)
         if self._inflated > most:
             raise LimitExceeded(
-                f"the members inflate to more than {most} bytes", where=where, hint="--limit zip-total-bytes=N raises it"
+                f"the members inflate to more than {most} bytes",
+                where=where,
+                hint="--limit zip-total-bytes=N raises it",
             )
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:

@@ -48,7 +48,9 @@ class Builder:
         self.__dict__[name] = build  # the next call finds it without asking here
         return build
 
-    def call(self, name: str, operands: Sequence[Any], attrs: dict[str, Any] | None = None, regions: Sequence[Graph] = ()) -> Node:
+    def call(
+        self, name: str, operands: Sequence[Any], attrs: dict[str, Any] | None = None, regions: Sequence[Graph] = ()
+    ) -> Node:
         """The generic spelling, for ops known by name only; returns the node."""
         return self.make(get_op(name), tuple(operands), attrs or {}, tuple(regions))
 
@@ -56,7 +58,10 @@ class Builder:
         """Build, infer and place one node. Raises TypeInferError, naming op, operands and location."""
         given = operands
         if not all(o is None or isinstance(o, Value) for o in operands):
-            made = [o if o is None or isinstance(o, Value) else self._constant(op, operands, i) for i, o in enumerate(operands)]
+            made = [
+                o if o is None or isinstance(o, Value) else self._constant(op, operands, i)
+                for i, o in enumerate(operands)
+            ]
             given = tuple(made)
         while given and given[-1] is None:
             given = given[:-1]

@@ -6,7 +6,7 @@ from typing import Any
 from .graph import Graph, Module, Node, Value
 from .loc import Loc
 from .opdef import OpDef
-from .types import DType, Type
+from .types import DType
 from .weights import Weight
 
 Operand = Any
@@ -16,7 +16,9 @@ class Builder:
     module: Module
     before: Node | None
     loc: Loc
-    def __init__(self, graph: Graph, *, before: Node | None = None, after: Node | None = None, loc: Loc = ...) -> None: ...
+    def __init__(
+        self, graph: Graph, *, before: Node | None = None, after: Node | None = None, loc: Loc = ...
+    ) -> None: ...
     def call(
         self, name: str, operands: Sequence[Any], attrs: dict[str, Any] | None = None, regions: Sequence[Graph] = ()
     ) -> Node: ...
@@ -34,14 +36,12 @@ class Builder:
         """Inverse cosine; NaN outside [-1, 1]."""
     def acosh(self, x: Operand) -> Value:
         """Inverse hyperbolic cosine; NaN below 1."""
-    def adaptive_average_pool(self, x: Operand, *, output_size: Sequence[int], channels_last: bool = ...) -> Value:
-        ...
+    def adaptive_average_pool(self, x: Operand, *, output_size: Sequence[int], channels_last: bool = ...) -> Value: ...
     def adaptive_max_pool(self, x: Operand, *, output_size: Sequence[int], channels_last: bool = ...) -> Value:
         """Largest value over the windows of adaptive_average_pool."""
     def add(self, a: Operand, b: Operand) -> Value:
         """a + b; integers wrap."""
-    def affine_grid(self, theta: Operand, size: Operand, *, align_corners: bool = ...) -> Value:
-        ...
+    def affine_grid(self, theta: Operand, size: Operand, *, align_corners: bool = ...) -> Value: ...
     def and_(self, a: Operand, b: Operand) -> Value:
         """Logical and."""
     def arg_max(self, x: Operand, *, axis: int = ..., keepdims: bool = ..., select_last_index: bool = ...) -> Value:
@@ -160,8 +160,7 @@ class Builder:
         groups: int = ...,
         auto_pad: str = ...,
         channels_last: bool = ...,
-    ) -> Value:
-        ...
+    ) -> Value: ...
     def conv_transpose(
         self,
         x: Operand,
@@ -254,8 +253,7 @@ class Builder:
         mode: str = ...,
         padding_mode: str = ...,
         align_corners: bool = ...,
-    ) -> Value:
-        ...
+    ) -> Value: ...
     def group_norm(
         self,
         x: Operand,
@@ -283,8 +281,7 @@ class Builder:
         activation_beta: Sequence[float] = ...,
         clip: float | None = ...,
         linear_before_reset: bool = ...,
-    ) -> tuple[Value, ...]:
-        ...
+    ) -> tuple[Value, ...]: ...
     def hard_sigmoid(self, x: Operand, *, alpha: float = ..., beta: float = ...) -> Value:
         """min(max(alpha * x + beta, 0), 1)."""
     def hard_swish(self, x: Operand) -> Value:
@@ -293,8 +290,7 @@ class Builder:
         """1 at the first largest element along `axis`, 0 elsewhere."""
     def identity(self, x: Operand) -> Value:
         """The operand itself, of any type."""
-    def if_(self, cond: Operand, *captures: Operand, regions: Sequence[Graph]) -> tuple[Value, ...]:
-        ...
+    def if_(self, cond: Operand, *captures: Operand, regions: Sequence[Graph]) -> tuple[Value, ...]: ...
     def instance_norm(
         self,
         x: Operand,
@@ -317,8 +313,7 @@ class Builder:
         *,
         axis: int = ...,
         epsilon: float = ...,
-    ) -> Value:
-        ...
+    ) -> Value: ...
     def leaky_relu(self, x: Operand, *, alpha: float = ...) -> Value:
         """x where x >= 0, else alpha * x."""
     def less(self, a: Operand, b: Operand) -> Value:
@@ -460,8 +455,7 @@ class Builder:
         """Logical not."""
     def not_equal(self, a: Operand, b: Operand) -> Value:
         """a != b; NaN differs from everything."""
-    def one_hot(self, indices: Operand, depth: Operand, values: Operand, *, axis: int = ...) -> Value:
-        ...
+    def one_hot(self, indices: Operand, depth: Operand, values: Operand, *, axis: int = ...) -> Value: ...
     def opaque(
         self,
         *xs: Operand,
@@ -488,8 +482,7 @@ class Builder:
         *,
         to: DType,
         saturate: bool = ...,
-    ) -> Value:
-        ...
+    ) -> Value: ...
     def random_normal(
         self,
         shape: Operand,
@@ -638,8 +631,7 @@ class Builder:
         rounding: str = ...,
     ) -> Value:
         """saturate(round(x * scale) + zero_point) to `to` for i32 accumulators; `scale` is the ratio of real scales."""
-    def reshape(self, x: Operand, shape: Operand, *, allowzero: bool = ...) -> Value:
-        ...
+    def reshape(self, x: Operand, shape: Operand, *, allowzero: bool = ...) -> Value: ...
     def resize(
         self,
         x: Operand,

@@ -27,7 +27,11 @@ FORMS = (
     Form("reshape(reshape(x))", "one reshape", "only the last shape counts"),
     Form("flatten, squeeze, unsqueeze of known shape", "reshape", "one op that regroups elements"),
     Form("slice that takes everything, pad by zero, concat of one, split into one", "x", "nothing is left"),
-    Form("pow(x, 2), pow(x, 1)", "square(x), x", "cheaper and better known; not in double precision, where pow may miss an ulp"),
+    Form(
+        "pow(x, 2), pow(x, 1)",
+        "square(x), x",
+        "cheaper and better known; not in double precision, where pow may miss an ulp",
+    ),
     Form("mul(x, sigmoid(x))", "silu(x)", "a rich op that targets know"),
     Form("swish with alpha 1", "silu", "one op"),
     Form("div(1, sqrt(x)), reciprocal(sqrt(x))", "rsqrt(x)", "one op"),

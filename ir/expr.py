@@ -416,7 +416,7 @@ def extremum(kind: str, args: Iterable[Dim], ranges: Ranges | None = None) -> Di
         atom = terms[0][0][0][0] if nested else None
         flat.extend(atom.args if atom and atom.kind == kind else [arg])
     numbers = [arg for arg in flat if not isinstance(arg, Expr)]
-    flat = sorted({arg for arg in flat if isinstance(arg, Expr)}, key=lambda arg: natural(arg.text))
+    flat = sorted({arg for arg in flat if isinstance(arg, Expr)}, key=lambda arg: natural(str(arg)))
     if numbers:
         flat.append(min(numbers) if kind == "min" else max(numbers))
     kept = list(flat)

@@ -125,7 +125,9 @@ class Graph:
         """Link a staged node in front of `before` (default: `return`)."""
         before = self._return if before is None else before
         if node.graph is not None or before.graph is not self:
-            where = "already in a graph" if node.graph is not None else f"inserted before {before.name} of another graph"
+            where = (
+                "already in a graph" if node.graph is not None else f"inserted before {before.name} of another graph"
+            )
             raise InternalError(f"{node.name} is {where}")
         self._link(node, before)
         node.graph = self
@@ -350,7 +352,8 @@ class Module:
         for weight, tensor in pairs:
             if TensorType(tensor.dtype, tuple(tensor.shape)) is not weight.type:
                 raise InvalidModel(
-                    f"weight {weight.key!r} is {weight.type}, the file has {tensor.dtype}{list(tensor.shape)}", where=str(path)
+                    f"weight {weight.key!r} is {weight.type}, the file has {tensor.dtype}{list(tensor.shape)}",
+                    where=str(path),
                 )
         for weight, tensor in pairs:
             self.set_weight(weight, tensor)

@@ -37,7 +37,9 @@ class LiteralReader:
     def nested(self) -> Iterator[None]:
         self.depth += 1
         if self.depth > limit("nesting"):
-            raise LimitExceeded(f"nested more than {limit('nesting')} deep", where=self.lex.name, hint="--limit nesting=N raises it")
+            raise LimitExceeded(
+                f"nested more than {limit('nesting')} deep", where=self.lex.name, hint="--limit nesting=N raises it"
+            )
         yield
         self.depth -= 1
 
@@ -142,7 +144,9 @@ class LiteralReader:
         if len(flat) != type_.numel:
             lex.fail(f"{type_} has {type_.numel} elements, the list has {len(flat)}", at)
         array = np.empty(len(flat), element.numpy)
-        for index, item in enumerate(flat):  # one by one: a list of scalars would go through Python floats, bits and all
+        for index, item in enumerate(
+            flat
+        ):  # one by one: a list of scalars would go through Python floats, bits and all
             array[index] = item
         return as_tensor(array.reshape(type_.shape), element)
 

@@ -482,7 +482,7 @@ def elementwise_axes(operands: list[Value | None]) -> AxisMap | None:
         if value is not None and value.shape:
             for offset, dim in enumerate(value.shape, rank - len(value.shape)):
                 sizes[offset] = dim if sizes[offset] == 1 else sizes[offset]
-    maps = []
+    maps: list[tuple[Axis | None, ...] | None] = []
     for value in operands:
         if value is None:
             maps.append(None)
@@ -510,11 +510,15 @@ def op(cls: type[OpDef] | None = None, *, name: str | None = None) -> Any:
 def _register(cls: type[OpDef], name: str | None) -> type[OpDef]:
     cls.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
     declared = [(key, item) for base in reversed(cls.__mro__) for key, item in vars(base).items()]
-    operands, attributes = {}, {}
+    operands: dict[str, Operand] = {}
+    attributes: dict[str, Attr] = {}
     for key, item in declared:
         if isinstance(item, (Operand, Attr)):
             made = _named(item, key)
-            (operands if isinstance(made, Operand) else attributes)[made.name] = made
+            if isinstance(made, Operand):
+                operands[made.name] = made
+            else:
+                attributes[made.name] = made
     cls.operands = tuple(operands.values())
     cls.attributes = attributes
     if cls.name in OPS:
@@ -525,6 +529,10 @@ def _register(cls: type[OpDef], name: str | None) -> type[OpDef]:
 
 def _named(item: Operand | Attr, key: str) -> Operand | Attr:
     """`item` under its class-level name; a copy when a base class shares it with other ops."""
-    copy = Operand(item.kind, item.constraint) if isinstance(item, Operand) else Attr(item.type, item.default, item.choices, item.doc)
+    copy = (
+        Operand(item.kind, item.constraint)
+        if isinstance(item, Operand)
+        else Attr(item.type, item.default, item.choices, item.doc)
+    )
     copy.name = key.rstrip("_")
     return copy

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from . import opdef, weightfile
 from .builder import Builder
-from .errors import AnyIRError, InvalidModel, TypeInferError, Unsupported, UsageError
+from .errors import InvalidModel, TypeInferError, Unsupported, UsageError
 from .graph import Graph, Module, Node, Value, bulk
 from .lexer import Lexer
 from .literals import LiteralReader
@@ -184,7 +184,9 @@ class Parser(LiteralReader):
             return self.mapped(self.weights, type_, where, digest, at)
         found = self.weights.get(digest) if isinstance(self.weights, dict) else None
         if found is None:
-            lex.fail("the contents of this weight are not at hand", at, hint="give the weight file, or the tensors by digest")
+            lex.fail(
+                "the contents of this weight are not at hand", at, hint="give the weight file, or the tensors by digest"
+            )
         if found.dtype is not type_.dtype or tuple(found.shape) != type_.shape:
             lex.fail(f"the tensor with this digest is {found.dtype}{list(found.shape)}", at)
         return found
@@ -229,7 +231,8 @@ class Parser(LiteralReader):
         return list(pairs)
 
     def slots(self) -> list[Slot]:
-        lex, made = self.lex, []
+        lex = self.lex
+        made: list[Slot] = []
         lex.expect("(")
         while not lex.at(")"):
             at, name = lex.token.offset, lex.string()
@@ -390,7 +393,10 @@ class Parser(LiteralReader):
     def place(self, builder: Builder, names: dict[str, Value], node: Node, targets: list[tuple[int, str]]) -> None:
         """Name the results of a finished node and put it at the end of its graph."""
         if len(node.results) != len(targets):
-            self.lex.fail(f"{node.name} has {len(node.results)} results, {len(targets)} are named", targets[0][0] if targets else None)
+            self.lex.fail(
+                f"{node.name} has {len(node.results)} results, {len(targets)} are named",
+                targets[0][0] if targets else None,
+            )
         builder.place(node)
         for (at, target), value in zip(targets, node.results, strict=True):
             value.hint = _hint(target)
@@ -422,7 +428,8 @@ class Parser(LiteralReader):
         return node
 
     def operands(self, names: dict[str, Value]) -> list[Value | None]:
-        lex, made = self.lex, []
+        lex = self.lex
+        made: list[Value | None] = []
         lex.expect("(")
         while not lex.at(")"):
             if lex.take("none"):

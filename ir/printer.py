@@ -183,7 +183,7 @@ class Printer:
 
     def module(self, module: Module, weights_file: str = "") -> str:
         self.symbols = anonymous(module)
-        link = f' {{ weights = {quoted(weights_file)} }}' if weights_file else ""
+        link = f" {{ weights = {quoted(weights_file)} }}" if weights_file else ""
         self.lines = [f"anyir {FORMAT}", f"module {quoted(module.name)}{link}"]
         self.lines += [f"meta {quoted(k)} = {quoted(v)}" for k, v in module.metadata.items()]
         self.lines += facts(self.symbols.facts(module.facts))
@@ -229,7 +229,9 @@ class Printer:
                 if value is not None and value.is_const and value not in names.of:
                     name = names.define(value)
                     weight: Weight = value.weight  # type: ignore[assignment]
-                    text = self.contents(weight) if is_literal(weight, self.inline) else f"@weights[{quoted(weight.key)}]"
+                    text = (
+                        self.contents(weight) if is_literal(weight, self.inline) else f"@weights[{quoted(weight.key)}]"
+                    )
                     self.lines.append(f"{indent}const {name} = {text} : {value.type}")
             for region in current.regions:
                 pending.extend(region.nodes())
@@ -287,7 +289,9 @@ def facts(known: Facts) -> list[str]:
     """What is known about symbols, one fact a line."""
     lines = []
     for name, rows in known.ranges.items():
-        lines += [f"fact range {quoted(name)} {low} {'none' if high is None else high} {origin}" for low, high, origin in rows]
+        lines += [
+            f"fact range {quoted(name)} {low} {'none' if high is None else high} {origin}" for low, high, origin in rows
+        ]
     for name, rows in known.divisors.items():  # type: ignore[assignment]
         lines += [f"fact divisor {quoted(name)} {divisor} {origin}" for divisor, origin in rows]  # type: ignore[misc]
     return lines + [f"fact equal [{a}, {b}] {origin}" for a, b, origin in known.equalities]

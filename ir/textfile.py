@@ -14,9 +14,7 @@ from .types import STRING
 from .weights import Weight
 
 
-def write_text(
-    module: Module, path: str | os.PathLike[str], *, protect: Iterable[str | os.PathLike[str]] = ()
-) -> None:
+def write_text(module: Module, path: str | os.PathLike[str], *, protect: Iterable[str | os.PathLike[str]] = ()) -> None:
     """`path` and, when there are large tensors, `<stem>.weights` beside it; never over `protect` or a mapped file.
     Raises SystemFailure, UsageError."""
     target = Path(path)

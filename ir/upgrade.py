@@ -20,7 +20,9 @@ def upgrade(text: str, name: str) -> str:
     version = int(head[1])
     if version > FORMAT or version < 1:
         raise InvalidModel(
-            f"IR text of format {version}, this version of anyir reads up to {FORMAT}", where=f"{name}:1:1", hint="update anyir"
+            f"IR text of format {version}, this version of anyir reads up to {FORMAT}",
+            where=f"{name}:1:1",
+            hint="update anyir",
         )
     while version < FORMAT:
         text = STEPS[version](text)

@@ -25,7 +25,7 @@ class Use(NamedTuple):
     """`node.operands[index]` is the value."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class Value:
@@ -42,7 +42,7 @@ class Value:
         self.index = index
         self.hint = hint
         self.weight: Weight | None = None
-        self._uses: None | Use | dict[Use, None] = None
+        self._uses: Use | dict[Use, None] | None = None
         self._elems: tuple[Dim | None, ...] | None = None
 
     # Types.

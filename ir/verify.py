@@ -22,7 +22,9 @@ def verify(module: Module, *, allow_channels_last: bool = False) -> None:
     Checked: links and order, definitions before uses, closed regions, exact use lists, operand and result types against
     inference, signatures, weights. `channels_last` is refused unless layout assignment has run.
     """
-    problems = [problem for _, problem in zip(range(ERROR_LIMIT), problems_of(module, allow_channels_last), strict=False)]
+    problems = [
+        problem for _, problem in zip(range(ERROR_LIMIT), problems_of(module, allow_channels_last), strict=False)
+    ]
     if problems:
         from .printer import window
 
@@ -151,11 +153,9 @@ def _results_hold(node: Node) -> bool:
     results = node.results
     if len(known) != len(results):
         return False
-    index = 0
-    for value in results:
+    for index, value in enumerate(results):
         if value.type is not known[index].type or value.owner is not node or value.index != index:
             return False
-        index += 1
     return True
 
 

@@ -64,4 +64,6 @@ def check_header(file: MappedFile, where: str) -> None:
     if head[:8] != MAGIC:
         raise InvalidModel("not a weight file of anyir", where=where)
     if struct.unpack("<Q", head[8:])[0] != file.size:
-        raise InvalidModel(f"weight file has {file.size} bytes, its header says {struct.unpack('<Q', head[8:])[0]}", where=where)
+        raise InvalidModel(
+            f"weight file has {file.size} bytes, its header says {struct.unpack('<Q', head[8:])[0]}", where=where
+        )

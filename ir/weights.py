@@ -17,7 +17,9 @@ class Weight:
 
     __slots__ = ("aliases", "key", "origin", "role", "tensor", "wanted")
 
-    def __init__(self, key: str, tensor: Tensor, role: str = "const", aliases: tuple[str, ...] = (), origin: str = "") -> None:
+    def __init__(
+        self, key: str, tensor: Tensor, role: str = "const", aliases: tuple[str, ...] = (), origin: str = ""
+    ) -> None:
         if role not in ROLES:
             raise InvalidModel(f"weight {key!r} has role {role!r}, expected one of {', '.join(ROLES)}")
         self.key = key

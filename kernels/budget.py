@@ -57,7 +57,7 @@ class Budget:
     def for_models(cls, *modules: Module) -> Budget:
         """The limits `run_work` and `run_bytes`, and more for what the files themselves hold."""
         weights = [w for module in modules for w in module.weights]
-        parameters, own = sum(w.type.numel or 0 for w in weights), sum(w.nbytes for w in weights)
+        parameters, own = sum(w.tensor.size for w in weights), sum(w.nbytes for w in weights)
         nodes = sum(1 for module in modules for _ in module.all_nodes())
         work = limit("run_work") + WORK_PER_PARAMETER * parameters + WORK_PER_NODE * nodes
         return cls(work, limit("run_bytes") + BYTES_PER_BYTE * own)

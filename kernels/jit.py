@@ -77,7 +77,7 @@ def _compile(function: Callable) -> Callable:
     import numba
 
     if not os.environ.get("NUMBA_CACHE_DIR"):
-        numba.config.CACHE_DIR = cache_folder()
+        numba.config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
     names = function.__code__.co_names
     scope = dict(function.__globals__)
     for name in names:

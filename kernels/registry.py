@@ -53,5 +53,7 @@ def get_kernel(name: str) -> Kernel:
     """The kernel of an op. Raises Unsupported when there is none."""
     found = find_kernel(name)
     if found is None:
-        raise Unsupported(f"op {name!r} has no reference kernel", code="U020", hint="the result cannot be verified by us")
+        raise Unsupported(
+            f"op {name!r} has no reference kernel", code="U020", hint="the result cannot be verified by us"
+        )
     return found

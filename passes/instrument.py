@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..ir.printer import Printer
 from ..ir.verify import verify
 from .manager import Context, Instrument, StopPipeline
 from .pipeline import Step
+
+if TYPE_CHECKING:
+    from ..kernels.compare import Limit
 
 
 def _text(module: Module, elide: int) -> str:
@@ -39,7 +42,9 @@ class PrintIR(Instrument):
             self.show(f"before {step}", module)
 
     def after(self, step: Step, module: Module, ctx: Context, changed: bool) -> None:
-        wanted = step.name in self.after_names or "all" in self.after_names or ("changed" in self.after_names and changed)
+        wanted = (
+            step.name in self.after_names or "all" in self.after_names or ("changed" in self.after_names and changed)
+        )
         if wanted:
             self.show(f"after {step}", module)
 
@@ -62,7 +67,9 @@ class DumpDir(Instrument):
     def after(self, step: Step, module: Module, ctx: Context, changed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = "" if changed else "-unchanged"
-        (self.folder / f"{self.count:03d}-{step.name}{mark}.anyir").write_text(_text(module, self.elide), encoding="utf-8")
+        (self.folder / f"{self.count:03d}-{step.name}{mark}.anyir").write_text(
+            _text(module, self.elide), encoding="utf-8"
+        )
         self.count += 1
 
 
@@ -100,7 +107,7 @@ class CheckNumerics(Instrument):
 
     inputs: dict[str, np.ndarray] | None = None
     reference: dict[str, np.ndarray] | None = None
-    limits: dict[str, object] | None = None
+    limits: dict[str, Limit] | None = None
 
     def before(self, step: Step, module: Module, ctx: Context) -> None:
         from ..kernels.compare import limits_for
@@ -120,7 +127,9 @@ class CheckNumerics(Instrument):
             return
         report = compare(self.reference, run(module, self.inputs), self.limits)  # type: ignore[arg-type]
         if not report.passed:
-            raise NumericsError(f"changed the results\n{report}", code="N010", hint=f"leave {step.name} out and report it")
+            raise NumericsError(
+                f"changed the results\n{report}", code="N010", hint=f"leave {step.name} out and report it"
+            )
 
 
 @dataclass

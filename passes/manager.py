@@ -10,6 +10,7 @@ for every graph and region, a module pass once. Whether it changed anything is r
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -155,7 +156,9 @@ def find_pass(name: str) -> Pass:
     if name not in _PASSES:
         near = difflib.get_close_matches(name, all_pass_names(), 1)
         raise UsageError(
-            f"there is no pass {name!r}", code="R010", hint=f"did you mean {near[0]}?" if near else "irc passes lists them"
+            f"there is no pass {name!r}",
+            code="R010",
+            hint=f"did you mean {near[0]}?" if near else "irc passes lists them",
         )
     return _PASSES[name]
 
@@ -166,7 +169,9 @@ def _load(point: Any) -> None:
         point.load()
     except Exception as error:  # others' code may raise anything
         package = point.dist.name if point.dist else point.value
-        raise UsageError(f"pass {point.name!r} of {package} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"pass {point.name!r} of {package} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
 
 
 def all_pass_names() -> list[str]:
@@ -207,10 +212,8 @@ def run_pipeline(
     passes and options before anything is run."""
     steps = check_pipeline(pipeline)
     context = ctx or Context()
-    try:
+    with contextlib.suppress(StopPipeline):
         _run_steps(module, steps, context, instruments)
-    except StopPipeline:
-        pass
     return context
 
 

@@ -237,16 +237,18 @@ class _Matcher:
             yield from self.args(part, (part.args[1], part.args[0], *part.args[2:]), node, state)
 
     def attrs(self, part: Call, node: Node, state: _State) -> bool:
-        for name, wanted in part.attrs.items():
-            actual = node.attrs.get(name)
-            if isinstance(wanted, Var):
-                if state.bound.setdefault(wanted.name, actual) != actual:
-                    self.fail(state, node, lambda: f"attribute {name} is {actual}, elsewhere {state.bound[wanted.name]}")
-                    return False
-            elif actual != wanted:
-                self.fail(state, node, lambda: f"attribute {name} is {actual}, expected {wanted}")
-                return False
-        return True
+        return all(self.attr(name, wanted, node, state) for name, wanted in part.attrs.items())
+
+    def attr(self, name: str, wanted: Any, node: Node, state: _State) -> bool:
+        actual = node.attrs.get(name)
+        named = isinstance(wanted, Var)
+        expected = state.bound.setdefault(wanted.name, actual) if named else wanted
+        if actual == expected:
+            return True
+        self.fail(
+            state, node, lambda: f"attribute {name} is {actual}, {'elsewhere' if named else 'expected'} {expected}"
+        )
+        return False
 
     def args(self, part: Call, args: tuple[Part | None, ...], node: Node, state: _State) -> Iterator[_State]:
         operands = node.operands
@@ -319,7 +321,9 @@ class _Matcher:
         anchors += [v for node in state.nodes for v in node.results]
         seen: dict[Node, None] = {}
         for anchor in anchors:
-            seen.update((u, None) for u in anchor.users if u.name == wanted.op and u not in roots and u.graph is roots[0].graph)
+            seen.update(
+                (u, None) for u in anchor.users if u.name == wanted.op and u not in roots and u.graph is roots[0].graph
+            )
         for candidate in seen:
             for found in self.call(wanted, candidate, state):
                 done = self.more_roots(pattern, [*roots, candidate], found)

@@ -82,7 +82,9 @@ class _Reader:
         return done
 
     def fail(self, what: str) -> None:
-        raise UsageError(f"{what} at column {self.at + 1} of the pipeline\n  {self.text}\n  {' ' * self.at}^", code="R011")
+        raise UsageError(
+            f"{what} at column {self.at + 1} of the pipeline\n  {self.text}\n  {' ' * self.at}^", code="R011"
+        )
 
     def expect(self, token: str) -> None:
         if self.token != token:

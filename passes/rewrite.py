@@ -59,6 +59,13 @@ class StagingBuilder(Builder):
         self._sources = sources
         self._tag = tag
 
+    def aim(self, sources: Sequence[Node], tag: str) -> StagingBuilder:
+        """A builder for another attempt: this one as long as nothing was staged, else a fresh one."""
+        if self.staged:
+            return StagingBuilder(self.graph, sources, tag)
+        self._sources, self._tag, self.loc = sources, tag, UNKNOWN_LOC
+        return self
+
     def make(self, op: OpDef, operands: tuple, attrs: dict[str, Any], regions: tuple[Graph, ...] = ()) -> Node:
         if self._sources and self.loc is UNKNOWN_LOC:
             self.loc = Loc.fuse([node.loc for node in reversed(self._sources)], self._tag)
@@ -113,15 +120,20 @@ def rewrites(
         traced = Pattern.trace(pattern)
         doc = (function.__doc__ or "").strip()
         return Rule(
-            name or function.__name__, (traced.root.op,), function, traced, numerics, benefit, escape, doc or traced.text
+            name or function.__name__,
+            (traced.root.op,),
+            function,
+            traced,
+            numerics,
+            benefit,
+            escape,
+            doc or traced.text,
         )
 
     return decorate
 
 
-def rule(
-    *ops: str, numerics: str = "exact", benefit: int = 1, name: str = ""
-) -> Callable[[Callable[..., Any]], Rule]:
+def rule(*ops: str, numerics: str = "exact", benefit: int = 1, name: str = "") -> Callable[[Callable[..., Any]], Rule]:
     """Make a procedural rule for nodes of these ops: `function(b, node)` returns values, None, or `b.decline(...)`."""
     if numerics not in NUMERICS:
         raise UsageError(f"numerics is one of {', '.join(NUMERICS)}, not {numerics!r}")
@@ -190,6 +202,7 @@ class RewriteDriver:
         self.ctx = ctx
         self.fired: Counter[str] = Counter()
         self.pending: dict[Node, None] = {}
+        self.spare = StagingBuilder(graph, (), "")
 
     def run(self) -> int:
         """Rewrite to a fixpoint; returns how many matches were applied."""
@@ -210,11 +223,15 @@ class RewriteDriver:
 
     def visit(self, node: Node, budget: int) -> None:
         for item in self.rules.candidates(node):
-            if apply_rule(item, node):
+            if self.spare.staged:
+                self.spare = StagingBuilder(self.graph, (), "")
+            if apply_rule(item, node, self.spare):
                 self.fired[item.name] += 1
                 if self.fired[item.name] > budget:
                     busy = ", ".join(name for name, _ in self.fired.most_common(3))
-                    raise PassError(f"rewriting does not come to an end: rule {item.name!r} fired {budget} times ({busy})")
+                    raise PassError(
+                        f"rewriting does not come to an end: rule {item.name!r} fired {budget} times ({busy})"
+                    )
                 return
 
     # Listener.
@@ -226,7 +243,9 @@ class RewriteDriver:
         if node is not self.graph.return_node:
             self.pending[node] = None
             for value in node.results:
-                self.pending.update(dict.fromkeys(u for u in value.users if u.graph is self.graph and u.next is not None))
+                for use in value.uses:
+                    if use.node.next is not None:
+                        self.pending[use.node] = None
         for value in node.inputs():
             if value.node is not None and value.n_uses <= 2:
                 self.pending[value.node] = None
@@ -240,8 +259,11 @@ class RewriteDriver:
                     self.pending.update(dict.fromkeys(u for u in value.users if u is not node and u.next is not None))
 
 
-def attempt(item: Rule, node: Node, trace: Trace | None = None) -> tuple[StagingBuilder, Match, Any] | None:
-    """Match one rule at one node and build its right side, staged only. None when it does not apply; `trace` says why."""
+def attempt(
+    item: Rule, node: Node, trace: Trace | None = None, spare: StagingBuilder | None = None
+) -> tuple[StagingBuilder, Match, Any] | None:
+    """Match one rule at one node and build its right side, staged only (by `spare`, a builder of this graph, if it is
+    unused). None when it does not apply; `trace` says why."""
     if item.pattern is None:
         found = Match([node], {"node": node}, [node])
     else:
@@ -255,7 +277,8 @@ def attempt(item: Rule, node: Node, trace: Trace | None = None) -> tuple[Staging
             if trace is not None:
                 trace.note(len(found.nodes), outside.node, f"%{outside.hint} is also used outside the match")
             return None
-    builder = StagingBuilder(node.graph, found.nodes, item.name)  # type: ignore[arg-type]
+    spare = spare or StagingBuilder(node.graph, (), "")  # type: ignore[arg-type]
+    builder = spare.aim(found.nodes, item.name)
     made = item.apply(builder, **found.bound)
     if made is None or isinstance(made, Declined):
         if trace is not None:
@@ -264,9 +287,9 @@ def attempt(item: Rule, node: Node, trace: Trace | None = None) -> tuple[Staging
     return builder, found, made
 
 
-def apply_rule(item: Rule, node: Node) -> bool:
+def apply_rule(item: Rule, node: Node, spare: StagingBuilder | None = None) -> bool:
     """Try one rule at one node; True when the graph was changed."""
-    tried = attempt(item, node)
+    tried = attempt(item, node, None, spare)
     if tried is None:
         return False
     commit(item, *tried)
@@ -276,7 +299,9 @@ def apply_rule(item: Rule, node: Node) -> bool:
 def _per_root(item: Rule, found: Match, made: Any) -> list[list[Value]]:
     groups = made if len(found.roots) > 1 else [made]
     shaped = [list(g) if isinstance(g, (tuple, list)) else [g] for g in groups]
-    if len(shaped) != len(found.roots) or any(len(g) != len(r.results) for g, r in zip(shaped, found.roots, strict=True)):
+    if len(shaped) != len(found.roots) or any(
+        len(g) != len(r.results) for g, r in zip(shaped, found.roots, strict=True)
+    ):
         raise PassError(f"rule {item.name!r} returns a wrong number of values", where=str(found.root))
     return shaped
 
@@ -322,11 +347,15 @@ def _check_place(item: Rule, root: Node, new: Value, staged: Sequence[Node]) -> 
     if new.is_const or new.node in staged:
         return
     if new.graph is not root.graph or (new.node is not None and not new.node.before(root)):
-        raise PassError(f"rule {item.name!r} returns %{new.hint}, which is not defined before its root", where=str(root))
+        raise PassError(
+            f"rule {item.name!r} returns %{new.hint}, which is not defined before its root", where=str(root)
+        )
 
 
 def _check_order(item: Rule, staged: Sequence[Node], anchor: Node) -> None:
-    """With several roots the new nodes stand before the first root: their operands must be defined by then."""
+    """The new nodes stand before the first root: their operands must be defined by then."""
+    if not staged:
+        return
     inside = {v for node in staged for v in node.results}
     for node in staged:
         for value in node.inputs():

@@ -11,7 +11,9 @@ GOLDEN = Path(__file__).with_name("golden")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write what the code makes into tests/golden, show the diff")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what the code makes into tests/golden, show the diff"
+    )
 
 
 class Golden:

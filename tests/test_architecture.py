@@ -11,9 +11,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import anyir
+import pytest
 from anyir.driver.ops import TARGETS, matrix
 from anyir.ir.graph import Module
 from anyir.ir.opdef import Sample
@@ -24,7 +23,14 @@ from anyir.tests.support.ops import call, samples_of
 ROOT = Path(anyir.__file__).parent
 
 #: Lower layers come first; a module may import from its own layer and from those before it.
-LAYERS = (("ir",), ("formats", "kernels"), ("passes",), ("frontends", "backends", "runtimes"), ("compress",), ("driver",))
+LAYERS = (
+    ("ir",),
+    ("formats", "kernels"),
+    ("passes",),
+    ("frontends", "backends", "runtimes"),
+    ("compress",),
+    ("driver",),
+)
 #: What formats/ may take from ir/: a reader of bytes knows nothing of graphs.
 FORMATS_MAY_USE = {"ir.errors", "ir.storage", "ir.outputs", "ir.archive", "ir.types", "ir.dims", "ir.expr", "ir.tensor"}
 FRAMEWORKS = {
@@ -168,7 +174,15 @@ def test_the_core_loads_no_framework() -> None:
 @functools.cache
 def reached_eagerly() -> frozenset[str]:
     """Modules that `import anyir`, the API, the driver and every frontend, backend and runtime package load at once."""
-    pending = ["", "api", *(n for n in sources() if n.count(".") <= 1 and n.split(".")[0] in ("driver", "frontends", "backends", "runtimes"))]
+    pending = [
+        "",
+        "api",
+        *(
+            n
+            for n in sources()
+            if n.count(".") <= 1 and n.split(".")[0] in ("driver", "frontends", "backends", "runtimes")
+        ),
+    ]
     seen: set[str] = set()
     while pending:
         name = pending.pop()
@@ -212,7 +226,9 @@ def test_functions_fit_a_screen() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [name for name, path in sources().items() if not ast.get_docstring(tree(path)) and path.stat().st_size > 200]
+    silent = [
+        name for name, path in sources().items() if not ast.get_docstring(tree(path)) and path.stat().st_size > 200
+    ]
     assert not silent, silent
 
 
@@ -235,7 +251,11 @@ def project() -> dict:
 
 def test_the_package_list_is_complete() -> None:
     listed = set(project()["tool"]["setuptools"]["packages"])
-    present = {".".join(["anyir", *name.split(".")]) if name else "anyir" for name, p in sources().items() if p.name == "__init__.py"}
+    present = {
+        ".".join(["anyir", *name.split(".")]) if name else "anyir"
+        for name, p in sources().items()
+        if p.name == "__init__.py"
+    }
     assert listed == present
 
 

@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyir
 import numpy as np
 import pytest
-
-import anyir
 from anyir.backends.onnx import emitter
 from anyir.backends.tflite.lower import conv as lower_conv
 from anyir.ir.builder import Builder
@@ -39,11 +38,30 @@ RED = [
 
 @pytest.mark.parametrize(("fault", "check"), RED)
 def test_the_suite_turns_red(fault: str, check: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "anyir.tests.support.planted", check]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "anyir.tests.support.planted",
+        check,
+    ]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PLANTED": fault}, capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PLANTED": fault},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
-    assert done.returncode == 1 and f"FAILED {check.split('::')[0]}" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    assert done.returncode == 1 and f"FAILED {check.split('::')[0]}" in done.stdout, (
+        done.stdout[-3000:] + done.stderr[-2000:]
+    )
 
 
 @pytest.fixture

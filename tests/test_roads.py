@@ -6,11 +6,11 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
+import anyir
 import numpy as np
 import pytest
-
-import anyir
 from anyir.kernels.compare import compare, limits_for
+
 from tests.support.networks import NAMES, SOURCES, network
 
 TARGETS = {

@@ -60,5 +60,7 @@ def get_op(name: str) -> OpDef:
     found = OPS.get(name)
     if found is None:
         near = difflib.get_close_matches(name, load_families(), 3)
-        raise Unsupported(f"no op {name!r} in the IR", code="U010", hint=f"did you mean {', '.join(near)}" if near else "")
+        raise Unsupported(
+            f"no op {name!r} in the IR", code="U010", hint=f"did you mean {', '.join(near)}" if near else ""
+        )
     return found

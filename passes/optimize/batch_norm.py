@@ -85,7 +85,7 @@ def _weight_factor(node: Node, factor: np.ndarray) -> np.ndarray | None:
     if node.name == "matmul":
         return _along(factor, 2, 1)
     groups = node.attr("groups")
-    rows, per_group = weight.shape[0], weight.shape[1]  # type: ignore[union-attr, index]
+    rows, per_group = weight.weight.tensor.shape[:2]  # type: ignore[union-attr]
     by_group = np.repeat(factor.reshape(groups, per_group), rows // groups, axis=0)
     return by_group.reshape(rows, per_group, *[1] * (weight.rank - 2))  # type: ignore[union-attr, operator]
 
@@ -100,7 +100,7 @@ def _fits(node: Node) -> str | None:
         return "the result is also used elsewhere"
     if node.name == "matmul" and (weight.rank != 2 or node.result.rank != 2):
         return "the channel axis of a matmul with this rank is not axis 1"
-    if node.name == "gemm" and (node.attr("alpha") != 1.0 or bias is not None and bias.rank != 1):
+    if node.name == "gemm" and (node.attr("alpha") != 1.0 or (bias is not None and bias.rank != 1)):
         return "alpha must be 1 and the bias a vector"
     return None
 

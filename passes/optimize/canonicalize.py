@@ -16,13 +16,21 @@ from ..manager import pattern_pass
 from ..pattern import literal_equals
 from ..rewrite import StagingBuilder, rule
 
-REDUCTIONS = tuple(f"reduce_{kind}" for kind in "sum mean max min prod l1 l2 log_sum log_sum_exp sum_square".split())
+REDUCTIONS = tuple(
+    f"reduce_{kind}"
+    for kind in ["sum", "mean", "max", "min", "prod", "l1", "l2", "log_sum", "log_sum_exp", "sum_square"]
+)
 
 
 def same_shape(a: Value, b: Value) -> bool:
     """Both shapes are known and surely equal."""
     x, y = a.shape, b.shape
-    return x is not None and y is not None and len(x) == len(y) and all(dim_eq(m, n) is True for m, n in zip(x, y, strict=True))
+    return (
+        x is not None
+        and y is not None
+        and len(x) == len(y)
+        and all(dim_eq(m, n) is True for m, n in zip(x, y, strict=True))
+    )
 
 
 def same_type(a: Value, b: Value) -> bool:
@@ -81,7 +89,13 @@ def _widens(source, target) -> bool:
     exact_bits = {"f16": 11, "bf16": 8, "f32": 24, "f64": 53}
     if source.is_int and target.name in exact_bits:
         return source.bits <= exact_bits[target.name]
-    return (source.name, target.name) in {("f16", "f32"), ("f16", "f64"), ("bf16", "f32"), ("bf16", "f64"), ("f32", "f64")}
+    return (source.name, target.name) in {
+        ("f16", "f32"),
+        ("f16", "f64"),
+        ("bf16", "f32"),
+        ("bf16", "f64"),
+        ("f32", "f64"),
+    }
 
 
 @rule("expand")
@@ -201,7 +215,19 @@ def drop_split_into_one(b: StagingBuilder, node: Node):
     return node.operands[0]
 
 
-@rule(*REDUCTIONS, "softmax", "log_softmax", "hardmax", "concat", "split", "arg_max", "arg_min", "topk", "gather", "layer_norm")
+@rule(
+    *REDUCTIONS,
+    "softmax",
+    "log_softmax",
+    "hardmax",
+    "concat",
+    "split",
+    "arg_max",
+    "arg_min",
+    "topk",
+    "gather",
+    "layer_norm",
+)
 def positive_axis(b: StagingBuilder, node: Node):
     """negative axis attribute -> axis >= 0"""
     axis = node.attrs.get("axis")
@@ -291,7 +317,13 @@ def clip_to_relu(b: StagingBuilder, node: Node):
 def pow_to_square(b: StagingBuilder, node: Node):
     """pow(x, 2) -> square(x); pow(x, 1) -> x; not in double precision, where pow may miss by an ulp"""
     x, exponent = node.operands
-    if x.dtype is None or not x.dtype.is_float or x.dtype.bits > 32 or x.dtype is not node.result.dtype or not same_shape(x, node.result):
+    if (
+        x.dtype is None
+        or not x.dtype.is_float
+        or x.dtype.bits > 32
+        or x.dtype is not node.result.dtype
+        or not same_shape(x, node.result)
+    ):
         return None
     if literal_equals(exponent, 2):
         return b.square(x)
@@ -328,4 +360,6 @@ CANONICAL = (
     "abs(abs(x)) -> abs(x)",
 )
 
-canonicalize = pattern_pass("canonicalize", CANONICAL, doc="Rewrite to the canonical forms, exactly; see ir/canonical.py.")
+canonicalize = pattern_pass(
+    "canonicalize", CANONICAL, doc="Rewrite to the canonical forms, exactly; see ir/canonical.py."
+)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -40,13 +41,62 @@ CARRIERS = CONTRACTIONS | {
 
 #: f(0) = 0, element by element.
 KEEP_ZERO = frozenset(
-    "identity cast neg abs relu relu6 leaky_relu prelu elu selu celu thresholded_relu tanh silu swish mish gelu hard_swish "
-    "softsign sin tan asin atan sinh asinh atanh erf sqrt square expm1 log1p floor ceil round trunc sign shrink".split()
+    [
+        "identity",
+        "cast",
+        "neg",
+        "abs",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "prelu",
+        "elu",
+        "selu",
+        "celu",
+        "thresholded_relu",
+        "tanh",
+        "silu",
+        "swish",
+        "mish",
+        "gelu",
+        "hard_swish",
+        "softsign",
+        "sin",
+        "tan",
+        "asin",
+        "atan",
+        "sinh",
+        "asinh",
+        "atanh",
+        "erf",
+        "sqrt",
+        "square",
+        "expm1",
+        "log1p",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "sign",
+        "shrink",
+    ]
 )
 #: Zero in every window, row or axis stays zero.
 KEEP_ZERO_SLICE = frozenset(
-    "average_pool global_average_pool global_max_pool global_lp_pool adaptive_average_pool adaptive_max_pool transpose "
-    "reduce_mean reduce_sum reduce_max reduce_min resize".split()
+    [
+        "average_pool",
+        "global_average_pool",
+        "global_max_pool",
+        "global_lp_pool",
+        "adaptive_average_pool",
+        "adaptive_max_pool",
+        "transpose",
+        "reduce_mean",
+        "reduce_sum",
+        "reduce_max",
+        "reduce_min",
+        "resize",
+    ]
 )
 
 
@@ -71,7 +121,9 @@ def _one_round(graph: Graph, bound: float) -> int:
     groups = _Groups(graph)
     zeros = _Zeros(bound)
     zeros.carry_through(graph)
-    removed, touched, current = 0, {}, {}
+    removed = 0
+    touched: dict[Node, None] = {}
+    current: dict[Value, Value] = {}
     for group in groups.all():
         dead = _dead_indices(group, zeros)
         if dead is not None and dead.any():
@@ -192,7 +244,7 @@ class _Zeros:
             for axis, size in enumerate(node.result.shape or ()):
                 label = amap.results[0][axis]
                 if label is not None and isinstance(size, int) and size > 1:
-                    found = _combined(node, lambda i, m=amap, x=label, n=node, s=size: self.slices(n, m, x, i, s))
+                    found = _combined(node, partial(self.slices, node, amap, label, size))
                     if found is not None and found.any():
                         self.known[node.result, axis] = found
 
@@ -211,7 +263,7 @@ class _Zeros:
             return np.all(np.abs(array) <= self.bound, axis=others)
         return ~np.any(array != 0, axis=others)
 
-    def slices(self, node: Node, amap: AxisMap, label: Axis, index: int, size: int) -> np.ndarray | None:
+    def slices(self, node: Node, amap: AxisMap, label: Axis, size: int, index: int) -> np.ndarray | None:
         """Zero slices of operand `index` along the axis labelled `label`; a zero constant without one is zero everywhere."""
         value = node.operands[index] if index < len(node.operands) else None
         rows = amap.operands[index] if index < len(amap.operands) else None

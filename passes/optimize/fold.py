@@ -86,7 +86,7 @@ def _affordable(node: Node, budget: int) -> int | None:
     if not all(_known_type(v) and v.dtype is not STRING for v in node.results):
         return None
     result_count = sum(v.type.numel for v in node.results)  # type: ignore[attr-defined]
-    size = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined]
+    size: int = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined, misc]
     given = sum(v.weight.nbytes for v in node.inputs())  # type: ignore[union-attr]
     if size > budget or size > limit("fold_growth") * given + SLACK:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
-
 from anyir.ir.analysis import critical_path, immediate_dominators, op_counts, quant_of, snapshot, weight_bytes
 from anyir.ir.graph import Graph, Node
 from anyir.tests.support.graphs import random_module

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.errors import InvalidModel, TypeInferError, Unsupported
@@ -114,7 +113,9 @@ def test_attributes_are_checked_defaulted_and_interned() -> None:
 
 
 def test_nans_in_attributes_keep_their_bits() -> None:
-    quiet, other = (np.array(bits, np.uint64).view(np.float64).item() for bits in (0x7FF8000000000000, 0xFFF8000000000001))
+    quiet, other = (
+        np.array(bits, np.uint64).view(np.float64).item() for bits in (0x7FF8000000000000, 0xFFF8000000000001)
+    )
     _, b, x = start()
     one = b.call("opaque", (x,), {"domain": "d", "op_type": "o", "v": quiet})
     two = b.call("opaque", (x,), {"domain": "d", "op_type": "o", "v": other})

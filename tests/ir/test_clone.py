@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from anyir.ir.clone import copy_nodes
 from anyir.ir.graph import Module
 from anyir.ir.verify import verify

@@ -6,9 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from anyir.ir.builder import Builder
 from anyir.ir.errors import InternalError, InvalidModel
 from anyir.ir.graph import Graph, Module, Node, Value
@@ -16,6 +13,8 @@ from anyir.ir.types import BOOL, F32, TensorType
 from anyir.ir.value import Use
 from anyir.ir.verify import verify
 from anyir.tests.support.graphs import random_module
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 T = TensorType(F32, (2,))
 

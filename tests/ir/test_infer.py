@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from anyir.ir.dims import sym
 from anyir.ir.errors import TypeInferError, VerifyError
 from anyir.ir.graph import Module
@@ -74,9 +73,7 @@ def test_two_half_known_types_make_a_known_one() -> None:
 
 
 def test_a_made_up_symbol_does_not_replace_a_name() -> None:
-    made = module(
-        "(%c: i64[4]) { %i = non_zero(%c) : i64[1, found] %s = reduce_sum(%i) : i64[1, 1] return(%i) }"
-    )
+    made = module("(%c: i64[4]) { %i = non_zero(%c) : i64[1, found] %s = reduce_sum(%i) : i64[1, 1] return(%i) }")
     infer_module(made)
     assert made.main.first.result.type is TensorType(I64, (1, sym("found")))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.errors import AnyIRError, InvalidModel
@@ -21,7 +20,19 @@ from anyir.ir.signature import Slot
 from anyir.ir.tensor import ArrayTensor, LazyTensor, MappedTensor, PackedTensor, SplatTensor, as_tensor
 from anyir.ir.textfile import write_text
 from anyir.ir.types import (
-    ALL, BOOL, F16, F32, F64, I4, I64, STRING, DType, NoneType, OptionalType, SequenceType, TensorType,
+    ALL,
+    BOOL,
+    F16,
+    F32,
+    F64,
+    I4,
+    I64,
+    STRING,
+    DType,
+    NoneType,
+    OptionalType,
+    SequenceType,
+    TensorType,
 )  # fmt: skip
 from anyir.ir.verify import verify
 from anyir.tests.support.graphs import random_elements, random_module
@@ -83,7 +94,9 @@ def test_constants_of_every_dtype_keep_their_bits(dtype: DType, shape: tuple[int
             assert back.array().tolist() == value.array().tolist()
 
 
-@pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, 0xFFC12345, 0x80000000, 0x7F800000, 0xFF800000, 1, 0x80000001])
+@pytest.mark.parametrize(
+    "bits", [0x7F800001, 0x7FC00000, 0xFFC12345, 0x80000000, 0x7F800000, 0xFF800000, 1, 0x80000001]
+)
 def test_payloads_signs_and_subnormals(bits: int) -> None:
     array = np.array([bits, 0], np.uint32).view(np.float32)
     for data in (array, array[0], array.view(np.complex64)):
@@ -97,7 +110,9 @@ def test_extreme_integers() -> None:
     outputs = []
     for dtype in (d for d in DTYPES if d.is_int):
         low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-        array = np.array([low, low + (1 << dtype.bits) - 1], object).astype(np.uint64 if dtype.bits == 64 and low == 0 else np.int64)
+        array = np.array([low, low + (1 << dtype.bits) - 1], object).astype(
+            np.uint64 if dtype.bits == 64 and low == 0 else np.int64
+        )
         outputs.append(b.identity(b.const(as_tensor(array, dtype))))
     b.graph.set_outputs(outputs)
     round_trip(made)
@@ -151,7 +166,9 @@ def test_odd_symbols(name: str) -> None:
     assert round_trip(made).main.inputs[0].type is x.type
 
 
-@pytest.mark.parametrize("text", ["N^2 + 1", "N*M", "max(N, 2)", "min(N, M, 3)", "N % 4", "-(-N // 2)", "(N + 1)*(M + 1)"])
+@pytest.mark.parametrize(
+    "text", ["N^2 + 1", "N*M", "max(N, 2)", "min(N, M, 3)", "N % 4", "-(-N // 2)", "(N + 1)*(M + 1)"]
+)
 def test_symbolic_dims(text: str) -> None:
     made = module(f"(%x: f32[{text}, 3]) {{ %y = relu(%x) : f32[{text}, 3] return(%y) }}")
     assert made.main.outputs[0].type is made.main.inputs[0].type
@@ -169,7 +186,9 @@ ATTRIBUTES = (
 def test_attributes_of_every_type(value: object) -> None:
     made, b = graph()
     x = b.graph.add_input(TensorType(F32, (2,)))
-    node = b.call("opaque", (x, None, x), {"domain": "d", "op_type": "t", "types": (x.type,), "v": value, "w": (value, value)})
+    node = b.call(
+        "opaque", (x, None, x), {"domain": "d", "op_type": "t", "types": (x.type,), "v": value, "w": (value, value)}
+    )
     b.graph.set_outputs(node.results)
     back = round_trip(made).main.first
     assert type(back.attr("v")) is type(value) and repr(back.attr("v")) == repr(value)
@@ -191,14 +210,18 @@ def test_tensors_in_attributes() -> None:
     round_trip(made)
 
 
-@pytest.mark.parametrize("name", ["self", "xs", "regions", "a b", "", "é", '"', "none", "loc", "return", "0", "a.b", "$x", "a-b"])
+@pytest.mark.parametrize(
+    "name", ["self", "xs", "regions", "a b", "", "é", '"', "none", "loc", "return", "0", "a.b", "$x", "a-b"]
+)
 def test_odd_attribute_names(name: str) -> None:
     made, b = graph()
     b.call("opaque", (), {"domain": "d", "op_type": "t", name: 1})
     assert round_trip(made).main.first.attr(name) == 1
 
 
-@pytest.mark.parametrize("hint", ["", "0", "7", "a b", "é", "%", "none", "return", "const", "x" * 200, "a\nb", "_", ".", "a."])
+@pytest.mark.parametrize(
+    "hint", ["", "0", "7", "a b", "é", "%", "none", "return", "const", "x" * 200, "a\nb", "_", ".", "a."]
+)
 def test_odd_hints_never_clash(hint: str) -> None:
     made, b = graph()
     x = b.graph.add_input(TensorType(F32, (2,)), hint)
@@ -470,7 +493,28 @@ def test_mutated_text_reads_or_gives_one_clear_error(seed: int) -> None:
     made = random_module(seed).module
     tensors = {w.tensor.digest(): w.tensor for w in made.weights}
     text = print_module(made)
-    pieces = ["{", "}", "(", ")", "[", "]", ",", ":", '"', "%x", "none", "true", "-1", "1e999", "0x", "f32[", "loc(", "\n", "#", "é"]
+    pieces = [
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        ",",
+        ":",
+        '"',
+        "%x",
+        "none",
+        "true",
+        "-1",
+        "1e999",
+        "0x",
+        "f32[",
+        "loc(",
+        "\n",
+        "#",
+        "é",
+    ]
     for _ in range(150):
         at, end = sorted(rng.randrange(len(text)) for _ in range(2))
         cut = min(end, at + rng.choice((0, 1, 3, 12)))
@@ -497,5 +541,8 @@ def test_blank_runs_cost_no_time() -> None:
 def test_a_bool_is_true_or_false() -> None:
     with pytest.raises(InvalidModel, match="expected true or false"):
         module("() { const %c = [maybe] : bool[1] return(%c) }")
-    assert module("() { const %c = [true, false] : bool[2] return(%c) }").main.outputs[0].array().tolist() == [True, False]
+    assert module("() { const %c = [true, false] : bool[2] return(%c) }").main.outputs[0].array().tolist() == [
+        True,
+        False,
+    ]
     assert BOOL.name == "bool"

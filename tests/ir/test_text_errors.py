@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from anyir.ir.errors import AnyIRError
 from anyir.ir.parser import parse_module
 from anyir.tests.conftest import Golden
@@ -21,8 +20,10 @@ CASES = {
     "unknown weight": HEAD + 'weight "conv1.weight" param : f32[] = 1.0\n'
     'graph @main() {\n  const %w = @weights["conv1.wieght"] : f32[]\n  return(%w)\n}',
     "unknown attribute": HEAD + "graph @main(%x: f32[2]) {\n  %y = softmax(%x) {axes = 0} : f32[2]\n  return(%y)\n}",
-    "attribute of another type": HEAD + "graph @main(%x: f32[2]) {\n  %y = softmax(%x) {axis = [0]} : f32[2]\n  return(%y)\n}",
-    "attribute twice": HEAD + "graph @main(%x: f32[2]) {\n  %y = softmax(%x) {axis = 0, axis = 0} : f32[2]\n  return(%y)\n}",
+    "attribute of another type": HEAD
+    + "graph @main(%x: f32[2]) {\n  %y = softmax(%x) {axis = [0]} : f32[2]\n  return(%y)\n}",
+    "attribute twice": HEAD
+    + "graph @main(%x: f32[2]) {\n  %y = softmax(%x) {axis = 0, axis = 0} : f32[2]\n  return(%y)\n}",
     "missing attribute": HEAD + "graph @main(%x: f32[2]) {\n  %y = concat(%x) : f32[2]\n  return(%y)\n}",
     "wrong type": HEAD + "graph @main(%x: f32[2]) {\n  %y = neg(%x) : f32[3]\n  return(%y)\n}",
     "off by one": HEAD + "graph @main(%x: f32[N]) {\n  %y = neg(%x) : f32[N + 1]\n  return(%y)\n}",
@@ -47,16 +48,21 @@ CASES = {
     "end in a string": HEAD + 'graph @main(%x: f32[2]) {\n  %y = neg(%x) : f32[2]  loc("torch: "a")\n  return(%y)\n}',
     "no character": HEAD + "graph @main(%x: f32[2]) {\n  %y = neg(%x) ; f32[2]\n  return(%y)\n}",
     "tab before the place": HEAD + "graph @main(%x: f32[2]) {\n\t\t%y = neg(%z) : f32[2]\n  return(%y)\n}",
-    "wide characters before the place": HEAD + 'graph @main(%x: f32[2]) {\n  %y = softmax(%x) {"é\u202e" = 1, b = @} : f32[2]\n}',
+    "wide characters before the place": HEAD
+    + 'graph @main(%x: f32[2]) {\n  %y = softmax(%x) {"é\u202e" = 1, b = @} : f32[2]\n}',
     "region sees too much": HEAD + "graph @main(%c: bool[], %x: f32[2]) {\n  %y = if(%c) : f32[2] {\n    then() {\n"
     "      return(%x)\n    }\n    else() { return(%x) }\n  }\n  return(%y)\n}",
     "signature of no graph": HEAD + 'graph @main() { return() }\nsignature "s" = @mian() -> ()',
-    "signature with too few names": HEAD + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main() -> ("y" = 0)',
+    "signature with too few names": HEAD
+    + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main() -> ("y" = 0)',
     "signature with equal names": HEAD
     + 'graph @main(%x: f32[]) { return(%x, %x) }\nsignature "s" = @main("x" = 0) -> ("y" = 0, "y" = 1)',
-    "signature out of order": HEAD + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main("x" = 1) -> ("y" = 0)',
-    "state of nothing": HEAD + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main("x" = 0) -> ("y" = 0) state [[0, 7]]',
-    "path of another type": HEAD + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main("x" path 3 = 0) -> ("y" = 0)',
+    "signature out of order": HEAD
+    + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main("x" = 1) -> ("y" = 0)',
+    "state of nothing": HEAD
+    + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main("x" = 0) -> ("y" = 0) state [[0, 7]]',
+    "path of another type": HEAD
+    + 'graph @main(%x: f32[]) { return(%x) }\nsignature "s" = @main("x" path 3 = 0) -> ("y" = 0)',
     "contradicting fact": HEAD + 'fact range "N" 5 2 guard',
     "fact of no kind": HEAD + 'fact maybe "N" 5 2 guard',
     "impossible equality": HEAD + "fact equal [N, N + 1] guard",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 from anyir.ir.dims import sym
 from anyir.ir.errors import VerifyError
 from anyir.ir.graph import Graph, Module, Node, Value

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from anyir.formats import safetensors
 from anyir.ir.builder import Builder
 from anyir.ir.errors import InvalidModel

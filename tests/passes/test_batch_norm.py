@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module, Value
@@ -122,7 +121,9 @@ def test_what_is_used_elsewhere_stays() -> None:
     folded(finish(b, batch_norm(b, y, 3), y), ["conv", "batch_norm"])
 
 
-@pytest.mark.parametrize("case", ["computed bias", "computed weight", "alpha", "spatial scale", "rank 3", "infinite", "integers"])
+@pytest.mark.parametrize(
+    "case", ["computed bias", "computed weight", "alpha", "spatial scale", "rank 3", "infinite", "integers"]
+)
 def test_what_does_not_fit_stays(case: str) -> None:
     b, x = start(3, 4, 4)
     w = weight(b, "w", 3, 3, 1, 1)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module, Value
@@ -75,7 +74,11 @@ def test_a_bias_keeps_a_channel_alive() -> None:
     """Columns of zeros with a bias are constants, not zeros."""
     net = Net(4)
     b = net.b
-    h = b.gemm(net.x, net.weight("w1", 4, 6, zero={1: [0, 1]}), b.const(np.array([1, 0, 1, 1, 1, 1], np.float32), key="b1", role="param"))
+    h = b.gemm(
+        net.x,
+        net.weight("w1", 4, 6, zero={1: [0, 1]}),
+        b.const(np.array([1, 0, 1, 1, 1, 1], np.float32), key="b1", role="param"),
+    )
     y = b.matmul(b.tanh(h), net.weight("w2", 6, 2))
     check(net.done(y), {"w1": (4, 5), "b1": (5,), "w2": (5, 2)})
 

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.graph import Module, Value
 from anyir.ir.storage import limits
@@ -53,7 +52,9 @@ def test_one_bomb_is_not_folded() -> None:
         lambda b: b.tile(b.const(np.ones(100, np.float32)), (1 << 24,)),
         lambda b: b.constant_of_shape((1 << 30,), value=0.0, to=F32),
         lambda b: b.range(0, 1 << 40, 1),
-        lambda b: b.one_hot(b.const(np.zeros(1000, np.int64)), 1 << 20, b.const(np.array([0.0, 1.0], np.float32)), axis=-1),
+        lambda b: b.one_hot(
+            b.const(np.zeros(1000, np.int64)), 1 << 20, b.const(np.array([0.0, 1.0], np.float32)), axis=-1
+        ),
         lambda b: b.pad(b.const(np.ones(2, np.float32)), (1 << 30, 1 << 30)),
         lambda b: b.resize(b.const(np.ones((1, 1, 2, 2), np.float32)), None, None, (1, 1, 1 << 14, 1 << 14)),
     ):

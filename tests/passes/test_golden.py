@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from anyir.ir.canonical import FORMS
 from anyir.ir.parser import parse_module
 from anyir.ir.verify import verify

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from anyir.ir.builder import Builder
 from anyir.ir.errors import AnyIRError, NumericsError, PassError, UsageError, VerifyError
 from anyir.ir.graph import Graph, Module
@@ -16,7 +15,15 @@ from anyir.ir.types import F32, TensorType
 from anyir.kernels.run import run
 from anyir.passes import graph_pass, module_pass, pattern_pass
 from anyir.passes.instrument import (
-    BisectLimit, CheckNumerics, DumpDir, PrintIR, Reproducer, StopAfter, TimePasses, VerifyEach, bisect,
+    BisectLimit,
+    CheckNumerics,
+    DumpDir,
+    PrintIR,
+    Reproducer,
+    StopAfter,
+    TimePasses,
+    VerifyEach,
+    bisect,
 )  # fmt: skip
 from anyir.passes.manager import Context, Instrument, all_pass_names, find_pass, run_pipeline
 from anyir.passes.pipeline import Step
@@ -55,7 +62,9 @@ def breaks(graph: Graph, ctx: Context) -> None:
 
 
 @module_pass("test-nothing")
-def nothing(module: Module, ctx: Context, *, times: int = 1, share: float = 0.5, name: str = "x", flag: bool = False) -> None:
+def nothing(
+    module: Module, ctx: Context, *, times: int = 1, share: float = 0.5, name: str = "x", flag: bool = False
+) -> None:
     """Does nothing, with options."""
 
 
@@ -201,7 +210,12 @@ def test_printing_a_part_of_the_ir() -> None:
 def test_a_folder_with_the_ir_after_each_pass(tmp_path: Path) -> None:
     run_pipeline(module(TEXT), "dce,dce,fix(canonicalize)", instruments=[DumpDir(tmp_path / "dump")])
     names = sorted(p.name for p in (tmp_path / "dump").iterdir())
-    assert names == ["000-dce.anyir", "001-dce-unchanged.anyir", "002-canonicalize.anyir", "003-canonicalize-unchanged.anyir"]
+    assert names == [
+        "000-dce.anyir",
+        "001-dce-unchanged.anyir",
+        "002-canonicalize.anyir",
+        "003-canonicalize-unchanged.anyir",
+    ]
     assert ops(parse_file(tmp_path / "dump" / names[-1])) == ["mul", "add"]
 
 

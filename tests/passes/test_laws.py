@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from anyir.ir.graph import Module
 from anyir.kernels.compare import compare, limits_for
 from anyir.kernels.jit import interpreted
@@ -56,7 +55,9 @@ def test_passes_keep_the_numbers_of_many(first: int) -> None:
     check_numbers(first, first + 100)
 
 
-@pytest.mark.parametrize("name", ["canonicalize", "cse", "dce", "fold", "fold-batch-norm", "fuse-activations", "dead-weights"])
+@pytest.mark.parametrize(
+    "name", ["canonicalize", "cse", "dce", "fold", "fold-batch-norm", "fuse-activations", "dead-weights"]
+)
 def test_a_second_run_changes_nothing(name: str) -> None:
     for seed in range(SEEDS):
         module = random_module(seed, nodes=12).module

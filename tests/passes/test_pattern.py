@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from anyir.ir.errors import Unsupported, UsageError
 from anyir.ir.graph import Module, Node
 from anyir.passes.pattern import Match, Pattern, Trace, literal_equals, match, parse_rule, show
@@ -103,7 +102,9 @@ def test_attributes_are_free_fixed_or_bound() -> None:
 
 
 def test_an_attribute_bound_twice_must_agree() -> None:
-    text = "(%x: f32[2, 3]) { %a = softmax(%x) {axis = 0} : f32[2, 3] %y = softmax(%a) {axis = B} : f32[2, 3] return(%y) }"
+    text = (
+        "(%x: f32[2, 3]) { %a = softmax(%x) {axis = 0} : f32[2, 3] %y = softmax(%a) {axis = B} : f32[2, 3] return(%y) }"
+    )
     assert tried(lambda p, x, a: p.softmax(p.softmax(x, axis=a), axis=a), text.replace("B", "0"))
     assert "elsewhere" in why(lambda p, x, a: p.softmax(p.softmax(x, axis=a), axis=a), text.replace("B", "1"))
 
@@ -134,7 +135,10 @@ def test_the_rest_of_a_variadic() -> None:
 def test_maybe_looks_through_one_op() -> None:
     for cast in (True, False):
         inner = "%a = exp(%x) : f32[2] %c = cast(%a) {to = f32} : f32[2]" if cast else "%c = exp(%x) : f32[2]"
-        found = tried(lambda p, x: p.log(p.maybe("cast", p.exp(x))), f"(%x: f32[2]) {{ {inner} %y = log(%c) : f32[2] return(%y) }}")
+        found = tried(
+            lambda p, x: p.log(p.maybe("cast", p.exp(x))),
+            f"(%x: f32[2]) {{ {inner} %y = log(%c) : f32[2] return(%y) }}",
+        )
         assert found is not None and len(found.nodes) == 2 + cast
 
 
@@ -210,7 +214,11 @@ def test_wrong_patterns_are_refused_where_they_are_written() -> None:
         ("neg(neg(x)) -> x", "neg(neg(x))", "x"),
         ("mul(x, 2) -> add(x, x)", "mul(x, 2)", "add(x, x)"),
         ("softmax(x, axis=a) -> log_softmax(x, axis=a)", "softmax(x, axis=a)", "log_softmax(x, axis=a)"),
-        ("reduce_sum(x, a, keepdims=true) -> reduce_mean(x, a)", "reduce_sum(x, a, keepdims=True)", "reduce_mean(x, a)"),
+        (
+            "reduce_sum(x, a, keepdims=true) -> reduce_mean(x, a)",
+            "reduce_sum(x, a, keepdims=True)",
+            "reduce_mean(x, a)",
+        ),
         ("mul(x, -1.5)->neg(x)", "mul(x, -1.5)", "neg(x)"),
     ],
 )
@@ -223,7 +231,8 @@ def test_rules_as_text(text: str, left: str, right: str) -> None:
     ("text", "message"),
     [
         ("neg(neg(x))", "ends too early"), ("neg(x) -> y", "y does not stand on the left"), ("x -> x", "is `op"),
-        ("neg(x -> x", "expected '\\)'"), ("neg(x) => x", "unexpected '>'"), ("add(x y) -> x", "expected"), ("neg(x) -> x x", "is `op"), ("", "ends too early"),
+        ("neg(x -> x", "expected '\\)'"), ("neg(x) => x", "unexpected '>'"), ("add(x y) -> x", "expected"),
+        ("neg(x) -> x x", "is `op"), ("", "ends too early"),
     ],
 )  # fmt: skip
 def test_wrong_rules_as_text(text: str, message: str) -> None:

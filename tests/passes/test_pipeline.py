@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from anyir.ir.errors import UsageError
 from anyir.passes.pipeline import DEPTH_LIMIT, Fix, Step, parse_pipeline, print_pipeline
 from anyir.passes.presets import LEVELS, preset
+from hypothesis import given
+from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,8}", fullmatch=True).filter(lambda name: name not in ("fix",))
 VALUES = st.one_of(

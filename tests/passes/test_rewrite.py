@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from anyir.ir.errors import PassError, UsageError
 from anyir.ir.graph import Module, Node, Value
 from anyir.ir.types import F32, TensorType
@@ -201,7 +200,9 @@ def test_what_was_known_before_is_kept() -> None:
 
     @rule("neg")
     def forgetful(b: StagingBuilder, node: Node) -> Any:
-        return b.call("opaque", (node.operands[0],), {"domain": "d", "op_type": "t", "types": (TensorType(F32, None),)}).result
+        return b.call(
+            "opaque", (node.operands[0],), {"domain": "d", "op_type": "t", "types": (TensorType(F32, None),)}
+        ).result
 
     made = apply("(%x: f32[2]) { %a = neg(%x) : f32[2] return(%a) }", forgetful)
     assert made.main.outputs[0].type is TensorType(F32, (2,))
@@ -229,7 +230,9 @@ def test_hints_stay_with_the_value() -> None:
 def test_a_rule_without_end_is_named() -> None:
     with pytest.raises(PassError, match=r"does not come to an end: rule 'neg\(x\) -> neg\(neg\(neg\(x\)\)\)' fired"):
         apply("(%x: f32[2]) { %y = neg(%x) : f32[2] return(%y) }", "neg(x) -> neg(neg(neg(x)))")
-    with pytest.raises(PassError, match=r"exp\(x\) -> log\(x\).*log\(x\) -> exp\(x\)|log\(x\) -> exp\(x\).*exp\(x\) -> log\(x\)"):
+    with pytest.raises(
+        PassError, match=r"exp\(x\) -> log\(x\).*log\(x\) -> exp\(x\)|log\(x\) -> exp\(x\).*exp\(x\) -> log\(x\)"
+    ):
         apply("(%x: f32[2]) { %y = exp(%x) : f32[2] return(%y) }", "exp(x) -> log(x)", "log(x) -> exp(x)")
 
 
@@ -269,13 +272,17 @@ def test_impure_nodes_are_never_erased() -> None:
 
 
 def test_rules_run_in_regions() -> None:
-    text = f"""(%c: bool[], %x: f32[2]) {{
+    text = (
+        f"""(%c: bool[], %x: f32[2]) {{
       %y = if(%c, %x) : f32[2] {{
         then{SILU.replace("%y", "%z")}
         else(%e: f32[2]) {{ return(%e) }}
       }}
       return(%y)
-    }}""".replace("then(%x", "then(%t").replace("sigmoid(%x)", "sigmoid(%t)").replace("mul(%x", "mul(%t")
+    }}""".replace("then(%x", "then(%t")
+        .replace("sigmoid(%x)", "sigmoid(%t)")
+        .replace("mul(%x", "mul(%t")
+    )
     assert ops(apply(text, fuse_silu)) == ["if", "silu"]
 
 

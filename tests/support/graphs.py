@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.errors import TypeInferError

@@ -49,7 +49,6 @@ def attributes(node: Any) -> dict[str, Any]:
 def ir_dtype(number: int) -> Any:
     """The IR dtype of an ONNX element type."""
     import onnx
-
     from anyir.ir.types import STRING, DType
 
     return STRING if number == onnx.TensorProto.STRING else DType.of(onnx.helper.tensor_dtype_to_np_dtype(number))

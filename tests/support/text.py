@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import numpy as np
-
 from anyir.ir.equality import first_difference
 from anyir.ir.graph import Module
 from anyir.ir.parser import parse_module

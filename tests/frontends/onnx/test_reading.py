@@ -158,8 +158,8 @@ CONTROL = {
     "growing": "g (int64 n, float[2] x) => (float[M] y) { c = Constant <value = bool {1}> () y = Loop(n, c, x) "
     "<body = b (int64 i, bool ci, float[M] s) => (bool co, float[M2] z) "
     "{ co = Identity(ci) z = Concat <axis = 0> (s, x) }> }",
-    "early": "g (int64 n, float[2] x) => (float[2] y) { c = Constant <value = bool {1}> () four = Constant <value = float {4}> () "
-    "y = Loop(n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] z) "
+    "early": "g (int64 n, float[2] x) => (float[2] y) { c = Constant <value = bool {1}> () "
+    "four = Constant <value = float {4}> () y = Loop(n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] z) "
     "{ z = Add(s, x) m = ReduceMax <keepdims = 0> (z) co = Less(m, four) }> }",
 }
 
