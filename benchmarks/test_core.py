@@ -25,7 +25,7 @@ from .models import large_module
 
 NODES = 100_000
 BUDGETS = {"build": 1.0, "walk": 0.02, "verify": 0.3, "print": 1.0, "parse": 3.0, "canonicalize": 2.0}
-BYTES_PER_NODE = 1500
+BYTES_PER_NODE = 1000
 #: CPU seconds of the yardstick on the machine that the budgets were set on.
 YARDSTICK = 0.05
 ROUNDS = 3

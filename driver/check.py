@@ -95,7 +95,7 @@ def check_file(
     readback = _read_back(path, fmt)
     _same_interface(original, readback, fmt)
     by_kernels: list[Check] = []
-    references: list[Arrays] = []
+    references: list[tuple[Arrays, Any]] = []
     for arrays in samples:
         try:
             reference, limits = _reference(original, arrays)

@@ -40,11 +40,11 @@ def command(**given: Any) -> None:
 
 def _compile(given: dict[str, Any], screen: Screen) -> None:
     from ..ir.errors import NumericsError
-    from . import check, flow, report
+    from . import flow, npz, report
     from .shapes import parse_shapes
     from .watch import pipeline_of, watch
 
-    inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
+    inputs = npz.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     watched = watch(given, inputs)
     if screen.verbosity >= 1:
         screen.progress("passes", pipeline_of(given))

@@ -35,7 +35,7 @@ def command(**given: Any) -> None:
 def _opt(given: dict[str, Any], screen: Screen) -> None:
     from ..kernels.budget import Budget, spending
     from ..passes.manager import Context
-    from . import check, flow
+    from . import flow, npz
     from .load import source_files
     from .shapes import parse_shapes
     from .watch import pipeline_of, watch
@@ -44,7 +44,7 @@ def _opt(given: dict[str, Any], screen: Screen) -> None:
         given["source"], given["passes"] = _reproducer(given["source"])
         given["verify_each"] = given["check_numerics"] = True
     pipeline = pipeline_of(given)
-    inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
+    inputs = npz.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     watched, ctx = watch(given, inputs), Context(level=given["level"])
     module = flow.load(given["source"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"]))
     if screen.verbosity >= 1:

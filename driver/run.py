@@ -28,25 +28,24 @@ def command(**given: Any) -> None:
 
 
 def _run(given: dict[str, Any], screen: Screen) -> None:
-    import numpy as np
-
     from ..ir.outputs import atomic_write
     from ..kernels.budget import Budget, spending
-    from . import check
+    from . import check, npz
     from .load import source_files
     from .shapes import parse_shapes
 
     made = check.side(
         given["source"], given["runtime"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"])
     )
-    inputs = check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
+    inputs = npz.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     with spending(Budget.for_models(made.module)):
         arrays = check.sample_sets(made.module, inputs, given["seed"])[0]
         outputs = npz.flat(made.run(arrays))
     if given["output"]:
         protect = [*source_files(given["source"], made.module), *filter(None, [given["inputs_file"]])]
         with atomic_write(given["output"], protect=protect) as file:
-            np.savez(file, **outputs)  # type: ignore[arg-type]  # numpy types the keywords of options only
+            for name, other in npz.write_outputs(file, outputs).items():
+                screen.note(f"output {name!r} is {other} in {given['output']}")
     rows = [(name, "x".join(map(str, a.shape)) or "scalar", a.dtype, _summary(a)) for name, a in outputs.items()]
     screen.line(f"{given['source']} on {made.judge}, inputs {check.describe(arrays)}")
     screen.table(("output", "shape", "dtype", "first values"), rows)

@@ -32,7 +32,7 @@ def command(**given: Any) -> None:
 
 def _verify(given: dict[str, Any], screen: Screen) -> None:
     from ..ir.errors import NumericsError, UsageError
-    from . import check, report
+    from . import check, npz, report
 
     named = given["runtimes"]
     if len(named) > 2:
@@ -41,7 +41,7 @@ def _verify(given: dict[str, Any], screen: Screen) -> None:
     found = check.verify(
         given["a"],
         given["b"],
-        inputs=check.read_inputs(given["inputs_file"]) if given["inputs_file"] else None,
+        inputs=npz.read_inputs(given["inputs_file"]) if given["inputs_file"] else None,
         with_a=first,
         with_b=second,
         atol=given["atol"],

@@ -69,6 +69,9 @@ def test_run_writes_outputs(irc: Any, net: str) -> None:
         assert stored["scores"].shape == (7, 4)
     done = irc("run", net, "-o", net)
     assert done.code == 2 and "would overwrite" in done.err
+    again = Path("again.npz")
+    assert irc("run", net, "-o", again, "--shape", "image=7,1,8,8").code == 0
+    assert again.read_bytes() == Path("out.npz").read_bytes()
     by_runtime = irc("run", net, "--with", "onnxruntime")
     assert by_runtime.out.startswith("net.onnx on onnxruntime")
 
