@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ....ir.value import Node, Value
 from ..table import Emitted, row
 
@@ -15,6 +17,9 @@ def _constants(node: Node) -> str | None:
         return f"no quantised tensors of {integer.dtype}"
     if not scale.is_const or (zero is not None and not zero.is_const):
         return "computed scales"
+    steps = scale.array().astype(np.float32)
+    if not (np.isfinite(steps) & (steps > 0)).all():
+        return "a scale that is not positive and finite"
     if quant_axis(scale) is None:
         return "scales that are neither per tensor nor per axis"
     if quant_axis(scale) >= 0 and zero is not None and zero.array().any():
