@@ -40,6 +40,9 @@ Arrays = dict[str, "np.ndarray"]
 
 KERNELS = "reference kernels"
 
+#: The code of a runtime that did not finish: nothing is known then.
+LATE = "F121"
+
 #: Simulations of rounding behind a limit; one is enough where every output has MANY elements to measure a spread on.
 RUNS = 3
 MANY = 1000
@@ -138,7 +141,9 @@ def _by_runtime(
     found = _run_all(runner, path, samples)
     for arrays, outcome, (reference, limits) in zip(samples, found, references, strict=True):
         judge = f"{name} {version}"
-        if isinstance(outcome, (MissingPackage, Unsupported)):
+        if isinstance(outcome, AnyIRError) and (
+            isinstance(outcome, (MissingPackage, Unsupported)) or outcome.code == LATE
+        ):
             checks.append(Check(judge, describe(arrays), skipped=f"cannot run it: {outcome.message}"))
         elif isinstance(outcome, AnyIRError):
             checks.append(Check(judge, describe(arrays), failed=str(outcome)))
@@ -150,7 +155,10 @@ def _by_runtime(
 def _run_all(runner: ModuleType, path: Path, samples: Sequence[Arrays]) -> list[Arrays | AnyIRError]:
     """Outputs for each set of inputs, or what went wrong; in one child process where the runtime needs one."""
     if hasattr(runner, "run_many"):
-        return runner.run_many([runner.Job(os.fspath(path), arrays) for arrays in samples])
+        try:
+            return runner.run_many([runner.Job(os.fspath(path), arrays) for arrays in samples])
+        except SystemFailure as error:
+            return [error] * len(samples)
     made: list[Arrays | AnyIRError] = []
     for arrays in samples:
         try:

@@ -15,6 +15,7 @@ TARGETS = ("onnx", "tflite", "mindir", "torch")
 @click.command("ops")
 @click.argument("source", required=False)
 @click.option("--to", "target", default="all", show_default=True, help="onnx, tflite, mindir, torch or all.")
+@click.option("--markdown", is_flag=True, help="Print the page docs/matrix.md.")
 @shared.limit_options
 @shared.screen_options
 def command(**given: Any) -> None:
@@ -31,7 +32,10 @@ def command(**given: Any) -> None:
         targets = TARGETS if given["target"] == "all" else (given["target"],)
         columns = ("op", "family", "kernel", *targets)
         rows = matrix(targets, _names(given["source"]))
-        screen.table(columns, rows)
+        if given["markdown"]:
+            screen.always(markdown(columns, rows))
+        else:
+            screen.table(columns, rows)
         screen.answer("ops", {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})
 
 
@@ -60,3 +64,21 @@ def matrix(targets: tuple[str, ...] = TARGETS, names: list[str] | None = None) -
         kernel = "yes" if find_kernel(name) is not None else "-"
         rows.append((name, family, kernel, *(supports[target](name) for target in targets)))
     return rows
+
+
+PAGE = """# The support matrix
+
+Which ops the IR has, and how each target takes them: `direct`, the target has the op; `decomposed`, it is written as smaller
+ops; `-`, it is refused with a reason and a remedy. Made by `irc ops --markdown > docs/matrix.md`; a test tries every cell.
+"""
+
+
+def markdown(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """The matrix as a page for docs/, a table per family."""
+    at, parts = columns.index("family"), [PAGE]
+    kept = [i for i in range(len(columns)) if i != at]
+    for family in dict.fromkeys(sorted(row[at] for row in rows)):
+        table = [columns, ("---",) * len(columns), *(row for row in rows if row[at] == family)]
+        lines = ["| " + " | ".join(row[i] for i in kept) + " |" for row in table]
+        parts.append("\n".join([f"## {family}", "", *lines]) + "\n")
+    return "\n".join(parts).rstrip("\n")

@@ -36,12 +36,18 @@ class Builder:
         """Inverse cosine; NaN outside [-1, 1]."""
     def acosh(self, x: Operand) -> Value:
         """Inverse hyperbolic cosine; NaN below 1."""
-    def adaptive_average_pool(self, x: Operand, *, output_size: Sequence[int], channels_last: bool = ...) -> Value: ...
+    def adaptive_average_pool(self, x: Operand, *, output_size: Sequence[int], channels_last: bool = ...) -> Value:
+        """Mean over windows floor(i S / out) .. ceil((i + 1) S / out) along each spatial axis (torch's adaptive
+        pools).
+        """
     def adaptive_max_pool(self, x: Operand, *, output_size: Sequence[int], channels_last: bool = ...) -> Value:
         """Largest value over the windows of adaptive_average_pool."""
     def add(self, a: Operand, b: Operand) -> Value:
         """a + b; integers wrap."""
-    def affine_grid(self, theta: Operand, size: Operand, *, align_corners: bool = ...) -> Value: ...
+    def affine_grid(self, theta: Operand, size: Operand, *, align_corners: bool = ...) -> Value:
+        """theta [N, 2, 3] or [N, 3, 4] and size [N, C, *S] to grid_sample's grid [N, *S, len(S)] (ONNX
+        AffineGrid-20).
+        """
     def and_(self, a: Operand, b: Operand) -> Value:
         """Logical and."""
     def arg_max(self, x: Operand, *, axis: int = ..., keepdims: bool = ..., select_last_index: bool = ...) -> Value:
@@ -160,7 +166,10 @@ class Builder:
         groups: int = ...,
         auto_pad: str = ...,
         channels_last: bool = ...,
-    ) -> Value: ...
+    ) -> Value:
+        """conv of x - x_zp with w - w_zp in i32 for 8-bit x and w (ONNX ConvInteger-10); w_zp may be per output
+        channel.
+        """
     def conv_transpose(
         self,
         x: Operand,
@@ -186,7 +195,9 @@ class Builder:
     def cumsum(self, x: Operand, axis: Operand, *, exclusive: bool = ..., reverse: bool = ...) -> Value:
         """Running sum."""
     def depth_to_space(self, x: Operand, *, blocksize: int, mode: str = ..., channels_last: bool = ...) -> Value:
-        """(N, C, H, W) to (N, C / b^2, H b, W b); depth is read as (b, b, C') in mode DCR, as (C', b, b) in mode CRD."""
+        """(N, C, H, W) to (N, C / b^2, H b, W b); depth is read as (b, b, C') in mode DCR, as (C', b, b) in mode
+        CRD.
+        """
     def dequantize(self, x: Operand, scale: Operand, zero_point: Operand = None, *, to: DType) -> Value:
         """(x - zero_point) * scale in `to` (ONNX DequantizeLinear-25)."""
     def div(self, a: Operand, b: Operand) -> Value:
@@ -194,7 +205,9 @@ class Builder:
     def dynamic_quantize(self, x: Operand) -> tuple[Value, ...]:
         """u8 values, f32 scale and u8 zero point from the data's own range (ONNX DynamicQuantizeLinear-11)."""
     def einsum(self, *xs: Operand, equation: str) -> Value:
-        """Sum of products in einsum notation: ellipsis, repeated labels (diagonals) and implicit results as in numpy."""
+        """Sum of products in einsum notation: ellipsis, repeated labels (diagonals) and implicit results as in
+        numpy.
+        """
     def elu(self, x: Operand, *, alpha: float = ...) -> Value:
         """x where x > 0, else alpha * (exp(x) - 1)."""
     def equal(self, a: Operand, b: Operand) -> Value:
@@ -253,7 +266,10 @@ class Builder:
         mode: str = ...,
         padding_mode: str = ...,
         align_corners: bool = ...,
-    ) -> Value: ...
+    ) -> Value:
+        """x [N, C, *S] read at grid [N, *S', len(S)] with coordinates in [-1, 1], last axis first (ONNX
+        GridSample-22).
+        """
     def group_norm(
         self,
         x: Operand,
@@ -281,7 +297,10 @@ class Builder:
         activation_beta: Sequence[float] = ...,
         clip: float | None = ...,
         linear_before_reset: bool = ...,
-    ) -> tuple[Value, ...]: ...
+    ) -> tuple[Value, ...]:
+        """A gated recurrent unit, gates z r h (ONNX GRU-22); linear_before_reset applies r after the product, as
+        cuDNN.
+        """
     def hard_sigmoid(self, x: Operand, *, alpha: float = ..., beta: float = ...) -> Value:
         """min(max(alpha * x + beta, 0), 1)."""
     def hard_swish(self, x: Operand) -> Value:
@@ -290,7 +309,10 @@ class Builder:
         """1 at the first largest element along `axis`, 0 elsewhere."""
     def identity(self, x: Operand) -> Value:
         """The operand itself, of any type."""
-    def if_(self, cond: Operand, *captures: Operand, regions: Sequence[Graph]) -> tuple[Value, ...]: ...
+    def if_(self, cond: Operand, *captures: Operand, regions: Sequence[Graph]) -> tuple[Value, ...]:
+        """The outputs of region `then` if `cond` is true, else of `else`; both take the captures and agree in
+        outputs.
+        """
     def instance_norm(
         self,
         x: Operand,
@@ -313,7 +335,10 @@ class Builder:
         *,
         axis: int = ...,
         epsilon: float = ...,
-    ) -> Value: ...
+    ) -> Value:
+        """Zero mean, unit variance over the axes from `axis` on, then scale and bias (ONNX LayerNormalization-17's
+        Y).
+        """
     def leaky_relu(self, x: Operand, *, alpha: float = ...) -> Value:
         """x where x >= 0, else alpha * x."""
     def less(self, a: Operand, b: Operand) -> Value:
@@ -455,7 +480,10 @@ class Builder:
         """Logical not."""
     def not_equal(self, a: Operand, b: Operand) -> Value:
         """a != b; NaN differs from everything."""
-    def one_hot(self, indices: Operand, depth: Operand, values: Operand, *, axis: int = ...) -> Value: ...
+    def one_hot(self, indices: Operand, depth: Operand, values: Operand, *, axis: int = ...) -> Value:
+        """A new axis of size `depth`: values[1] at the index, values[0] elsewhere; out of range: values[0]
+        throughout.
+        """
     def opaque(
         self,
         *xs: Operand,
@@ -482,7 +510,10 @@ class Builder:
         *,
         to: DType,
         saturate: bool = ...,
-    ) -> Value: ...
+    ) -> Value:
+        """round_half_even(x / scale) + zero_point, saturated to `to`; float types just round (ONNX
+        QuantizeLinear-25).
+        """
     def random_normal(
         self,
         shape: Operand,
@@ -631,7 +662,10 @@ class Builder:
         rounding: str = ...,
     ) -> Value:
         """saturate(round(x * scale) + zero_point) to `to` for i32 accumulators; `scale` is the ratio of real scales."""
-    def reshape(self, x: Operand, shape: Operand, *, allowzero: bool = ...) -> Value: ...
+    def reshape(self, x: Operand, shape: Operand, *, allowzero: bool = ...) -> Value:
+        """The same elements in row-major order in another shape; 0 copies a dim unless `allowzero`, one -1 is
+        inferred.
+        """
     def resize(
         self,
         x: Operand,

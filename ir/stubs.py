@@ -6,12 +6,15 @@ A test holds the file in the repository to what this makes.
 from __future__ import annotations
 
 import keyword
+import re
 import textwrap
 from pathlib import Path
 
 from .opdef import REQUIRED, Attr, OpDef, floats, ints, strs
 from .ops import FAMILIES, load_families
 from .types import DType, Type
+
+LINE = 120
 
 _TYPE_NAMES = {
     int: "int",
@@ -34,7 +37,7 @@ from typing import Any
 from .graph import Graph, Module, Node, Value
 from .loc import Loc
 from .opdef import OpDef
-from .types import DType, Type
+from .types import NAMES
 from .weights import Weight
 
 Operand = Any
@@ -44,7 +47,9 @@ class Builder:
     module: Module
     before: Node | None
     loc: Loc
-    def __init__(self, graph: Graph, *, before: Node | None = None, after: Node | None = None, loc: Loc = ...) -> None: ...
+    def __init__(
+        self, graph: Graph, *, before: Node | None = None, after: Node | None = None, loc: Loc = ...
+    ) -> None: ...
     def call(
         self, name: str, operands: Sequence[Any], attrs: dict[str, Any] | None = None, regions: Sequence[Graph] = ()
     ) -> Node: ...
@@ -63,7 +68,9 @@ def builder_stub() -> str:
     """The text of builder.pyi."""
     ops = load_families()
     core = [op for op in ops.values() if type(op).__module__.rpartition(".")[2] in FAMILIES and op.name != "return"]
-    return HEAD + "".join(map(_method, sorted(core, key=lambda op: op.name)))
+    methods = "".join(map(_method, sorted(core, key=lambda op: op.name)))
+    names = "DType, Type" if re.search(r"\bType\b", methods) else "DType"
+    return HEAD.replace("NAMES", names) + methods
 
 
 def _method(op: OpDef) -> str:
@@ -82,14 +89,20 @@ def _method(op: OpDef) -> str:
     params += named + (["**attrs: Any"] if op.open_attrs else [])
     many = isinstance(op.results, str) or len(op.results) != 1
     result = "tuple[Value, ...]" if many else "Value"
-    doc = textwrap.dedent(" ".join((type(op).__doc__ or "").split("\n\n")[0].split()))
+    doc = " ".join((type(op).__doc__ or "").split("\n\n")[0].split())
     joined = ", ".join(params)
     head = f"    def {name}({joined}) -> {result}:"
-    if len(head) > 120:
+    if len(head) > LINE:
         inner = "".join(f"        {p},\n" for p in params)
         head = f"    def {name}(\n{inner}    ) -> {result}:"
-    body = f'        """{doc}"""\n' if doc and len(doc) < 108 else "        ...\n"
-    return f"{head}\n{body}"
+    return f"{head}\n{_docstring(doc)}" if doc else f"{head} ...\n"
+
+
+def _docstring(text: str) -> str:
+    lines = textwrap.wrap(text, LINE - 14)
+    if len(lines) == 1:
+        return f'        """{text}"""\n'
+    return '        """' + "\n        ".join(lines) + '\n        """\n'
 
 
 def _parameter(declared: Attr) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyir
 import pytest
-from anyir.driver.ops import TARGETS, matrix
+from anyir.driver.ops import TARGETS, markdown, matrix
 from anyir.ir.graph import Module
 from anyir.ir.opdef import Sample
 from anyir.ir.ops import FAMILIES, load_families
@@ -335,6 +335,11 @@ def sample_module(name: str, sample: Sample, few: bool) -> Module:
     inputs = [f"x{i}" for i in range(len(graph.inputs))]
     graph.module.add_signature("serving_default", graph, inputs, [f"y{i}" for i in range(len(graph.outputs))])
     return graph.module
+
+
+def test_the_matrix_in_the_docs_is_current() -> None:
+    page = markdown(("op", "family", "kernel", *TARGETS), matrix())
+    assert (ROOT / "docs" / "matrix.md").read_text(encoding="utf-8") == f"{page}\n", "run `irc ops --markdown > docs/matrix.md`"
 
 
 def test_the_matrix_of_irc_ops_is_whole() -> None:

@@ -27,6 +27,8 @@ def write_pt2(module: Module, path: str | os.PathLike[str], protect: Iterable[st
     program = exported(module)
     import torch
 
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the places of our own files on this machine
     buffer = io.BytesIO()
     with _quiet():
         torch.export.save(program, buffer)

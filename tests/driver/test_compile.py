@@ -150,6 +150,32 @@ def test_a_runtime_that_refuses_the_file_fails_the_check(irc: Any, net: str, mon
     assert files(Path()) == ["net.onnx"]
 
 
+def test_a_runtime_that_is_too_slow_says_nothing(irc: Any, net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anyir.ir.errors import SystemFailure
+
+    def late(*_: object, **__: object) -> None:
+        raise SystemFailure("did not finish within 300 s", code="F121")
+
+    monkeypatch.setattr("anyir.runtimes.onnxruntime.run", late)
+    done = irc("compile", net, "-o", "out.onnx")
+    assert done.code == 0
+    assert "verified by reference kernels; onnxruntime" in done.out
+    assert "cannot run it: did not finish within 300 s" in done.out
+
+
+def test_a_model_that_costs_too_much_to_run_is_not_verified(irc: Any, tmp_path: Path) -> None:
+    from anyir.tests.security.corpus_onnx import _loops
+
+    (tmp_path / "loop.onnx").write_bytes(_loops(1 << 40, 1).SerializeToString())
+    done = irc("compile", "loop.onnx", "-o", "out.onnx", "--limit", "run-work=1000000000")
+    assert done.code == 0
+    assert done.out.splitlines()[-1].startswith("  not verified: loop at onnx")
+    assert "--limit run-work=N raises it" in done.out
+    done = irc("run", "out.onnx", "--limit", "run-work=1000000000")
+    assert done.code == 3
+    assert "error[M010]" in done.err
+
+
 def test_a_runtime_that_is_not_there_is_said(irc: Any, net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anyir.runtimes.onnxruntime.available", lambda: None)
     done = irc("compile", net, "-o", "out.onnx")

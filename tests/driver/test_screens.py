@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,23 @@ def test_a_missing_runtime(irc: Any, net: str, monkeypatch: pytest.MonkeyPatch) 
     done = irc("verify", net, net, "--with", "onnxruntime")
     assert done.code == 5
     assert done.err == 'irc: error[D001]: running onnx files needs onnxruntime; pip install "anyir[ort]"\n'
+
+
+def test_doctor(irc: Any, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata as metadata
+    import platform
+
+    def version(name: str) -> str:
+        if name in ("torch", "mindspore"):
+            raise metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.11.9")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    done = irc("doctor")
+    golden.check("driver/doctor.txt", done.out)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_a_missing_core_package(irc: Any, monkeypatch: pytest.MonkeyPatch) -> None:

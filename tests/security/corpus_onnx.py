@@ -393,6 +393,7 @@ NAMES = (
     "../../../outside/written",
     "{0.__class__}%s%n",
     "\u202eevil\u2066",
+    "a\nimport os\nos.system('touch CANARY')\n#\r\x0c\x85\u2028import os",
     "a" * 4096,
     "na\u00efve \u6a21\u578b \U0001f600",
 )
