@@ -117,7 +117,9 @@ def test_time_grows_linearly(capsys: pytest.CaptureFixture) -> None:
     small, large = steps(NODES // 10), steps(NODES)
     ratios = {}
     for name in BUDGETS:
-        pairs = [(cpu_seconds(large[name], 1), sum(cpu_seconds(small[name], 1) for _ in range(10))) for _ in range(ROUNDS)]
+        pairs = [
+            (cpu_seconds(large[name], 1), sum(cpu_seconds(small[name], 1) for _ in range(10))) for _ in range(ROUNDS)
+        ]
         ratios[name] = min(10 * one / ten for one, ten in pairs)
     with capsys.disabled():
         print("", *(f"{name:14} time(10n) = {ratio:5.1f} time(n)" for name, ratio in ratios.items()), sep="\n")

@@ -11,9 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import anyir
+import pytest
 
 ROWS, COLUMNS = 8192, 16384
 COUNT = 16
@@ -22,7 +21,7 @@ ANONYMOUS_LIMIT = 500 << 20
 #: A hole takes no blocks; the ends of each tensor hold data.
 STORED_LIMIT = 64 << 20
 
-WORK = '''
+WORK = """
 import json, sys, threading, time
 source, target = sys.argv[1:3]
 
@@ -52,7 +51,7 @@ options = {"external_data": True} if target.endswith(".onnx") else {}
 timed("export", anyir.save, module, target, **options)
 done.set()
 print(json.dumps({"anonymous": peak[0], "seconds": seconds, "weights": sum(w.nbytes for w in module.weights)}))
-'''
+"""
 
 
 def big_module(folder: Path) -> Path:

@@ -51,12 +51,11 @@ def _names(source: str | None) -> list[str] | None:
 
 def matrix(targets: tuple[str, ...] = TARGETS, names: list[str] | None = None) -> list[tuple[str, ...]]:
     """One row per core op: its family, whether it has a kernel, and how each target takes it."""
-    from ..ir.ops import FAMILIES, get_op, load_families
+    from ..ir.ops import core_ops, get_op
     from ..kernels.registry import find_kernel
 
     if names is None:
-        core = [op for op in load_families().values() if type(op).__module__.rpartition(".")[2] in FAMILIES]
-        names = sorted(op.name for op in core if op.name not in ("return", "opaque"))
+        names = [op.name for op in core_ops()]
     supports = {target: importlib.import_module(f"..backends.{target}", __package__).support for target in targets}
     rows = []
     for name in names:

@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from .opdef import REQUIRED, Attr, OpDef, floats, ints, strs
-from .ops import FAMILIES, load_families
+from .ops import core_ops, get_op
 from .types import DType, Type
 
 LINE = 120
@@ -66,9 +66,7 @@ class Builder:
 
 def builder_stub() -> str:
     """The text of builder.pyi."""
-    ops = load_families()
-    core = [op for op in ops.values() if type(op).__module__.rpartition(".")[2] in FAMILIES and op.name != "return"]
-    methods = "".join(map(_method, sorted(core, key=lambda op: op.name)))
+    methods = "".join(map(_method, sorted([*core_ops(), get_op("opaque")], key=lambda op: op.name)))
     names = "DType, Type" if re.search(r"\bType\b", methods) else "DType"
     return HEAD.replace("NAMES", names) + methods
 

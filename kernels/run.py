@@ -65,7 +65,9 @@ def _checked(value: Value, name: str, item: Any, bindings: dict[str, int]) -> An
     if type_.dtype is not None and type_.dtype is not STRING and array.dtype != type_.dtype.numpy:
         if not np.can_cast(array.dtype, type_.dtype.numpy, "same_kind"):
             raise UsageError(f"input {name!r} is {array.dtype}, the model wants {type_.dtype}")
-        array = array.astype(type_.dtype.numpy)
+        given, array = array, array.astype(type_.dtype.numpy)
+        if type_.dtype.is_int and not np.array_equal(array, given):
+            raise UsageError(f"input {name!r} has values that do not fit {type_.dtype}")
     if type_.shape is not None:
         try:
             bindings.update(bind_shape(type_.shape, array.shape, bindings))

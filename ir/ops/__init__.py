@@ -36,10 +36,19 @@ _loaded: set[str] = set()
 
 
 def load_families() -> dict[str, OpDef]:
-    """Every core op by name."""
+    """Every core op by name; those of targets, such as `tfl.conv_2d`, are not among them."""
     for family in FAMILIES:
         _load(family)
-    return OPS
+    return {name: op for name, op in OPS.items() if name.partition(".")[0] not in NAMESPACES}
+
+
+def core_ops() -> list[OpDef]:
+    """Every op of the IR itself, by name: not those of a target, and not `return` and `opaque`, which every graph may hold."""
+    own = {f"{__name__}.{family}" for family in FAMILIES}
+    found = [
+        op for op in load_families().values() if type(op).__module__ in own and op.name not in ("return", "opaque")
+    ]
+    return sorted(found, key=lambda op: op.name)
 
 
 def _load(family: str) -> None:

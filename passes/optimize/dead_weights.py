@@ -277,20 +277,11 @@ class _Zeros:
         return None
 
 
-def _keeps_zero(node: Node) -> bool:
-    """Attributes may spoil what the op's name promises."""
-    if node.name == "shrink":
-        return node.attr("lambd") >= 0
-    if node.name == "resize":
-        return node.attr("coordinate_transformation_mode") != "tf_crop_and_resize" or node.attr("extrapolation_value") == 0
-    return True
-
-
 def _combined(node: Node, slices: Callable[[int], np.ndarray | None]) -> np.ndarray | None:
     """The rule of each op for zero slices."""
     name = node.name
     if name in KEEP_ZERO or name in KEEP_ZERO_SLICE:
-        return slices(0) if _keeps_zero(node) else None
+        return None if name == "shrink" and node.attr("lambd") < 0 else slices(0)
     if name == "mul":
         a, b = slices(0), slices(1)
         return a if b is None else b if a is None else a | b

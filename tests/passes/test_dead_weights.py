@@ -216,12 +216,12 @@ def test_what_works_element_by_element_and_keeps_zero_is_followed(build: Callabl
 def test_attributes_that_make_something_of_nothing_pin() -> None:
     check(cut_by(lambda net, h: net.b.shrink(h, lambd=0.5, bias=0.1)), {"w1": (4, 5)})
     check(cut_by(lambda net, h: net.b.shrink(h, lambd=-1.0, bias=0.5)), {"w1": (4, 6)})
-    for fill, width in ((0.0, 4), (7.0, 5)):
+    crop = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
+    for attrs, width in (({}, 4), (crop, 5)):
         net = Net(3, 4, 4)
         b = net.b
         h = b.conv(net.x, net.weight("c1", 5, 3, 1, 1, zero={0: [1]}))
-        crop = {"axes": (2, 3), "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": fill}
-        h = b.resize(h, np.array([-0.5, -0.5, 1.5, 1.5], np.float32), None, (8, 8), mode="linear", **crop)
+        h = b.resize(h, np.array([-0.5, -0.5, 1.5, 1.5], np.float32), None, (8, 8), mode="linear", axes=(2, 3), **attrs)
         check(net.done(b.conv(h, net.weight("c2", 2, 5, 1, 1))), {"c1": (width, 3, 1, 1), "c2": (2, width, 1, 1)})
 
 

@@ -103,7 +103,8 @@ def test_a_second_pass_of_one_name_is_an_error() -> None:
 def test_every_pass_that_is_named_exists_and_says_what_it_does() -> None:
     for name in all_pass_names():
         found = find_pass(name)
-        assert found.name == name and found.doc, name
+        # Passes of other packages, those that tests load among them, are theirs to document.
+        assert found.name == name and (found.doc or not found.package.startswith("anyir.")), name
 
 
 def test_errors_name_the_pass_and_keep_their_class() -> None:

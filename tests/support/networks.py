@@ -125,9 +125,9 @@ def _keras_network(name: str):
     elif name == "cnn":
         x = keras.Input((8, 8, 1), name="image")
         y = layers.Conv2D(12, 3, padding="same", use_bias=False, name="stem")(x)
-        y = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_norm")(y))
+        y = layers.ReLU(name="stem_relu")(layers.BatchNormalization(momentum=0.9, name="stem_norm")(y))
         z = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(y)
-        z = layers.ReLU(name="depthwise_relu")(layers.BatchNormalization(name="depthwise_norm")(z))
+        z = layers.ReLU(name="depthwise_relu")(layers.BatchNormalization(momentum=0.9, name="depthwise_norm")(z))
         y = layers.Add(name="residual")([y, layers.Conv2D(12, 1, name="pointwise")(z)])
         y = layers.Conv2D(20, 3, strides=2, padding="same", activation="relu", name="down")(y)
         y = layers.GlobalAveragePooling2D(name="mean")(y)
