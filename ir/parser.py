@@ -33,7 +33,7 @@ _LINE = re.compile(
     rf"""({_NAME}(?:,\ {_NAME})*)\ =\ ([A-Za-z0-9_.]+)   # results and op
          \(((?:(?:{_NAME}|none)(?:,\ (?:{_NAME}|none))*)?)\)          # operands
          (?:\ (\{{[^{{}}"\n]*\}}))?(?:\ :\ ([^"\n]*?))?   # attributes and types
-         (?:\ \ loc(\([^\n]*\)))?\n""",
+         (?:\ \ loc(\((?:by\ )?"[^\n]*\)))?\n""",
     re.VERBOSE,
 )
 
@@ -63,6 +63,32 @@ def parse_file(path: str | os.PathLike[str]) -> Module:
     parser = Parser(upgrade(text, name), name, None, name)
     with bulk():
         return parser.module_text()
+
+
+class Scope(dict[str, Value]):
+    """The names of one body. What it does not define itself are the constants of the bodies around it, nothing else."""
+
+    __slots__ = ("outer",)
+
+    def __init__(self, outer: Scope | None) -> None:
+        self.outer = outer
+
+    def __missing__(self, name: str) -> Value:
+        value = self.find(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def find(self, name: str) -> Value | None:
+        """The value called `name` here, or None."""
+        value = self.get(name)
+        scope = self.outer
+        while value is None and scope is not None:
+            value = scope.get(name)
+            if value is not None and not value.is_const:
+                value = None
+            scope = scope.outer
+        return value
 
 
 class Parser(LiteralReader):
@@ -258,12 +284,12 @@ class Parser(LiteralReader):
         at, name = self.lex.token.offset, self.lex.graph_name()
         if name in self.module.graphs:
             self.lex.fail(f"graph @{name} is declared twice", at)
-        self.body(self.module.add_graph(name), {})
+        self.body(self.module.add_graph(name), None)
 
-    def body(self, graph: Graph, outer: dict[str, Value]) -> None:
-        """`(inputs) { nodes return(...) }`. Constants of outer bodies are visible; other values are not."""
+    def body(self, graph: Graph, outer: Scope | None) -> None:
+        """`(inputs) { nodes return(...) }`."""
         lex = self.lex
-        names = {k: v for k, v in outer.items() if v.is_const}
+        names = Scope(outer)
         lex.expect("(")
         while not lex.at(")"):
             at, name = lex.token.offset, lex.kind("value", "an input name")
@@ -282,12 +308,12 @@ class Parser(LiteralReader):
         graph.set_outputs(self.operands(names))  # type: ignore[arg-type]
         lex.expect("}")
 
-    def define(self, names: dict[str, Value], name: str, value: Value, at: int) -> None:
-        if name in names:
+    def define(self, names: Scope, name: str, value: Value, at: int) -> None:
+        if names.find(name) is not None:
             self.lex.fail(f"{name} is defined twice", at)
         names[name] = value
 
-    def constant(self, names: dict[str, Value]) -> None:
+    def constant(self, names: Scope) -> None:
         lex = self.lex
         at, name = lex.token.offset, lex.kind("value", "a value name")
         lex.expect("=")
@@ -328,7 +354,7 @@ class Parser(LiteralReader):
 
     # Nodes.
 
-    def quick_node(self, builder: Builder, names: dict[str, Value]) -> bool:
+    def quick_node(self, builder: Builder, names: Scope) -> bool:
         """Read one line in the printer's own form; False, with nothing consumed, when it is not one or is wrong."""
         lex = self.lex
         begin = lex.token.offset
@@ -337,8 +363,11 @@ class Parser(LiteralReader):
         if found is None or op is None or op.regions:
             return False
         listed = found[3].split(", ") if found[3] else ()
-        operands = tuple([None if name == "none" else names.get(name, _UNDEFINED) for name in listed])
-        parts = None if _UNDEFINED in operands else self.quick_parts(op, found)
+        try:
+            operands = tuple([None if name == "none" else names[name] for name in listed])
+        except KeyError:
+            return False
+        parts = self.quick_parts(op, found)
         if parts is None:
             lex.seek(begin)
             return False
@@ -368,7 +397,7 @@ class Parser(LiteralReader):
         except TypeInferError as error:
             lex.fail(error.message, at, error.hint)
 
-    def node(self, builder: Builder, names: dict[str, Value]) -> None:
+    def node(self, builder: Builder, names: Scope) -> None:
         lex = self.lex
         targets, at = [], lex.token.offset
         while lex.token.kind == "value":
@@ -390,7 +419,7 @@ class Parser(LiteralReader):
         made = self.build(op, tuple(operands), attrs, regions, types, loc, at)
         self.place(builder, names, made, targets)
 
-    def place(self, builder: Builder, names: dict[str, Value], node: Node, targets: list[tuple[int, str]]) -> None:
+    def place(self, builder: Builder, names: Scope, node: Node, targets: list[tuple[int, str]]) -> None:
         """Name the results of a finished node and put it at the end of its graph."""
         if len(node.results) != len(targets):
             self.lex.fail(
@@ -427,7 +456,7 @@ class Parser(LiteralReader):
             value.type = declared
         return node
 
-    def operands(self, names: dict[str, Value]) -> list[Value | None]:
+    def operands(self, names: Scope) -> list[Value | None]:
         lex = self.lex
         made: list[Value | None] = []
         lex.expect("(")
@@ -436,7 +465,7 @@ class Parser(LiteralReader):
                 made.append(None)
             else:
                 at, name = lex.token.offset, lex.kind("value", "a value")
-                value = names.get(name)
+                value = names.find(name)
                 if value is None:
                     self.unknown(name, name, list(names), at)
                 made.append(value)
@@ -449,7 +478,7 @@ class Parser(LiteralReader):
         near = difflib.get_close_matches(name, known, 1)
         self.lex.fail(f"{what} is not defined here", at, f"did you mean {near[0]}?" if near else "")
 
-    def regions(self, op: opdef.OpDef, names: dict[str, Value]) -> tuple[Graph, ...]:
+    def regions(self, op: opdef.OpDef, names: Scope) -> tuple[Graph, ...]:
         self.lex.expect("{")
         made = []
         for name in op.regions:
@@ -460,9 +489,6 @@ class Parser(LiteralReader):
             made.append(region)
         self.lex.expect("}")
         return tuple(made)
-
-
-_UNDEFINED: Any = object()
 
 
 def _hint(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -536,6 +537,25 @@ def test_deep_nesting_is_refused() -> None:
 def test_blank_runs_cost_no_time() -> None:
     with pytest.raises(InvalidModel, match="unexpected character"):
         module("(%x: f32[2]) {" + " " * 20000 + "\n" * 20000 + "!")
+
+
+@pytest.mark.parametrize("piece", ["  loc(", '  loc(by "', " : f32[2]", "%x, ", '"\\u{0}', "{", "(("])
+def test_long_lines_cost_linear_time(piece: str) -> None:
+    """Nothing in one line of a megabyte may be looked at again and again."""
+    text = f"(%x: f32[2]) {{\n  %y = neg(%x) : f32[2]{piece * (1_000_000 // len(piece))}\n return(%y) }}"
+    began = time.process_time()
+    with pytest.raises(AnyIRError):
+        module(text)
+    assert time.process_time() - began < 5
+
+
+def test_many_regions_do_not_copy_the_constants_around_them() -> None:
+    constants = "\n".join(f"const %c{i} = {i}.0 : f32[]" for i in range(3000))
+    region = "{ then(%t: f32[2]) { %u = mul(%t, %c7) : f32[2] return(%u) } else(%e: f32[2]) { return(%e) } }"
+    branches = "\n".join(f"%y{i} = if(%c, %x) : f32[2] {region}" for i in range(1500))
+    began = time.process_time()
+    made = module(f"(%c: bool[], %x: f32[2]) {{ {constants}\n{branches}\n return(%y0) }}")
+    assert time.process_time() - began < 10 and len(made.main) == 1500
 
 
 def test_a_bool_is_true_or_false() -> None:
