@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Hashable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from . import opdef, weightfile
 from .builder import Builder

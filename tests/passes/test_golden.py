@@ -21,7 +21,16 @@ from anyir.tests.support.graphs import with_specials
 from anyir.tests.support.text import assert_same_numbers
 
 SEPARATOR = "# ------------------------------------------------------------------------- becomes\n"
-FOLDERS = ("canonicalize", "fold", "cse", "dce", "fold-batch-norm", "fuse-activations", "dead-weights")
+FOLDERS = (
+    "canonicalize",
+    "fold",
+    "cse",
+    "dce",
+    "cancel-transposes",
+    "fold-batch-norm",
+    "fuse-activations",
+    "dead-weights",
+)
 CASES = sorted(str(p.relative_to(GOLDEN)) for folder in FOLDERS for p in (GOLDEN / folder).glob("*.anyir"))
 
 
@@ -40,7 +49,7 @@ def test_golden(case: str, golden: Golden) -> None:
     pipeline = header(source, "run", Path(case).parent.name)
     run_pipeline(made, pipeline, Context(level=level))
     verify(made)
-    exact = Path(case).parent.name in ("canonicalize", "fold", "cse", "dce")
+    exact = Path(case).parent.name in ("canonicalize", "fold", "cse", "dce", "cancel-transposes")
     plain = sample_inputs(before)
     for inputs in (plain, with_specials(plain, 1)) if exact else (plain, sample_inputs(before, seed=1)):
         assert_same_numbers(before, made, exact=exact, inputs=inputs)
