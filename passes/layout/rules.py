@@ -65,7 +65,13 @@ def spread_to(b: Builder, value: Value, places: list[int], rank: int) -> Value:
         shape[place - first] = dim
     if tuple(shape) == tuple(value.shape):
         return value
-    return b.reshape(value, target(shape)) if value.weight is None else b.const(value.array().reshape(target(shape)))
+    weight = value.weight
+    if weight is None:
+        return b.reshape(value, target(shape))
+    array = value.array().reshape(target(shape))
+    if weight.role == "const":
+        return b.const(array)
+    return b.const(array, key=weight.wanted, role=weight.role, origin=f"reshaped {weight.origin or weight.wanted}")
 
 
 def target(shape: Sequence[Dim]) -> tuple[int, ...]:
