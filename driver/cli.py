@@ -81,7 +81,8 @@ def cli() -> None:
 def main() -> NoReturn:
     """Entry point of the `irc` command: runs it and exits with the documented code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _unwind)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _unwind)
     if not os.environ.get("IRC_DEBUG"):
         warnings.simplefilter("ignore")  # numpy's and others' remarks about numbers in the user's model
     for stream in (sys.stdout, sys.stderr):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from anyir.tests.support.processes import default_signals
 from anyir.tests.support.small_models import cnn
 
 #: Says that the output is written and waits in the check.
@@ -38,11 +40,24 @@ def folder(tmp_path: Path) -> Path:
 
 def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    return subprocess.Popen([*IRC, *arguments], cwd=folder, stdout=pipe, stderr=pipe, **options)  # type: ignore[call-overload]
+    options = {"cwd": folder, "stdout": pipe, "stderr": pipe, "preexec_fn": default_signals} | options
+    return subprocess.Popen([*IRC, *arguments], **options)  # type: ignore[call-overload]
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+
+
+def test_nohup_is_respected(folder: Path) -> None:
+    ignore = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    process = start(folder, "compile", "net.onnx", "-o", "out.onnx", "--load", "slow.py", preexec_fn=ignore)
+    assert process.stderr is not None
+    while b"checking" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)

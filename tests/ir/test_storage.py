@@ -28,6 +28,7 @@ from anyir.ir.storage import (
     scratch_folder,
     sniff,
 )
+from anyir.tests.support.processes import default_signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -427,7 +428,7 @@ with scratch_folder(sys.argv[1]) as folder:
 
 def start_writer(tmp_path, code=CHILD):
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    child = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], **pipes)
+    child = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], preexec_fn=default_signals, **pipes)
     assert child.stdout.readline() == b"ready\n"
     return child
 
