@@ -40,9 +40,10 @@ def with_attributes(e: Emitter, n: Node) -> None:
     e.node(WITH_ATTRIBUTES[n.name], n.operands, **n.attrs)
 
 
-@emits("silu", since=24)
+@emits("silu")
 def silu(e: Emitter, n: Node) -> None:
-    e.node("Swish", n.operands)
+    """Not as Swish, which exists since opset 24 but which runtimes lack: two nodes run everywhere."""
+    e.node("Mul", [n.operands[0], e.temp("Sigmoid", n.operands, n.result.dtype)])
 
 
 @emits("swish", since=24)

@@ -88,7 +88,11 @@ def _apply(node: Node, tables: tuple[Mapping[str, Rule], ...]) -> list[Node] | D
         try:
             outcome = rule(Builder(node.graph, before=node, loc=node.loc), node)
         except AnyIRError as error:
-            raise PassError(f"the decomposition of {node.name} failed: {error}", where=str(node.loc)) from error
+            if any(isinstance(v.type, TensorType) and v.type.shape and 0 in v.type.shape for v in node.inputs()):
+                outcome = Declined(f"a dim of an operand is 0: {error.message}")
+            else:
+                where = str(node.loc)
+                raise PassError(f"the decomposition of {node.name} failed: {error}", where=where) from error
         made = _between(mark, node)
         if isinstance(outcome, Declined):
             for new in reversed(made):
