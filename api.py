@@ -18,7 +18,8 @@ def to_torch(module: Module) -> torch.nn.Module:
     stay dynamic. Built from our own tables, never by running text. Raises MissingPackage without torch, Unsupported."""
     from .backends.torch import to_torch as build
 
-    return build(load(module))
+    made = load(module)
+    return build(optimize(made.clone(), passes="fix-defaults") if made.defaults() else made)
 
 
 __all__ = ["compile", "load", "optimize", "run", "save", "to_torch", "verify"]

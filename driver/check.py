@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -205,26 +204,69 @@ def _renamed(actual: Mapping[str, Any], reference: Mapping[str, Any]) -> Arrays:
 
 
 def sample_sets(module: Module, inputs: Any = None, seed: int = 0) -> list[Arrays]:
-    """The inputs to check with: the given ones, else seeded samples at one size and, for open dims, at a second."""
-    from ..kernels.budget import OverBudget
-    from ..kernels.inputs import resized, sample_inputs
+    """The inputs to check with: the given ones, else seeded samples at one size and, for open dims, at a second.
+
+    Sizes of open dims are tried until the model runs with them: its own arithmetic may want multiples of 32, or a window
+    no shorter than its filters. Raises the last failure where none fits.
+    """
+    from ..kernels.budget import Budget, OverBudget, spending
+    from ..kernels.inputs import candidate_sizes, sample_inputs
     from ..kernels.run import bind_inputs
+    from .npz import gathered
 
     if inputs is not None:
-        names = module.signature.input_names()
-        return [dict(zip(names, bind_inputs(module.signature.graph, names, inputs), strict=True))]
-    made = [sample_inputs(module, seed=seed)]
-    larger = resized(module)
-    if larger:
-        with suppress(OverBudget):
-            made.append(sample_inputs(module, seed=seed + 1, sizes=larger))
-    return made
+        inputs = gathered(module.signature, inputs) if isinstance(inputs, Mapping) else inputs
+        return [dict(zip(module.signature.input_names(), bind_inputs(module.signature, inputs), strict=True))]
+    candidates = list(candidate_sizes(module))
+    movable = [name for name in candidates[0] if len({sizes[name] for sizes in candidates}) > 1]
+    if not movable:
+        return [sample_inputs(module, seed=seed)]
+    made: list[tuple[dict[str, int], Arrays]] = []
+    failure: AnyIRError | None = None
+    with spending(Budget.for_models(module)):  # of their own: the check itself has all of its budget left
+        for sizes in candidates:
+            if len(made) == 2 or isinstance(failure, OverBudget):
+                break
+            if made and any(sizes[name] == made[0][0][name] for name in movable):
+                continue
+            try:
+                arrays = sample_inputs(module, seed=seed + len(made), sizes=sizes)
+                refused = _refusal(module, arrays)
+            except OverBudget as error:
+                refused = error
+            if refused is None:
+                made.append((sizes, arrays))
+            failure = refused or failure
+    if failure is not None and not made:
+        raise failure
+    return [arrays for _, arrays in made]
+
+
+def _refusal(module: Module, arrays: Arrays) -> AnyIRError | None:
+    """Why the kernels cannot run `module` on these inputs; None where they can, or where they lack one of its ops. Raises
+    OverBudget."""
+    from ..kernels.run import run
+
+    try:
+        run(module, list(arrays.values()))
+    except InvalidModel as error:
+        return error
+    except Unsupported:
+        return None
+    return None
 
 
 def describe(arrays: Arrays) -> str:
     """Input shapes in short, `1x3x8x8` or `a 1x3, b 2`."""
-    shown = {name: "x".join(map(str, getattr(a, "shape", ()))) or "scalar" for name, a in arrays.items()}
+    shown = {name: _shape(item) for name, item in arrays.items()}
     return next(iter(shown.values())) if len(shown) == 1 else ", ".join(f"{n} {s}" for n, s in shown.items())
+
+
+def _shape(item: Any) -> str:
+    """Of an array; how many there are of a sequence, with the shape of the first."""
+    if isinstance(item, list):
+        return f"{len(item)} of {_shape(item[0])}" if item else "empty"
+    return "absent" if item is None else "x".join(map(str, getattr(item, "shape", ()))) or "scalar"
 
 
 @dataclass

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @click.option("--to", "target_format", metavar="FORMAT", help="The output's format, whatever its name.")
 @click.option("--opset", type=int, help="ONNX opset to write.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
+@click.option("--functions", type=click.Choice(["keep", "inline"]), help="Local functions of an ONNX model.")
+@click.option("--defaults", type=click.Choice(["keep", "fix"]), help="ONNX inputs that are initializers too.")
 @click.option("--no-verify", is_flag=True, help="Do not run the result.")
 @click.option("--keep-unverified", is_flag=True, help="Keep the output even if the check fails.")
 @shared.input_options
@@ -58,6 +60,8 @@ def _compile(given: dict[str, Any], screen: Screen) -> None:
             format=given["target_format"],
             source_format=given["source_format"],
             shapes=parse_shapes(given["shape_texts"]),
+            functions=given["functions"],
+            defaults=given["defaults"],
             verify=not given["no_verify"],
             keep_unverified=given["keep_unverified"],
             inputs=inputs,

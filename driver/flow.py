@@ -51,9 +51,12 @@ def optimize(
 def save(module: Module, path: str | os.PathLike[str], *, format: str | None = None, **options: Any) -> list[str]:
     """Write `module` (left as it is) in the format that the suffix says. Returns the files written, the model last.
 
-    Options go to the backend: `opset`, `external_data`; `protect` are files that must not be overwritten.
+    Options go to the backend: `opset`, `external_data`; `protect` are files that must not be overwritten. Inputs with a
+    default become constants where the format knows no defaults.
     """
     fmt = formats.by_name(format) if format else formats.of_path(path, "output")
+    if module.defaults() and fmt.name not in formats.WITH_DEFAULTS:
+        module = optimize(module.clone(), passes="fix-defaults")
     return fmt.writer().write(module, path, **options)
 
 
@@ -117,6 +120,8 @@ class CompileOptions:
     format: str | None = None
     source_format: str | None = None
     shapes: Mapping[str, Sequence[int | str]] | None = None
+    functions: str | None = None
+    defaults: str | None = None
     verify: bool = True
     keep_unverified: bool = False
     inputs: Any = None
@@ -142,7 +147,7 @@ def compile(
     report = CompileReport(_name(source), "" if output is None else os.fspath(output))
     clock = _Clock(report)
     with clock("read"):
-        module = load(source, shapes=choice.shapes, format=choice.source_format, **choice.load)
+        module = _loaded(source, target, choice)
         original = module.clone()
     _describe_source(report, original, source)
     progress("read", f"{report.source}: {report.ops_before.total()} ops")
@@ -156,6 +161,16 @@ def compile(
             job.write_checked(clock, progress)
     report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return report
+
+
+def _loaded(source: Any, target: Format | None, choice: CompileOptions) -> Module:
+    """The source; inputs with a default are constants where the target knows no defaults."""
+    fixed = target is not None and target.name not in formats.WITH_DEFAULTS
+    kinds = {"functions": choice.functions, "defaults": choice.defaults or ("fix" if fixed else None)}
+    module = load(source, shapes=choice.shapes, format=choice.source_format, **kinds, **choice.load)
+    if fixed and module.defaults():
+        module = optimize(module if module is not source else module.clone(), passes="fix-defaults")
+    return module
 
 
 def _name(source: Any) -> str:
@@ -232,9 +247,13 @@ def _describe_source(report: CompileReport, module: Module, source: Any) -> None
 
 def _optimise(module: Module, choice: CompileOptions, report: CompileReport) -> None:
     from ..passes.manager import Context
+    from ..passes.presets import preset
 
     ctx = Context(level=choice.level)
-    optimize(module, choice.level, choice.passes, instruments=choice.instruments, ctx=ctx)
+    passes = choice.passes
+    if passes is None and choice.functions == "keep":
+        passes = preset(choice.level, without=("inline",))
+    optimize(module, choice.level, passes, instruments=choice.instruments, ctx=ctx)
     report.stats, report.notes = ctx.stats, report.notes + ctx.notes
 
 

@@ -76,6 +76,9 @@ FORMATS = (
     Format("anyir", (".anyir",), ("anyir", "text"), "..ir.parser:parse_file", "..driver.text_backend"),
 )
 
+#: Formats whose inputs may have defaults; for others these become constants.
+WITH_DEFAULTS = frozenset({"onnx", "anyir"})
+
 BY_NAME = {fmt.name: fmt for fmt in FORMATS}
 BY_SUFFIX = {suffix: fmt for fmt in FORMATS for suffix in fmt.suffixes}
 

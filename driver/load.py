@@ -23,18 +23,25 @@ def load(
     names: Any = None,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     format: str | None = None,
+    functions: str | None = None,
+    defaults: str | None = None,
 ) -> Module:
     """Lower a model into a Module.
 
     `source`: a path, an onnx.ModelProto, a Keras model, a torch.export.ExportedProgram, or a torch.nn.Module with
     example `inputs` (its batch dim is dynamic unless `dynamic_shapes` says otherwise); also `pkg.module:factory` for a
     function that returns one of these, and `-` for IR text on stdin. `names` renames inputs; `shapes` fixes or names
-    dims of inputs; `format` overrides the suffix. Raises an AnyIRError.
+    dims of inputs; `format` overrides the suffix. For ONNX, `functions` is "keep" (calls keep their bodies) or "inline",
+    and `defaults` is "keep" (an initializer that is also an input stays one) or "fix". Raises an AnyIRError.
     """
     if isinstance(source, Module):
         return source
     if isinstance(source, (str, os.PathLike)):
-        module = _load_path(os.fspath(source), format, names)
+        module = _load_path(os.fspath(source), format, names, _given(functions=functions, defaults=defaults))
+    elif type(source).__name__ == "ModelProto":
+        from ..frontends import onnx
+
+        module = onnx.read(source, **_given(functions=functions, defaults=defaults))
     else:
         module = _load_live(source, inputs, dynamic_shapes, names)
     if shapes:
@@ -50,15 +57,21 @@ def source_files(source: Any, module: Module) -> list[str]:
     return own + [file.path for file in module.files]
 
 
-def _load_path(path: str, format: str | None, names: Any) -> Module:
+def _given(**options: str | None) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _load_path(path: str, format: str | None, names: Any, for_onnx: dict[str, Any]) -> Module:
     if path == STDIN:
         return _load_stdin()
     if _is_factory(path):
-        return load(_call_factory(path), names=names)
+        return load(_call_factory(path), names=names, **for_onnx)
     fmt = formats.by_name(format) if format else formats.of_path(path, "input")
     read = fmt.reader()
     formats.check_content(path, fmt)
     extra = {"names": names} if names is not None and fmt.name in ("pt2", "keras") else {}
+    if fmt.name == "onnx":
+        extra |= for_onnx
     try:
         module: Module = read(path, **extra)
     except AnyIRError as error:
@@ -109,10 +122,6 @@ def _load_live(source: Any, inputs: Any, dynamic_shapes: Any, names: Any) -> Mod
         from ..frontends import torch
 
         return torch.read(source, inputs=inputs, dynamic_shapes=dynamic_shapes, names=names)
-    if type(source).__name__ == "ModelProto":
-        from ..frontends import onnx
-
-        return onnx.read(source)
     raise UsageError(
         f"cannot load a {type(source).__module__}.{type(source).__name__}",
         hint="give a path, a ModelProto, a Keras model, an ExportedProgram, or an nn.Module with inputs=",

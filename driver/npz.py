@@ -12,6 +12,8 @@ import numpy as np
 from ..ir.errors import AnyIRError, InvalidModel, SystemFailure
 
 if TYPE_CHECKING:
+    from ..ir.signature import Signature
+
     Arrays = dict[str, np.ndarray]
 
 
@@ -32,7 +34,10 @@ def read_inputs(path: str | os.PathLike[str]) -> Arrays:
 
 
 def flat(outputs: Mapping[str, Any]) -> Arrays:
-    """Outputs as arrays: the elements of a sequence are `name[i]`, strings have a fixed length."""
+    """Outputs as arrays: the elements of a sequence are `name[i]`, strings are UTF-8 of a fixed length, what is absent is
+    left out."""
+    from ..kernels.text import raw
+
     made: Arrays = {}
     for name, value in outputs.items():
         parts = (
@@ -41,8 +46,30 @@ def flat(outputs: Mapping[str, Any]) -> Arrays:
             else {name: value}
         )
         for key, item in parts.items():
+            if item is None:
+                continue
             array = np.asarray(item)
-            made[key] = array.astype(bytes) if array.dtype == object and array.size else array
+            if array.dtype == object and array.size:
+                array = np.array([raw(x) for x in array.flat]).reshape(array.shape)
+            made[key] = array
+    return made
+
+
+def gathered(signature: Signature, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs as a model wants them: the members `name[0]`, `name[1]` ... are a sequence, which is empty where there are none;
+    an optional without any member is absent."""
+    from ..ir.types import OptionalType, SequenceType
+
+    made = dict(arrays)
+    for value, name in zip(signature.graph.inputs, signature.input_names(), strict=True):
+        type_ = value.type.elem if isinstance(value.type, OptionalType) else value.type
+        parts: list[Any] = []
+        while isinstance(type_, SequenceType) and name not in made and f"{name}[{len(parts)}]" in made:
+            parts.append(made.pop(f"{name}[{len(parts)}]"))
+        if parts or isinstance(value.type, SequenceType):
+            made.setdefault(name, parts)
+        elif isinstance(value.type, OptionalType):
+            made.setdefault(name, None)
     return made
 
 

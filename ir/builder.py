@@ -5,7 +5,7 @@
     z = b.reshape(y, (0, -1))                # numbers, tuples and arrays become constants
 
 A Python number takes the dtype that the op wants: that of the operand it must agree with, else i64 or f32. Op names that
-are Python keywords get a trailing underscore (`b.not_`, `b.if_`).
+are Python keywords or methods of the builder get a trailing underscore (`b.not_`, `b.if_`, `b.call_`).
 """
 
 from __future__ import annotations
@@ -56,13 +56,7 @@ class Builder:
 
     def make(self, op: OpDef, operands: tuple, attrs: dict[str, Any], regions: tuple[Graph, ...] = ()) -> Node:
         """Build, infer and place one node. Raises TypeInferError, naming op, operands and location."""
-        given = operands
-        if not all(o is None or isinstance(o, Value) for o in operands):
-            made = [
-                o if o is None or isinstance(o, Value) else self._constant(op, operands, i)
-                for i, o in enumerate(operands)
-            ]
-            given = tuple(made)
+        given = self._values(op, operands)
         while given and given[-1] is None:
             given = given[:-1]
         if op.max_operands is None and len(given) < op.min_position:
@@ -103,6 +97,16 @@ class Builder:
                 dtype = I64
             return as_tensor(made, dtype or {"b": BOOL, "i": I64, "f": F32}.get(made.dtype.kind))
         return value
+
+    def _values(self, op: OpDef, operands: tuple) -> tuple[Value | None, ...]:
+        """The operands with constants in place of literals."""
+        for operand in operands:
+            if operand is not None and operand.__class__ is not Value:
+                break
+        else:
+            return operands
+        pairs = enumerate(operands)
+        return tuple([o if o is None or isinstance(o, Value) else self._constant(op, operands, i) for i, o in pairs])
 
     def _constant(self, op: OpDef, operands: tuple, index: int) -> Value:
         """The constant for a literal operand, in the dtype that unification with the other operands asks for."""

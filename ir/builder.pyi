@@ -6,7 +6,7 @@ from typing import Any
 from .graph import Graph, Module, Node, Value
 from .loc import Loc
 from .opdef import OpDef
-from .types import DType
+from .types import DType, Type
 from .weights import Weight
 
 Operand = Any
@@ -125,18 +125,50 @@ class Builder:
         """Bits set in one or both."""
     def bitwise_xor(self, a: Operand, b: Operand) -> Value:
         """Bits set in exactly one."""
+    def blackman_window(self, size: Operand, *, periodic: bool = ..., dtype: DType = ...) -> Value:
+        """0.42 - 0.5 cos(2 pi n / N) + 0.08 cos(4 pi n / N) (ONNX BlackmanWindow-17)."""
+    def call_(
+        self,
+        *xs: Operand,
+        domain: str = ...,
+        name: str,
+        overload: str = ...,
+        regions: Sequence[Graph],
+    ) -> tuple[Value, ...]:
+        """The outputs of region `body`, which takes the operands: a call of the function that the source knows as
+        `domain::name`.
+        """
     def cast(self, x: Operand, *, to: DType, saturate: bool = ..., round_mode: str = ...) -> Value:
         """Convert every element to the dtype `to` (ONNX Cast)."""
+    def cast_map(self, x: Operand, *, to: DType, size: int | None = ...) -> Value:
+        """The values of a map, cast, in a row: those there are in the order of their keys, or (`size` given) each at
+        its key.
+        """
     def ceil(self, x: Operand) -> Value:
         """The smallest integral value not below x."""
     def celu(self, x: Operand, *, alpha: float = ...) -> Value:
         """max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)."""
     def clip(self, x: Operand, min: Operand = None, max: Operand = None) -> Value:
         """min(high, max(low, x)); an absent bound does not bind; where low > high the result is high."""
+    def col2im(
+        self,
+        x: Operand,
+        image_shape: Operand,
+        block_shape: Operand,
+        *,
+        dilations: Sequence[int] = ...,
+        pads: Sequence[int] = ...,
+        strides: Sequence[int] = ...,
+    ) -> Value:
+        """Sum the columns of x [N, C * prod(block_shape), L], L sliding blocks, into images [N, C, *image_shape]
+        (ONNX Col2Im-18, torch fold). Of bools the sum is `or`.
+        """
     def compress(self, x: Operand, cond: Operand, *, axis: int | None = ...) -> Value:
         """The slices along `axis` (of x flattened, if None) where `cond` is true."""
     def concat(self, *xs: Operand, axis: int) -> Value:
         """Join tensors along `axis`. All other dims must agree."""
+    def concat_from_sequence(self, seq: Operand, *, axis: int, new_axis: bool = ...) -> Value:
+        """The elements joined along `axis`, or stacked along a new one if `new_axis`. An empty sequence is an error."""
     def constant_of_shape(self, shape: Operand, *, value: Any = ..., to: DType = ...) -> Value:
         """A tensor of `shape` with every element `value`, a Python number, in the dtype `to`."""
     def conv(
@@ -194,16 +226,87 @@ class Builder:
         """Running product."""
     def cumsum(self, x: Operand, axis: Operand, *, exclusive: bool = ..., reverse: bool = ...) -> Value:
         """Running sum."""
+    def deform_conv(
+        self,
+        x: Operand,
+        w: Operand,
+        offset: Operand,
+        b: Operand = None,
+        mask: Operand = None,
+        *,
+        strides: Sequence[int] = ...,
+        pads: Sequence[int] = ...,
+        dilations: Sequence[int] = ...,
+        groups: int = ...,
+        offset_groups: int = ...,
+    ) -> Value:
+        """Convolution whose taps are moved: x [N, C, *S], w [O, C/groups, *K], offset [N, G * prod(K) * rank, *S'],
+        b [O], mask [N, G * prod(K), *S'], with G offset groups of C / G channels each (ONNX DeformConv-22).
+        """
     def depth_to_space(self, x: Operand, *, blocksize: int, mode: str = ..., channels_last: bool = ...) -> Value:
         """(N, C, H, W) to (N, C / b^2, H b, W b); depth is read as (b, b, C') in mode DCR, as (C', b, b) in mode
         CRD.
         """
-    def dequantize(self, x: Operand, scale: Operand, zero_point: Operand = None, *, to: DType) -> Value:
+    def dequantize(
+        self,
+        x: Operand,
+        scale: Operand,
+        zero_point: Operand = None,
+        *,
+        to: DType,
+        block_size: int = ...,
+    ) -> Value:
         """(x - zero_point) * scale in `to` (ONNX DequantizeLinear-25)."""
+    def det(self, x: Operand) -> Value:
+        """Determinants of square matrices: [..., M, M] to [...] (ONNX Det-22)."""
+    def dft(
+        self,
+        x: Operand,
+        dft_length: Operand = None,
+        axis: Operand = None,
+        *,
+        inverse: bool = ...,
+        onesided: bool = ...,
+    ) -> Value:
+        """The discrete Fourier transform of x [*S, 1 or 2] along a scalar `axis` (-2), cut or zero-padded to
+        `dft_length` (ONNX DFT-20).
+        """
+    def dict_vectorizer(self, x: Operand, vocabulary: Operand, *, to: DType) -> Value:
+        """The values of a map in the order of the vocabulary; 0 (or an empty string) for a word that is no key."""
     def div(self, a: Operand, b: Operand) -> Value:
         """a / b; integers truncate toward zero, and division by an integer zero is an error."""
+    def dropout(self, x: Operand, ratio: Operand, *, seed: int = ..., salt: int = ...) -> tuple[Value, ...]:
+        """y is x / (1 - ratio) where a number drawn from [0, 1) is not below `ratio`, else 0; `mask` says where
+        (ONNX Dropout in training mode). Inference has no dropout: frontends leave it out.
+        """
     def dynamic_quantize(self, x: Operand) -> tuple[Value, ...]:
         """u8 values, f32 scale and u8 zero point from the data's own range (ONNX DynamicQuantizeLinear-11)."""
+    def dynamic_quantize_lstm(
+        self,
+        x: Operand,
+        w: Operand,
+        r: Operand,
+        b: Operand,
+        seq_lens: Operand,
+        h0: Operand,
+        c0: Operand,
+        p: Operand,
+        w_scale: Operand,
+        w_zp: Operand,
+        r_scale: Operand,
+        r_zp: Operand,
+        *,
+        hidden_size: int,
+        direction: str = ...,
+        activations: Sequence[str] = ...,
+        activation_alpha: Sequence[float] = ...,
+        activation_beta: Sequence[float] = ...,
+        clip: float | None = ...,
+        input_forget: bool = ...,
+    ) -> tuple[Value, ...]:
+        """lstm whose products are integer (onnxruntime's DynamicQuantizeLSTM): the input of all steps, and the state
+        of each step, are quantised to u8 by their own range, over the whole batch.
+        """
     def einsum(self, *xs: Operand, equation: str) -> Value:
         """Sum of products in einsum notation: ellipsis, repeated labels (diagonals) and implicit results as in
         numpy.
@@ -301,6 +404,10 @@ class Builder:
         """A gated recurrent unit, gates z r h (ONNX GRU-22); linear_before_reset applies r after the product, as
         cuDNN.
         """
+    def hamming_window(self, size: Operand, *, periodic: bool = ..., dtype: DType = ...) -> Value:
+        """25/46 - 21/46 cos(2 pi n / N) (ONNX HammingWindow-17)."""
+    def hann_window(self, size: Operand, *, periodic: bool = ..., dtype: DType = ...) -> Value:
+        """0.5 - 0.5 cos(2 pi n / N) (ONNX HannWindow-17)."""
     def hard_sigmoid(self, x: Operand, *, alpha: float = ..., beta: float = ...) -> Value:
         """min(max(alpha * x + beta, 0), 1)."""
     def hard_swish(self, x: Operand) -> Value:
@@ -312,6 +419,10 @@ class Builder:
     def if_(self, cond: Operand, *captures: Operand, regions: Sequence[Graph]) -> tuple[Value, ...]:
         """The outputs of region `then` if `cond` is true, else of `else`; both take the captures and agree in
         outputs.
+        """
+    def image_decoder(self, encoded_stream: Operand, *, pixel_format: str = ...) -> Value:
+        """u8 [H, W, C] of an encoded image, a vector of u8: BMP, JPEG, JPEG 2000, TIFF, PNG, WebP or PNM (ONNX
+        ImageDecoder-20). What cannot be decoded gives an empty image.
         """
     def instance_norm(
         self,
@@ -327,6 +438,10 @@ class Builder:
         """bool: x is infinite, of a sign that is asked for."""
     def is_nan(self, x: Operand) -> Value:
         """bool: x is NaN."""
+    def label_encoder(self, x: Operand, keys: Operand, values: Operand, default: Operand) -> Value:
+        """`values[i]` for the last i with `keys[i]` equal to the element, `default` where there is none. A NaN
+        equals any NaN.
+        """
     def layer_norm(
         self,
         x: Operand,
@@ -441,6 +556,17 @@ class Builder:
         storage_order: int = ...,
     ) -> tuple[Value, ...]:
         """max_pool and, as i64, the flat index into x of each maximum, the first among equals."""
+    def max_roi_pool(
+        self,
+        x: Operand,
+        rois: Operand,
+        *,
+        pooled_shape: Sequence[int],
+        spatial_scale: float = ...,
+    ) -> Value:
+        """The largest element in each bin of regions of x [N, C, H, W]: [R, C, *pooled_shape]; 0 for an empty bin
+        (ONNX MaxRoiPool-22). rois [R, 5] are image number, x1, y1, x2, y2, scaled and rounded to whole pixels.
+        """
     def max_unpool(
         self,
         x: Operand,
@@ -454,6 +580,19 @@ class Builder:
         """Zeros, but each x at its flat index (ONNX MaxUnpool-22): undoes max_pool_with_indices."""
     def mean_variance_normalization(self, x: Operand, *, axes: Sequence[int] = ...) -> Value:
         """(x - mean) / (standard deviation + 1e-9) over `axes` (ONNX MeanVarianceNormalization-13)."""
+    def mel_weight_matrix(
+        self,
+        num_mel_bins: Operand,
+        dft_length: Operand,
+        sample_rate: Operand,
+        lower_edge_hertz: Operand,
+        upper_edge_hertz: Operand,
+        *,
+        dtype: DType = ...,
+    ) -> Value:
+        """[dft_length // 2 + 1, num_mel_bins]: triangular filters that are evenly spaced on the mel scale between
+        two frequencies (ONNX MelWeightMatrix-17).
+        """
     def min(self, a: Operand, b: Operand) -> Value:
         """The smaller one; NaN wins."""
     def mish(self, x: Operand) -> Value:
@@ -474,6 +613,19 @@ class Builder:
         """[batch, sample_size] class numbers drawn with replacement; x [batch, classes] holds log-probabilities."""
     def neg(self, x: Operand) -> Value:
         """-x; integers wrap."""
+    def non_max_suppression(
+        self,
+        boxes: Operand,
+        scores: Operand,
+        max_output_boxes_per_class: Operand = None,
+        iou_threshold: Operand = None,
+        score_threshold: Operand = None,
+        *,
+        center_point_box: bool = ...,
+    ) -> Value:
+        """i64[count, 3] of (batch, class, box): per class the best boxes that overlap no better one by more than
+        `iou_threshold` (ONNX NonMaxSuppression-11).
+        """
     def non_zero(self, x: Operand) -> Value:
         """i64[rank, count]: coordinates of the elements that are not zero, in row-major order."""
     def not_(self, x: Operand) -> Value:
@@ -484,16 +636,29 @@ class Builder:
         """A new axis of size `depth`: values[1] at the index, values[0] elsewhere; out of range: values[0]
         throughout.
         """
+    def one_hot_encoder(self, x: Operand, cats: Operand) -> Value:
+        """A new last axis: 1 at the category that the element equals, 0 elsewhere; an element that is none is an
+        error.
+        """
     def opaque(
         self,
         *xs: Operand,
         domain: str,
         op_type: str,
+        overload: str = ...,
         version: int = ...,
         types: Any = ...,
+        graphs: Sequence[str] = ...,
+        captures: int = ...,
         **attrs: Any,
     ) -> tuple[Value, ...]:
         """An operator of an unknown domain, carried through untouched: impure, a barrier for layout and batching."""
+    def optional(self, x: Operand = None, *, type: Type | None = ...) -> Value:
+        """A value that may be absent: `x`, or nothing of the type `type` when that is absent."""
+    def optional_get_element(self, x: Operand) -> Value:
+        """The value of an optional, an error when it is absent; any other value is its own element."""
+    def optional_has_element(self, x: Operand = None) -> Value:
+        """Whether an optional has a value: true for any value that is no optional, false for an absent operand."""
     def or_(self, a: Operand, b: Operand) -> Value:
         """Logical or."""
     def pad(self, x: Operand, pads: Operand, value: Operand = None, axes: Operand = None, *, mode: str = ...) -> Value:
@@ -502,6 +667,39 @@ class Builder:
         """a ** b in the dtype of `a`; the exponent may have another dtype. Integers wrap."""
     def prelu(self, x: Operand, slope: Operand) -> Value:
         """x where x >= 0, else slope * x; the slope broadcasts to the shape of x, never the other way round."""
+    def qlinear_conv(
+        self,
+        x: Operand,
+        x_scale: Operand,
+        x_zp: Operand,
+        w: Operand,
+        w_scale: Operand,
+        w_zp: Operand,
+        y_scale: Operand,
+        y_zp: Operand,
+        bias: Operand = None,
+        *,
+        strides: Sequence[int] = ...,
+        pads: Sequence[int] = ...,
+        dilations: Sequence[int] = ...,
+        groups: int = ...,
+        auto_pad: str = ...,
+    ) -> Value:
+        """conv of x - x_zp with w - w_zp, plus an i32 bias, times x_scale * w_scale / y_scale, rounded, plus y_zp,
+        saturated (ONNX QLinearConv-10). w_scale and w_zp may be vectors, one entry per output channel.
+        """
+    def qlinear_matmul(
+        self,
+        a: Operand,
+        a_scale: Operand,
+        a_zp: Operand,
+        b: Operand,
+        b_scale: Operand,
+        b_zp: Operand,
+        y_scale: Operand,
+        y_zp: Operand,
+    ) -> Value:
+        """round((a - a_zp)(b - b_zp) * (a_scale * b_scale / y_scale)) + y_zp, saturated (ONNX QLinearMatMul-21)."""
     def quantize(
         self,
         x: Operand,
@@ -510,6 +708,7 @@ class Builder:
         *,
         to: DType,
         saturate: bool = ...,
+        block_size: int = ...,
     ) -> Value:
         """round_half_even(x / scale) + zero_point, saturated to `to`; float types just round (ONNX
         QuantizeLinear-25).
@@ -648,6 +847,8 @@ class Builder:
         noop_with_empty_axes: bool = ...,
     ) -> Value:
         """Sum of squares."""
+    def regex_full_match(self, x: Operand, *, pattern: str) -> Value:
+        """bool: the regular expression `pattern` (RE2 syntax) matches the whole string."""
     def relu(self, x: Operand) -> Value:
         """max(x, 0)."""
     def relu6(self, x: Operand) -> Value:
@@ -708,6 +909,22 @@ class Builder:
         clip: float | None = ...,
     ) -> tuple[Value, ...]:
         """h = f(x w' + h r' + b) over time (ONNX RNN-22)."""
+    def roi_align(
+        self,
+        x: Operand,
+        rois: Operand,
+        batch_indices: Operand,
+        *,
+        mode: str = ...,
+        coordinate_transformation_mode: str = ...,
+        output_height: int = ...,
+        output_width: int = ...,
+        sampling_ratio: int = ...,
+        spatial_scale: float = ...,
+    ) -> Value:
+        """Pool bins of regions of images x [N, C, H, W] at sampled points: [R, C, output_height, output_width] (ONNX
+        RoiAlign-22).
+        """
     def rotary_embedding(
         self,
         x: Operand,
@@ -724,6 +941,18 @@ class Builder:
         """To the nearest integral value, halves to even."""
     def rsqrt(self, x: Operand) -> Value:
         """1 / sqrt(x), rounded once."""
+    def scan(
+        self,
+        *values: Operand,
+        carried: int,
+        num_scan_inputs: int,
+        scan_input_axes: Sequence[int] = ...,
+        scan_input_directions: Sequence[int] = ...,
+        scan_output_axes: Sequence[int] = ...,
+        scan_output_directions: Sequence[int] = ...,
+        regions: Sequence[Graph],
+    ) -> tuple[Value, ...]:
+        """Run region `body` once for each slice of the scanned values (ONNX Scan-9 and later)."""
     def scatter_elements(
         self,
         x: Operand,
@@ -738,6 +967,18 @@ class Builder:
         """Slices `updates` go to the coordinates in the last axis of `indices`."""
     def selu(self, x: Operand, *, alpha: float = ..., gamma: float = ...) -> Value:
         """gamma * (x where x > 0, else alpha * (exp(x) - 1)). Klambauer et al., 2017; the defaults are ONNX's."""
+    def sequence_at(self, seq: Operand, position: Operand) -> Value:
+        """The element at `position`."""
+    def sequence_construct(self, *xs: Operand) -> Value:
+        """The operands as a sequence. Their dtypes must agree, their shapes need not."""
+    def sequence_empty(self, *, elem: Type) -> Value:
+        """A sequence without elements; `elem` is the type of those to come."""
+    def sequence_erase(self, seq: Operand, position: Operand = None) -> Value:
+        """A copy without the element at `position`: the last one when absent."""
+    def sequence_insert(self, seq: Operand, x: Operand, position: Operand = None) -> Value:
+        """A copy with `x` in front of the element at `position`, or at the end: position = length, or absent."""
+    def sequence_length(self, seq: Operand) -> Value:
+        """How many elements a sequence has."""
     def shape(self, x: Operand, *, start: int = ..., end: int | None = ...) -> Value:
         """i64 vector of the dims start:end (Python slicing) of x."""
     def shrink(self, x: Operand, *, bias: float = ..., lambd: float = ...) -> Value:
@@ -773,20 +1014,113 @@ class Builder:
         num_outputs: int | None = ...,
     ) -> tuple[Value, ...]:
         """Consecutive pieces along `axis`, of the lengths `split` or `num_outputs` of ceil(dim / num_outputs)."""
+    def split_to_sequence(self, x: Operand, split: Operand = None, *, axis: int = ..., keepdims: bool = ...) -> Value:
+        """Consecutive pieces of `x` along `axis`: of the lengths `split` if it is a vector; all of length `split`,
+        but the last one shorter, if it is a scalar; else of length 1, and without that axis unless `keepdims`.
+        """
     def sqrt(self, x: Operand) -> Value:
         """Square root; NaN below 0."""
     def square(self, x: Operand) -> Value:
         """x * x; integers wrap."""
     def squeeze(self, x: Operand, axes: Operand = None) -> Value:
         """Drop the axes `axes`, of size 1; without them, all axes of size 1."""
+    def stft(
+        self,
+        signal: Operand,
+        frame_step: Operand,
+        window: Operand = None,
+        frame_length: Operand = None,
+        *,
+        onesided: bool = ...,
+    ) -> Value:
+        """Fourier transforms of windowed frames of a signal [B, L, 1 or 2], one every `frame_step` samples: [B,
+        frames, bins, 2] (ONNX STFT-17).
+        """
+    def string_concat(self, x: Operand, y: Operand) -> Value:
+        """Each string of `x` followed by that of `y`; both broadcast."""
+    def string_normalizer(
+        self,
+        x: Operand,
+        *,
+        case_change_action: str = ...,
+        is_case_sensitive: bool = ...,
+        locale: str = ...,
+        stopwords: Sequence[str] = ...,
+    ) -> Value:
+        """A list of words without those in `stopwords`, in upper or lower case: [C] or [1, C] to the same rank."""
+    def string_split(self, x: Operand, *, delimiter: str | None = ..., maxsplit: int | None = ...) -> tuple[Value, ...]:
+        """The parts of each string between `delimiter`s, along a new last axis, missing ones ""; and how many there
+        are.
+        """
     def sub(self, a: Operand, b: Operand) -> Value:
         """a - b; integers wrap."""
+    def svm_classifier(
+        self,
+        x: Operand,
+        support_vectors: Operand,
+        coefficients: Operand,
+        rho: Operand,
+        labels: Operand,
+        prob_a: Operand = None,
+        prob_b: Operand = None,
+        *,
+        kernel_type: str = ...,
+        gamma: float = ...,
+        coef0: float = ...,
+        degree: float = ...,
+        vectors_per_class: Sequence[int] = ...,
+    ) -> tuple[Value, ...]:
+        """The class that wins most of the duels between two classes, and the scores, as libsvm decides them."""
+    def svm_regressor(
+        self,
+        x: Operand,
+        support_vectors: Operand,
+        coefficients: Operand,
+        rho: Operand,
+        *,
+        kernel_type: str = ...,
+        gamma: float = ...,
+        coef0: float = ...,
+        degree: float = ...,
+        one_class: bool = ...,
+    ) -> Value:
+        """sum_i coefficients[i] kernel(x, support_vectors[i]) + rho; its sign (1 or -1) when `one_class`."""
     def swish(self, x: Operand, *, alpha: float = ...) -> Value:
         """x * sigmoid(alpha * x)."""
     def tan(self, x: Operand) -> Value:
         """Tangent of radians."""
     def tanh(self, x: Operand) -> Value:
         """Hyperbolic tangent."""
+    def tensor_scatter(
+        self,
+        past: Operand,
+        update: Operand,
+        write_indices: Operand = None,
+        *,
+        axis: int = ...,
+        mode: str = ...,
+    ) -> Value:
+        """A cache with `update` written along `axis` from write_indices [batch] (0) on: past [B, ..., M, ...],
+        update the same but for M, of which it has at most as many. Mode circular wraps around (ONNX
+        TensorScatter-24).
+        """
+    def tf_idf_vectorizer(
+        self,
+        x: Operand,
+        *,
+        max_gram_length: int,
+        max_skip_count: int,
+        min_gram_length: int,
+        mode: str,
+        ngram_counts: Sequence[int],
+        ngram_indexes: Sequence[int],
+        pool_int64s: Sequence[int] = ...,
+        pool_strings: Sequence[str] = ...,
+        weights: Sequence[float] = ...,
+    ) -> Value:
+        """How often each n-gram of the pool occurs among the elements of a row: [C] or [N, C] to [size] or [N,
+        size].
+        """
     def thresholded_relu(self, x: Operand, *, alpha: float = ...) -> Value:
         """x where x > alpha, else 0."""
     def tile(self, x: Operand, repeats: Operand) -> Value:
@@ -803,13 +1137,40 @@ class Builder:
         """The `k` largest (or smallest) elements along `axis` and their i64 positions; ties by rising position."""
     def transpose(self, x: Operand, *, perm: Sequence[int]) -> Value:
         """Result axis i is operand axis perm[i]."""
+    def tree_ensemble(
+        self,
+        x: Operand,
+        nodes_featureids: Operand,
+        nodes_modes: Operand,
+        nodes_splits: Operand,
+        nodes_missing_value_tracks_true: Operand,
+        nodes_truenodeids: Operand,
+        nodes_falsenodeids: Operand,
+        tree_roots: Operand,
+        leaf_begins: Operand,
+        leaf_targetids: Operand,
+        leaf_weights: Operand,
+        membership_values: Operand = None,
+        *,
+        n_targets: int,
+        aggregate_function: str = ...,
+    ) -> Value:
+        """Per row of x, the leaf of each tree that its features lead to, and per target an aggregate of those
+        leaves' votes.
+        """
     def trilu(self, x: Operand, k: Operand = None, *, upper: bool = ...) -> Value:
         """The upper (or lower) triangle of the last two axes, the diagonal moved by `k`; zero elsewhere."""
     def trunc(self, x: Operand) -> Value:
         """To the nearest integral value toward zero."""
+    def unique(self, x: Operand, *, axis: int | None = ..., sorted: bool = ...) -> tuple[Value, ...]:
+        """The distinct elements of x flattened, or with `axis` its distinct slices: y, and as i64 the place of each
+        one's first occurrence in x, for each of x its place in y, and how often each occurs (ONNX Unique-28).
+        """
     def unsqueeze(self, x: Operand, axes: Operand) -> Value:
         """New axes of size 1 at the positions `axes` of the result."""
     def where(self, cond: Operand, x: Operand, y: Operand) -> Value:
         """`x` where `cond`, else `y`; all three broadcast."""
     def xor(self, a: Operand, b: Operand) -> Value:
         """Exactly one of them."""
+    def zip_map(self, x: Operand, keys: Operand) -> Value:
+        """One dictionary per row: from each key to the element in the key's column."""

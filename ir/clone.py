@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .graph import Graph, Module, Node, Value, bulk
 from .opdef import Known
 from .signature import Signature
@@ -26,7 +28,8 @@ def clone_module(module: Module) -> Module:
             copy_graph(graph, copy.add_graph(name), mapping)
     for key, sig in module.signatures.items():
         target = copy.graphs[sig.graph.name]
-        copy.signatures[key] = Signature(key, target, list(sig.inputs), list(sig.outputs), list(sig.state))
+        inputs = [s if s.default is None else replace(s, default=weights[s.default]) for s in sig.inputs]
+        copy.signatures[key] = Signature(key, target, inputs, list(sig.outputs), list(sig.state))
     return copy
 
 

@@ -1,7 +1,7 @@
 """Dims: an int or a symbolic expression, with facts about symbols, three-valued comparison and a parser.
 
 `Dim = int | Expr`; `sym("N")` makes a symbol (an integer >= 0), + - * // % work between dims. What comparisons may rely
-on stands in `Facts`; a fact that was merely declared justifies no answer. Imports `expr` and `errors` only.
+on stands in `Facts`; a fact that was merely declared justifies no answer. Imports `expr`, `substitution` and `errors` only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .errors import InvalidModel, UsageError, clean
 from .expr import MAX_BITS, MAX_DEGREE, MAX_TEXT, Bound, Dim, Expr, Mono, Ranges, sym
 from .expr import atoms as _atoms
 from .expr import default_ranges as _default_ranges
-from .expr import evaluate as evaluate
 from .expr import extremum as _extremum
 from .expr import interval as _interval
 from .expr import natural as _natural
-from .expr import rebuild as _rebuild
 from .expr import terms_of as _terms_of
+from .substitution import evaluate as evaluate
+from .substitution import rebuild as _rebuild
 
 __all__ = [
     "Dim", "Expr", "Facts", "bind_shape", "ceildiv", "dim_eq", "dim_le", "dim_lt", "dim_max", "dim_min", "dim_range",

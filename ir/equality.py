@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .graph import Graph, Module, Node, Value
+from .signature import Slot
 from .symbols import Renaming, anonymous
 from .types import Type
+from .weights import Weight
 
 
 class _Pair:
@@ -80,9 +84,7 @@ def _values(a: Value | None, b: Value | None, same: dict[Value, Value]) -> bool:
         return same.get(a) is b
     if same.get(a) is b:
         return True
-    x, y = a.weight, b.weight
-    keys_agree = x.key == y.key or x.role == "const"
-    if x.role != y.role or not keys_agree or x.type is not y.type or x.tensor.digest() != y.tensor.digest():
+    if not _weights(a.weight, b.weight):
         return False
     same[a] = b  # a hint only: unnamed constants are equal by contents, however often each side stores them
     return True
@@ -95,6 +97,21 @@ def _signatures(a: Module, b: Module) -> str | None:
         right = b.signatures[key]
         if left.graph.name != right.graph.name:
             return f"signature {key!r} is of @{left.graph.name} and @{right.graph.name}"
-        if (left.inputs, left.outputs, left.state) != (right.inputs, right.outputs, right.state):
+        if (left.outputs, left.state) != (right.outputs, right.state) or not _slots(left.inputs, right.inputs):
             return f"signature {key!r}: slots differ"
     return None
+
+
+def _slots(a: list[Slot], b: list[Slot]) -> bool:
+    """The same inputs with the same defaults."""
+    if [replace(slot, default=None) for slot in a] != [replace(slot, default=None) for slot in b]:
+        return False
+    pairs = [(x.default, y.default) for x, y in zip(a, b, strict=True)]
+    return all(x is y or (x is not None and y is not None and _weights(x, y)) for x, y in pairs)
+
+
+def _weights(a: Weight, b: Weight) -> bool:
+    """The same contents and role; the same key too, unless the weight is a nameless one."""
+    if a.role != b.role or (a.key != b.key and a.role != "const") or a.type is not b.type:
+        return False
+    return a.tensor.digest() == b.tensor.digest()

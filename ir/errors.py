@@ -13,6 +13,8 @@ def clean(text: object, limit: int = NAME_LIMIT, *, lines: bool = False) -> str:
     """`text` cut to `limit` characters with control, escape and bidi characters made visible (names come from files).
     Line ends are kept only where `lines` says so: a name cannot start a line of its own."""
     raw = str(text)
+    if len(raw) <= limit and raw.isprintable():
+        return raw
     kept = "\n" if lines else ""
     seen = raw[: limit + 1]
     shown = "".join(c if c in kept or c.isprintable() else c.encode("unicode_escape").decode() for c in seen)

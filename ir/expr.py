@@ -14,10 +14,10 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Union
 
-from .errors import InvalidModel, UsageError, clean
+from .errors import InvalidModel, clean
 
 _CACHED = 1 << 14  # results that are remembered per operation: a graph repeats few shapes many times
 MAX_TERMS, MAX_DEPTH, MAX_DEGREE, MAX_BITS, MAX_TEXT = 64, 24, 32, 128, 1 << 16
@@ -100,6 +100,11 @@ class Expr:
         """A new symbol, `_0`, `_1` ...: its number is above all that this process has seen."""
         return sym(f"_{Expr._fresh}")
 
+    @staticmethod
+    def mark() -> int:
+        """A point in time: see `made_since`."""
+        return Expr._fresh
+
     @property
     def symbol(self) -> str | None:
         """The name when this is a bare symbol."""
@@ -173,6 +178,11 @@ def sym(name: str) -> Expr:
     return Expr(((((Atom("sym", name), 1),), 1),))
 
 
+def made_since(name: str, mark: int) -> bool:
+    """`name` is that of a symbol which `fresh` made after `mark` was taken."""
+    return bool(_FRESH.match(name)) and int(name[1:]) >= mark
+
+
 def depth_of(dim: Dim) -> int:
     return dim.depth if isinstance(dim, Expr) else 0
 
@@ -234,6 +244,11 @@ def _opaque(text: str, nonnegative: bool) -> Expr:
     return sym(f"_{'n' if nonnegative else 'z'}{digest}")
 
 
+def standing_for(text: str) -> Expr:
+    """The symbol, an integer >= 0, that stands for what `text` says: the same for the same text."""
+    return _opaque(text, True)
+
+
 def _make_atom(kind: str, *args: Dim) -> Dim:
     if max(map(depth_of, args)) >= MAX_DEPTH or sum(len(str(arg)) for arg in args) > MAX_TEXT:
         text = _atom_text(kind, args)
@@ -282,6 +297,21 @@ def _mono_over(a: Mono, b: Mono) -> Mono | None:
             return None
         powers[atom] = left
     return tuple((atom, power) for atom, power in powers.items() if power)
+
+
+def _shared(a: Dim, b: Dim) -> Mono:
+    """The largest product of atoms that divides every term of both."""
+    monos = [mono for dim in (a, b) for mono, _ in terms_of(dim)]
+    powers = dict(monos[0])
+    for mono in monos[1:]:
+        other = dict(mono)
+        powers = {atom: min(power, other[atom]) for atom, power in powers.items() if atom in other}
+    return tuple(powers.items())
+
+
+def _over(a: Dim, mono: Mono) -> Dim:
+    """a / mono, where that is known to divide every term."""
+    return build({_mono_over(own, mono) or (): coefficient for own, coefficient in terms_of(a)})
 
 
 def _split(a: Dim, b: Dim) -> tuple[Dim, Dim]:
@@ -340,7 +370,12 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         return 0
     quotient, rest = _split(a, b)
     if isinstance(b, Expr):
-        return quotient if not isinstance(rest, Expr) and rest == 0 else quotient + _make_atom("div", rest, b)
+        if not isinstance(rest, Expr) and rest == 0:
+            return quotient
+        shared = _shared(rest, b)
+        if shared:  # (x*m) // (y*m) = x // y
+            return quotient + floordiv(_over(rest, shared), _over(b, shared))
+        return quotient + _make_atom("div", rest, b)
     if not isinstance(rest, Expr):
         return quotient + rest // b
     g, rest, _ = _common(rest, b)
@@ -492,60 +527,6 @@ def _floor(x: Bound, y: Bound) -> Bound:
     if math.isinf(x):
         return x
     return x // y if not math.isinf(y) else (0 if x >= 0 else -1)
-
-
-# --------------------------------------------------------------------------------- evaluation, substitution
-
-
-def evaluate(dim: Dim, bindings: Mapping[str, int]) -> int:
-    """The number that `dim` has when each symbol has its bound value. UsageError for a symbol without one."""
-    if not isinstance(dim, Expr):
-        return dim
-    total = 0
-    for mono, coefficient in dim.terms:
-        for atom, power in mono:
-            coefficient *= _evaluate_atom(atom, bindings) ** power
-        total += coefficient
-    return total
-
-
-def _evaluate_atom(atom: Atom, bindings: Mapping[str, int]) -> int:
-    if atom.kind == "sym":
-        if atom.args[0] not in bindings:
-            raise UsageError(f"the dim {clean(atom.args[0])} has no value", hint=f"give one: {clean(atom.args[0])}=...")
-        return operator.index(bindings[atom.args[0]])
-    values = [evaluate(arg, bindings) for arg in atom.args]
-    if atom.kind in ("div", "mod") and values[1] == 0:
-        raise InvalidModel(f"the dim {clean(atom.text)} divides by zero")
-    return _NUMBERS[atom.kind](*values)
-
-
-_NUMBERS: dict[str, Callable[..., int]] = {"div": operator.floordiv, "mod": operator.mod, "min": min, "max": max}
-
-
-def rebuild(dim: Dim, symbol: Callable[[str], Dim | None], ranges: Ranges | None = None) -> Dim:
-    """`dim` made anew with `symbol(name)` for each symbol (None keeps it) and min/max decided under `ranges`."""
-    if not isinstance(dim, Expr):
-        return dim
-    total: Dim = 0
-    for mono, coefficient in dim.terms:
-        product: Dim = coefficient
-        for atom, power in mono:
-            factor = _rebuild_atom(atom, symbol, ranges)
-            for _ in range(power):
-                product = product * factor
-        total = total + product
-    return total
-
-
-def _rebuild_atom(atom: Atom, symbol: Callable[[str], Dim | None], ranges: Ranges | None) -> Dim:
-    if atom.kind == "sym":
-        new = symbol(atom.args[0])
-        return sym(atom.args[0]) if new is None else new
-    args = [rebuild(arg, symbol, ranges) for arg in atom.args]
-    if atom.kind in ("min", "max"):
-        return extremum(atom.kind, args, ranges)
-    return (floordiv if atom.kind == "div" else modulo)(*args)
 
 
 # ------------------------------------------------------------------------------------------------- printing

@@ -301,19 +301,34 @@ class Module:
         from .tensor import as_tensor
 
         tensor = as_tensor(array, dtype)
-        key = (tensor.dtype, tuple(tensor.shape), tensor.digest())
+        contents = tensor.numpy().tobytes() if _is_tiny(tensor) else tensor.digest()
+        key = (tensor.dtype, tuple(tensor.shape), contents)
         value = self._literals.get(key)
         if value is None:
             value = self._literals[key] = self.constant(Weight("const", tensor))
         return value
+
+    def defaults(self) -> dict[Weight, None]:
+        """The weights that inputs stand for where they are not fed."""
+        slots = (slot for signature in self.signatures.values() for slot in signature.inputs)
+        return {slot.default: None for slot in slots if slot.default is not None}
+
+    def used_weights(self) -> list[Weight]:
+        """The weights that a node or a signature uses, in their order."""
+        used = self.defaults()
+        for weight, value in self._constants.items():
+            if value.n_uses:
+                used[weight] = None
+        return [weight for weight in self.weights if weight in used]
 
     def constants(self) -> Iterator[Value]:
         """The constants in the order of their weights."""
         return (self._constants[w] for w in self.weights if w in self._constants)
 
     def drop_unused_weights(self) -> int:
-        """Forget weights that no node uses; returns how many went."""
-        unused = [w for w in self.weights if w not in self._constants or not self._constants[w].n_uses]
+        """Forget weights that neither a node nor a signature uses; returns how many went."""
+        used = set(self.used_weights())
+        unused = [w for w in self.weights if w not in used]
         for weight in unused:
             self.weights.remove(weight)
             self._constants.pop(weight, None)
@@ -389,15 +404,25 @@ class Module:
         return f"<module {self.name!r}: {len(self.graphs)} graphs, {len(self.weights)} weights>"
 
 
+def _is_tiny(tensor: Tensor) -> bool:
+    """Its bytes are a key no longer than a digest."""
+    return tensor.dtype.bits > 0 and tensor.size <= 2
+
+
 @contextmanager
 def bulk() -> Iterator[None]:
-    """Pause the cycle collector while many nodes are made: linked nodes are all cycles and none is garbage yet."""
+    """Pause the cycle collector while many nodes are made: linked nodes are all cycles and none is garbage yet.
+
+    What was made counts as old afterwards, so that the next collection of young objects need not walk all of it."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            if not gc.get_freeze_count():  # else somebody wants objects to stay frozen
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

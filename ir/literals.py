@@ -15,10 +15,10 @@ import numpy as np
 from .dims import Dim, parse_dim
 from .errors import AnyIRError, InvalidModel, LimitExceeded
 from .lexer import Lexer
-from .loc import Loc
+from .loc import UNKNOWN_LOC, Loc
 from .storage import limit
 from .tensor import Tensor, as_tensor
-from .types import BOOL, F32, F64, STRING, DType, NoneType, OptionalType, SequenceType, TensorType, Type, dtype
+from .types import BOOL, F32, F64, STRING, DType, MapType, NoneType, OptionalType, SequenceType, TensorType, Type, dtype
 
 Made = TypeVar("Made")
 
@@ -68,9 +68,26 @@ class LiteralReader:
                 inner = self.type()
             lex.expect(">")
             return made(inner)
+        if lex.at("map"):
+            return self.map_type()
         if lex.take("none"):
             return NoneType()
         return self.tensor_type(static=False)
+
+    def map_type(self) -> MapType:
+        lex = self.lex
+        lex.expect("map")
+        lex.expect("<")
+        at, name = lex.token.offset, lex.kind("word", "the dtype of keys")
+        key = self.dtype_named(name, at)
+        lex.expect(",")
+        with self.nested():
+            inner = self.type()
+        lex.expect(">")
+        try:
+            return MapType(key, inner)
+        except InvalidModel as error:
+            lex.fail(error.message, at)
 
     def types(self) -> tuple[Type, ...]:
         made = [self.type()]
@@ -267,12 +284,21 @@ class LiteralReader:
                 file = lex.string()
                 lex.expect(":")
                 line = lex.integer()
-            leaves.append((frontend, scope, file, line))
+            notes = self.notes() if lex.take("notes") else ()
+            leaves.append(Loc(frontend, scope, file=file, line=line, notes=notes))
             if not lex.take("+"):
                 break
         tag = lex.string() if lex.take("by") else ""
         lex.expect(")")
         if len(leaves) < 2:
-            frontend, scope, file, line = leaves[0] if leaves else ("", "", "", 0)
-            return Loc(frontend, scope, file=file, line=line, tag=tag)
-        return Loc(fused=tuple(Loc(f, s, file=p, line=n) for f, s, p, n in leaves), tag=tag)
+            return (leaves[0] if leaves else UNKNOWN_LOC).tagged(tag)
+        return Loc(fused=tuple(leaves), tag=tag)
+
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of key and text."""
+        at, pairs = self.lex.token.offset, self.attribute()
+        if not isinstance(pairs, tuple) or not all(
+            isinstance(p, tuple) and len(p) == 2 and all(type(part) is str for part in p) for p in pairs
+        ):
+            self.lex.fail("notes are a list of pairs of texts", at)
+        return pairs

@@ -9,15 +9,17 @@ FUSED_LIMIT = 8
 
 class Loc:
     """An origin. `frontend` is "onnx", "keras", "torch" ...; `scope` the layer or module path; `file` and `line` the
-    user's source where the framework recorded it; `fused` up to 8 origins of a merged node; `tag` the pass that made it."""
+    user's source where the framework recorded it; `fused` up to 8 origins of a merged node; `tag` the pass that made it.
+    `notes` is what the source says beside the node (documentation, properties), as pairs of key and text."""
 
-    __slots__ = ("file", "frontend", "fused", "line", "scope", "tag")
+    __slots__ = ("file", "frontend", "fused", "line", "notes", "scope", "tag")
     frontend: str
     scope: str
     file: str
     line: int
     fused: tuple[Loc, ...]
     tag: str
+    notes: tuple[tuple[str, str], ...]
     _interned: ClassVar[dict[tuple, Loc]] = {}
 
     def __new__(
@@ -29,12 +31,13 @@ class Loc:
         line: int = 0,
         fused: tuple[Loc, ...] = (),
         tag: str = "",
+        notes: tuple[tuple[str, str], ...] = (),
     ) -> Loc:
-        key = (frontend, scope, file, line, fused, tag)
+        key = (frontend, scope, file, line, fused, tag, notes)
         found = cls._interned.get(key)
         if found is None:
             found = object.__new__(cls)
-            found.frontend, found.scope, found.file, found.line, found.fused, found.tag = key
+            found.frontend, found.scope, found.file, found.line, found.fused, found.tag, found.notes = key
             cls._interned[key] = found
         return found
 
@@ -48,11 +51,30 @@ class Loc:
         if len(leaves) > 1:
             return Loc(fused=tuple(leaves[:FUSED_LIMIT]), tag=tag)
         one = leaves[0] if leaves else UNKNOWN_LOC
-        return Loc(one.frontend, one.scope, file=one.file, line=one.line, tag=tag)
+        return one.tagged(tag)
+
+    def tagged(self, tag: str) -> Loc:
+        """This origin, the node made by another pass."""
+        if tag == self.tag:
+            return self
+        return Loc(
+            self.frontend, self.scope, file=self.file, line=self.line, fused=self.fused, tag=tag, notes=self.notes
+        )
+
+    def under(self, scope: str) -> Loc:
+        """This origin with its scope inside another one: what a called function's nodes have where they are inlined."""
+        if not scope:
+            return self
+        path = f"{scope}/{self.scope}" if self.scope else scope
+        fused = tuple(leaf.under(scope) for leaf in self.fused)
+        frontend = self.frontend if fused or self.frontend else "call"
+        return Loc(
+            frontend, "" if fused else path, file=self.file, line=self.line, fused=fused, tag=self.tag, notes=self.notes
+        )
 
     def _bare(self) -> Loc:
         """This origin without the pass that made the node."""
-        return Loc(self.frontend, self.scope, file=self.file, line=self.line) if self.tag else self
+        return self.tagged("")
 
     def __str__(self) -> str:
         if self.fused:
@@ -65,11 +87,19 @@ class Loc:
     __repr__ = __str__
 
     def __reduce__(self) -> tuple:
-        return _remake, (self.frontend, self.scope, self.file, self.line, self.fused, self.tag)
+        return _remake, (self.frontend, self.scope, self.file, self.line, self.fused, self.tag, self.notes)
 
 
-def _remake(frontend: str, scope: str, file: str, line: int, fused: tuple[Loc, ...], tag: str) -> Loc:
-    return Loc(frontend, scope, file=file, line=line, fused=fused, tag=tag)
+def _remake(
+    frontend: str,
+    scope: str,
+    file: str,
+    line: int,
+    fused: tuple[Loc, ...],
+    tag: str,
+    notes: tuple[tuple[str, str], ...],
+) -> Loc:
+    return Loc(frontend, scope, file=file, line=line, fused=fused, tag=tag, notes=notes)
 
 
 UNKNOWN_LOC = Loc()

@@ -218,8 +218,16 @@ class AxisMap(NamedTuple):
     results: tuple[tuple[Axis | None, ...], ...]
 
 
+class Typed(NamedTuple):
+    """An operand of a sample that is no tensor: what a kernel gets (a list for a sequence), and its type."""
+
+    value: Any
+    type: Type
+
+
 class Sample(NamedTuple):
-    """One accepted call: operands are arrays, None (absent optional) or, for a variadic, a list of arrays at the end.
+    """One accepted call: operands are arrays, None (absent optional) or, for a variadic, a list of arrays at the end;
+    `Typed` for sequences and optionals.
 
     `const` names operands that must be constants for inference to work (reshape's shape, say).
     """
@@ -246,6 +254,11 @@ class Attrs(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The attributes as a dict, quick to pass on by keyword; must not be changed."""
+        return self._values
 
     __hash__ = object.__hash__
 
@@ -274,6 +287,17 @@ def _key(value: Any) -> Any:
     return ("d", digest()) if callable(digest) else value
 
 
+_PLAIN = frozenset({int, str, DType, type(None)})
+
+
+def _is_plain(given: Mapping[str, Any]) -> bool:
+    """Only numbers, names and tuples of them, none of which equals one of another type (as 1 equals 1.0 and True)."""
+    for value in given.values():
+        if type(value) not in _PLAIN and not (type(value) is tuple and _PLAIN.issuperset(map(type, value))):
+            return False
+    return True
+
+
 #: Inference over operands with more known elements than this is not remembered.
 MEMO_ELEMS = 16
 
@@ -299,6 +323,7 @@ class OpDef:
         self.min_position = len(self.operands) - 1 if variadic_last else 0
         self.positions = {o.name: i for i, o in enumerate(self.operands)}
         self._attr_sets: dict[tuple, Attrs] = {}
+        self._plain_sets: dict[tuple, Attrs] = {}
         self._memo: dict[tuple, tuple[Known, ...]] = {}
         self._trait_bits = self.traits.value
         self.defaults = self.make_attrs({}) if not self._required() else None
@@ -332,10 +357,23 @@ class OpDef:
 
     # What the IR calls.
 
+    def region_names(self, attrs: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the regions of a node with these attributes are called in the text."""
+        return self.regions
+
     def make_attrs(self, given: Mapping[str, Any]) -> Attrs:
         """Validated, defaulted, interned attributes. Raises TypeInferError for an unknown, missing or wrong one."""
         if not given and getattr(self, "defaults", None) is not None:
             return self.defaults  # type: ignore[return-value]
+        if not _is_plain(given):
+            return self._checked(given)
+        key = (*given, *given.values())
+        found = self._plain_sets.get(key)
+        if found is None:
+            found = self._plain_sets[key] = self._checked(given)
+        return found
+
+    def _checked(self, given: Mapping[str, Any]) -> Attrs:
         values: dict[str, Any] = {}
         for name, declared in self.attributes.items():
             value = given.get(name, declared.default)

@@ -268,15 +268,24 @@ class Parser(LiteralReader):
             quant = self.attribute() if lex.take("quant") else None
             if quant is not None and [type(q) for q in quant if isinstance(quant, tuple)] != [float, int]:
                 lex.fail("quant is a list of scale and zero point", at)
+            default = self.default() if lex.take("default") else None
             layout = lex.string() if lex.take("layout") else None
             lex.expect("=")
             if lex.integer() != len(made):
                 lex.fail(f"slots stand in order: this is number {len(made)}", at)
-            made.append(Slot(name, path, quant, layout))
+            made.append(Slot(name, path, quant, layout, default))
             if not lex.take(","):
                 break
         lex.expect(")")
         return made
+
+    def default(self) -> Weight:
+        """The weight that an input has where it is not fed."""
+        at, key = self.lex.token.offset, self.lex.string()
+        weight = self.module.weights.get(key)
+        if weight is None:
+            self.unknown(f"weight {key!r}", key, [w.key for w in self.module.weights], at)
+        return weight
 
     # Graphs.
 
@@ -415,7 +424,7 @@ class Parser(LiteralReader):
         attrs = self.attrs_of(op)
         types = self.types() if lex.take(":") else ()
         loc = self.location() if lex.take("loc") else UNKNOWN_LOC
-        regions = self.regions(op, names) if op.regions else ()
+        regions = self.regions(op.region_names(attrs), names)
         made = self.build(op, tuple(operands), attrs, regions, types, loc, at)
         self.place(builder, names, made, targets)
 
@@ -478,10 +487,12 @@ class Parser(LiteralReader):
         near = difflib.get_close_matches(name, known, 1)
         self.lex.fail(f"{what} is not defined here", at, f"did you mean {near[0]}?" if near else "")
 
-    def regions(self, op: opdef.OpDef, names: Scope) -> tuple[Graph, ...]:
+    def regions(self, labels: tuple[str, ...], names: Scope) -> tuple[Graph, ...]:
+        if not labels:
+            return ()
         self.lex.expect("{")
         made = []
-        for name in op.regions:
+        for name in labels:
             self.lex.expect(name)
             region = self.module.new_region(name)
             with self.nested():

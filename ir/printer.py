@@ -128,7 +128,8 @@ def location(loc: Loc) -> str:
 
 def _one_location(loc: Loc) -> str:
     source = f" at {quoted(loc.file)}:{loc.line}" if loc.file else ""
-    return f"{quoted(loc.frontend)}: {quoted(loc.scope)}{source}"
+    notes = f" notes {attribute(loc.notes)}" if loc.notes else ""
+    return f"{quoted(loc.frontend)}: {quoted(loc.scope)}{source}{notes}"
 
 
 class Names:
@@ -187,8 +188,8 @@ class Printer:
         self.lines = [f"anyir {FORMAT}", f"module {quoted(module.name)}{link}"]
         self.lines += [f"meta {quoted(k)} = {quoted(v)}" for k, v in module.metadata.items()]
         self.lines += facts(self.symbols.facts(module.facts))
-        used = {v.weight for v in module.constants() if v.n_uses}
-        self.lines += [self.weight(w) for w in module.weights if w in used and not is_literal(w, self.inline)]
+        defaults = module.defaults()
+        self.lines += [self.weight(w) for w in module.used_weights() if w in defaults or not is_literal(w, self.inline)]
         for graph in module.graphs.values():
             self.graph(graph, Names(), f"graph {graph_name(graph)}", "")
         self.lines += [signature(s) for s in module.signatures.values()]
@@ -249,7 +250,7 @@ class Printer:
             self.lines.append(head)
             return
         self.lines.append(head + " {")
-        for name, region in zip(node.op.regions, node.regions, strict=True):
+        for name, region in zip(node.op.region_names(node.attrs), node.regions, strict=True):
             self.graph(region, names, name, indent + "  ")
         self.lines.append(f"{indent}}}")
 
@@ -303,6 +304,8 @@ def slot(item: Slot) -> str:
         text += f" path {attribute(item.path)}"
     if item.quant:
         text += f" quant {attribute((float(item.quant[0]), int(item.quant[1])))}"
+    if item.default is not None:
+        text += f" default {quoted(item.default.key)}"
     return text + (f" layout {quoted(item.layout)}" if item.layout else "")
 
 

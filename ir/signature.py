@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .errors import InvalidModel
+from .types import meet
 
 if TYPE_CHECKING:
     from .graph import Graph
+    from .weights import Weight
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,15 @@ class Slot:
     """One input or output as the user knows it.
 
     `path` is its place in a nested structure (("boxes", 0) = second level of a dict of lists; () = flat);
-    `quant` is (scale, zero point) where the interface itself is quantised; `layout` is a wish such as "nhwc".
+    `quant` is (scale, zero point) where the interface itself is quantised; `layout` is a wish such as "nhwc"; `default`
+    is the weight that an input stands for where it is not fed.
     """
 
     name: str
     path: tuple[str | int, ...] = ()
     quant: tuple[float, int] | None = None
     layout: str | None = None
+    default: Weight | None = None
 
 
 @dataclass
@@ -56,3 +60,9 @@ class Signature:
             twice = {name for name in names if names.count(name) > 1} if len(set(names)) != len(names) else set()
             if twice:
                 raise InvalidModel(f"signature {self.key!r} has two {kind}s called {sorted(twice)[0]!r}")
+        for slot in self.outputs:
+            if slot.default is not None:
+                raise InvalidModel(f"output {slot.name!r} of signature {self.key!r} has a default")
+        for slot, value in zip(self.inputs, self.graph.inputs, strict=True):
+            if slot.default is not None and meet(slot.default.type, value.type) is None:
+                raise InvalidModel(f"the default of input {slot.name!r} is {slot.default.type}, the input {value.type}")

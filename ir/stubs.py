@@ -10,6 +10,7 @@ import re
 import textwrap
 from pathlib import Path
 
+from .builder import Builder
 from .opdef import REQUIRED, Attr, OpDef, floats, ints, strs
 from .ops import core_ops, get_op
 from .types import DType, Type
@@ -72,12 +73,13 @@ def builder_stub() -> str:
 
 
 def _method(op: OpDef) -> str:
-    name = f"{op.name}_" if keyword.iskeyword(op.name) else op.name
+    name = f"{op.name}_" if keyword.iskeyword(op.name) or op.name in vars(Builder) else op.name
     params = ["self"]
-    for declared in op.operands:
+    for position, declared in enumerate(op.operands, 1):
         operand = f"{declared.name}_" if keyword.iskeyword(declared.name) else declared.name
         star = "*" if declared.kind == "variadic" else ""
-        default = " = None" if declared.kind == "optional" else ""
+        trailing = all(later.kind != "one" for later in op.operands[position:])
+        default = " = None" if declared.kind == "optional" and trailing else ""
         params.append(f"{star}{operand}: Operand{default}")
     named = [_parameter(a) for a in op.attributes.values() if not keyword.iskeyword(a.name)]
     if op.regions:

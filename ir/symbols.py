@@ -13,7 +13,7 @@ from .dims import Dim, Expr, Facts, dim_le, substitute, sym, symbols
 from .errors import UsageError, clean
 from .expr import ANONYMOUS, SIGNED
 from .graph import Module
-from .types import OptionalType, SequenceType, TensorType, Type
+from .types import MapType, OptionalType, SequenceType, TensorType, Type
 
 
 class Renaming:
@@ -57,9 +57,9 @@ class Renaming:
 
 
 def _rebuilt(old: Type, dim: Callable[[Dim | None], Dim | None]) -> Type:
-    wrappers: list[type] = []
-    while isinstance(old, SequenceType | OptionalType):
-        wrappers.append(type(old))
+    wrappers: list[Callable[[Type], Type]] = []
+    while isinstance(old, SequenceType | OptionalType | MapType):
+        wrappers.append(old.with_elem)
         old = old.elem
     if isinstance(old, TensorType) and old.shape is not None:
         old = TensorType(old.dtype, tuple(dim(d) for d in old.shape))  # type: ignore[misc]
@@ -122,7 +122,7 @@ def _types(module: Module) -> dict[Type, None]:
 
 
 def _symbols_of(type_: Type) -> Iterator[str]:
-    while isinstance(type_, SequenceType | OptionalType):
+    while isinstance(type_, SequenceType | OptionalType | MapType):
         type_ = type_.elem
     if isinstance(type_, TensorType):
         for dim in type_.shape or ():

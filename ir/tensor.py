@@ -375,6 +375,13 @@ def as_tensor(data: Any, dtype: DType | None = None) -> Tensor:
     return ArrayTensor(converted.copy() if converted is data and not own else converted, dtype)
 
 
+def reinterpret(tensor: Tensor, dtype: DType, shape: Iterable[int]) -> Tensor:
+    """The bytes of `tensor` as another dtype and shape, mapped ones where they lie. Raises InvalidModel for a misfit."""
+    if isinstance(tensor, MappedTensor):
+        return MappedTensor(tensor.file, tensor.offset, tensor.length, dtype, shape)
+    return PackedTensor(b"".join(tensor._raw_chunks()), dtype, shape)
+
+
 def _converted(array: np.ndarray, dtype: DType) -> np.ndarray:
     if array.dtype == dtype.numpy:
         return array
@@ -387,12 +394,12 @@ def _converted(array: np.ndarray, dtype: DType) -> np.ndarray:
 
 def checked_shape(shape: Iterable[int]) -> tuple[int, ...]:
     """The shape of data as Python ints. InvalidModel for a negative dim, LimitExceeded for absurd ranks and dims."""
-    dims = tuple(operator.index(dim) for dim in shape)
+    dims = tuple([operator.index(dim) for dim in shape])
     check_limit("rank", len(dims), "tensor rank")
-    for dim in dims:
-        if dim < 0:
-            raise InvalidModel(f"a tensor has the dimension {dim}")
-        check_limit("dim", dim, "dimension")
+    if dims:
+        if min(dims) < 0:
+            raise InvalidModel(f"a tensor has the dimension {min(dims)}")
+        check_limit("dim", max(dims), "dimension")
     check_limit("tensor_bytes", math.prod(dims), "number of elements")
     return dims
 

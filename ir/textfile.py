@@ -29,6 +29,6 @@ def write_text(module: Module, path: str | os.PathLike[str], *, protect: Iterabl
 
 def _stored(module: Module) -> list[Weight]:
     """The weights that do not stand in the text."""
-    used = [v.weight for v in module.constants() if v.n_uses and v.weight is not None]
+    used = module.used_weights()
     big = [w for w in used if w.type.numel > INLINE and w.tensor.dtype is not STRING]  # type: ignore[operator]
     return [w for w in big if not is_literal(w, INLINE)]

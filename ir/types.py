@@ -14,6 +14,7 @@ import numpy as np
 
 from .dims import Dim, Expr, dim_eq, symbols
 from .errors import InvalidModel
+from .expr import ANONYMOUS
 from .storage import check_limit, limit
 
 
@@ -219,6 +220,14 @@ class _Wrapper(Type):
             _Wrapper._interned[cls, elem] = found
         return found
 
+    def with_elem(self, elem: Type) -> _Wrapper:
+        """The same wrapper around another type."""
+        return type(self)(elem)
+
+    def wraps_like(self, other: Type) -> bool:
+        """Whether `other` is the same but for what is inside."""
+        return type(self) is type(other)
+
     def __str__(self) -> str:
         return f"{self.keyword}<{self.elem}>"
 
@@ -240,6 +249,39 @@ class OptionalType(_Wrapper):
 
     __slots__ = ()
     keyword = "optional"
+
+
+class MapType(_Wrapper):
+    """A dictionary from integers or strings to values of one type."""
+
+    __slots__ = ("key",)
+    key: DType
+    keyword = "map"
+    _maps: ClassVar[dict[tuple, MapType]] = {}
+
+    def __new__(cls, key: DType, elem: Type) -> MapType:
+        found = cls._maps.get((key, elem))
+        if found is None:
+            if not (key.is_int or key is STRING):
+                raise InvalidModel(f"the keys of a map are {key} (integers or str expected)")
+            found = object.__new__(cls)
+            found.key, found.elem = key, elem
+            cls._maps[key, elem] = found
+        return found
+
+    def with_elem(self, elem: Type) -> MapType:
+        return MapType(self.key, elem)
+
+    def wraps_like(self, other: Type) -> bool:
+        return isinstance(other, MapType) and other.key is self.key
+
+    def __str__(self) -> str:
+        return f"map<{self.key}, {self.elem}>"
+
+    __repr__ = __str__
+
+    def __reduce__(self) -> tuple:
+        return MapType, (self.key, self.elem)
 
 
 class NoneType(Type):
@@ -270,7 +312,7 @@ def refines(new: Type, old: Type) -> bool:
     may become any other that is not surely different (N is not N + 1)."""
     if new is old:
         return True
-    if isinstance(new, _Wrapper) and type(new) is type(old):
+    if isinstance(new, _Wrapper) and new.wraps_like(old):
         return refines(new.elem, old.elem)  # type: ignore[attr-defined]
     if not (isinstance(new, TensorType) and isinstance(old, TensorType)):
         return False
@@ -292,9 +334,9 @@ def meet(a: Type, b: Type) -> Type | None:
     unless it only has a made-up symbol to say."""
     if a is b:
         return a
-    if isinstance(a, _Wrapper) and type(a) is type(b):
+    if isinstance(a, _Wrapper) and a.wraps_like(b):
         inner = meet(a.elem, b.elem)  # type: ignore[attr-defined]
-        return None if inner is None else type(a)(inner)
+        return None if inner is None else a.with_elem(inner)
     if not (isinstance(a, TensorType) and isinstance(b, TensorType)):
         return None
     if a.dtype is not b.dtype and a.dtype is not None and b.dtype is not None:
@@ -315,15 +357,22 @@ def _meet_dims(a: Dim, b: Dim) -> Dim | None:
         return None
     if not isinstance(a, Expr) or not isinstance(b, Expr):
         return b if isinstance(a, Expr) else a
-    return b if any(name[0] == "_" and name[1:].isdigit() for name in symbols(a)) else a
+    return b if _made_up(a) and not (b.symbol is not None and _made_up(b)) else a
+
+
+def _made_up(dim: Expr) -> bool:
+    """It holds a symbol of which nothing but its identity is known."""
+    return any(ANONYMOUS.match(name) for name in symbols(dim))
 
 
 def join(a: Type, b: Type) -> Type:
     """What is true of both types: where they differ the result knows less. Branches of an `if` meet here."""
     if a is b:
         return a
-    if isinstance(a, _Wrapper) and type(a) is type(b):
-        return type(a)(join(a.elem, b.elem))  # type: ignore[attr-defined]
+    if isinstance(a, _Wrapper) and a.wraps_like(b):
+        return a.with_elem(join(a.elem, b.elem))  # type: ignore[attr-defined]
+    if isinstance(a, OptionalType) or isinstance(b, OptionalType):  # what is there may stand for what may be
+        return OptionalType(join(*(t.elem if isinstance(t, OptionalType) else t for t in (a, b))))
     if not (isinstance(a, TensorType) and isinstance(b, TensorType)):
         raise InvalidModel(f"types {a} and {b} cannot meet in one value")
     dtype = a.dtype if a.dtype is b.dtype else None

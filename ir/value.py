@@ -209,9 +209,12 @@ class Node:
 
     def make_results(self, known: tuple[Known, ...]) -> None:
         """Create the results from inference; called once, by the builder."""
-        self.results = tuple(Value(k.type, self, i) for i, k in enumerate(known))
-        for value, k in zip(self.results, known, strict=True):
-            value._elems = k.elems
+        results = []
+        for index, (type_, elems) in enumerate(known):
+            value = Value(type_, self, index)
+            value._elems = elems
+            results.append(value)
+        self.results = tuple(results)
 
     # Reading.
 

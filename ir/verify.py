@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from .errors import AnyIRError, TypeInferError, VerifyError
 from .graph import Graph, Module, Node, Value
+from .infer import inferred
 from .opdef import SPATIAL
 from .types import TensorType, meet
 from .value import Use
@@ -147,7 +148,7 @@ def _results_hold(node: Node) -> bool:
     if node.regions:
         return False
     try:
-        known = node.op.infer_results(node._operands, node.attrs)
+        known = inferred(node)
     except TypeInferError:
         return False
     results = node.results
@@ -165,7 +166,7 @@ def _results(node: Node) -> Iterator[Problem]:
         if region.parent is not node:
             yield node, f"a region of {node.name} belongs to another node"
     try:
-        known = node.op.infer_results(node._operands, node.attrs, node.regions)
+        known = inferred(node)
     except TypeInferError as error:
         yield node, str(error)
         return
@@ -196,3 +197,6 @@ def _signatures(module: Module) -> Iterator[Problem]:
             yield None, str(error)
         if module.graphs.get(signature.graph.name) is not signature.graph:
             yield None, f"signature {signature.key!r} is of a graph that the module does not have"
+    for weight in module.defaults():
+        if module.weights.get(weight.key) is not weight:
+            yield None, f"the module does not own the weight {weight.key!r}, the default of an input"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .blocks import along, blockwise
 from .elementwise import erf_wide
 from .numeric import exact, is_integer, narrow, truncate, wide
 from .registry import kernel
@@ -20,7 +21,7 @@ Array = np.ndarray
 def _float_only(function: Callable[..., Array]) -> Callable[..., Array]:
     def run(x: Array, **attrs: float) -> Array:
         with np.errstate(all="ignore"):
-            return narrow(function(wide(x), **attrs), x.dtype)
+            return blockwise(lambda block: function(block, **attrs), x)
 
     return run
 
@@ -88,14 +89,13 @@ def relu6(x: Array) -> Array:
 
 @kernel("leaky_relu")
 def leaky_relu(x: Array, *, alpha: float) -> Array:
-    y = wide(x)
-    return narrow(np.where(y < 0, alpha * y, y), x.dtype)
+    return blockwise(lambda y: np.where(y < 0, alpha * y, y), x)
 
 
 @kernel("prelu")
 def prelu(x: Array, slope: Array) -> Array:
     """x where x >= 0, else slope * x; `slope` broadcasts to the shape of x. Integers wrap."""
-    y, factor = wide(x), wide(slope)
+    y, factor = exact(x), exact(slope)
     with np.errstate(over="ignore", invalid="ignore"):
         return narrow(np.where(y < 0, factor * y, y), x.dtype)
 
@@ -113,9 +113,15 @@ def softmax(x: Array, *, axis: int) -> Array:
     if x.size == 0:
         return x.copy()
     with np.errstate(all="ignore"):
-        y = wide(x)
-        e = np.exp(y - y.max(axis=axis, keepdims=True))
-        return narrow(e / e.sum(axis=axis, keepdims=True), x.dtype)
+        return along(_softmax, x, axis)
+
+
+def _softmax(y: Array) -> Array:
+    """Over the middle axis, in place."""
+    y -= y.max(axis=1, keepdims=True)
+    np.exp(y, out=y)
+    y /= y.sum(axis=1, keepdims=True)
+    return y
 
 
 @kernel("log_softmax")
@@ -124,9 +130,14 @@ def log_softmax(x: Array, *, axis: int) -> Array:
     if x.size == 0:
         return x.copy()
     with np.errstate(all="ignore"):
-        y = wide(x)
-        shifted = y - y.max(axis=axis, keepdims=True)
-        return narrow(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)), x.dtype)
+        return along(_log_softmax, x, axis)
+
+
+def _log_softmax(y: Array) -> Array:
+    """Over the middle axis, in place."""
+    y -= y.max(axis=1, keepdims=True)
+    y -= np.log(np.exp(y).sum(axis=1, keepdims=True))
+    return y
 
 
 @kernel("hardmax")

@@ -83,12 +83,12 @@ def space_to_depth(x: Array, *, blocksize: int, mode: str, channels_last: bool) 
 
 @kernel("trilu")
 def trilu(x: Array, k: Array | None = None, *, upper: bool) -> Array:
-    """The upper (or lower) triangle of the last two axes, the diagonal moved by `k`; zero elsewhere."""
+    """The upper (or lower) triangle of the last two axes, the diagonal moved by `k`; zero (or the empty string) elsewhere."""
     offset = 0 if k is None else int(np.asarray(k).reshape(-1)[0])
     rows, columns = x.shape[-2:]
     distance = np.arange(columns)[None, :] - np.arange(rows)[:, None]
     keep = distance >= offset if upper else distance <= offset
-    return np.where(keep, x, np.zeros((), x.dtype))
+    return np.where(keep, x, np.zeros((), x.dtype) if x.dtype != np.object_ else "")
 
 
 @kernel("eye_like")

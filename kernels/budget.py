@@ -32,7 +32,9 @@ ELEMENT, NODE = 20, 800_000
 WORK_PER_PARAMETER, WORK_PER_NODE, BYTES_PER_BYTE = 2_000, 20 * NODE, 4
 #: Ops whose work is more than their results: each element adds up many products.
 DENSE = frozenset((
-    "conv", "conv_transpose", "conv_integer", "matmul", "matmul_integer", "gemm", "einsum", "attention", "lstm", "gru", "rnn",
+    "conv", "conv_transpose", "conv_integer", "deform_conv",
+    "matmul", "matmul_integer", "gemm", "einsum", "attention", "lstm", "gru", "rnn",
+    "qlinear_conv", "qlinear_matmul", "dynamic_quantize_lstm",
 ))  # fmt: skip
 #: Known elements of an operand that inference may want: a shape has at most as many.
 MOST_ELEMS = 64
@@ -114,6 +116,13 @@ def hold(nbytes: int) -> None:
         budget.hold(nbytes)
 
 
+def spend(work: int) -> None:
+    """For kernels: work that depends on the contents of operands, about to be done. Does nothing without a budget."""
+    budget = _current.get()
+    if budget is not None:
+        budget.spend(work)
+
+
 @contextmanager
 def spending(budget: Budget) -> Iterator[Budget]:
     """Charge every run inside the block to `budget`."""
@@ -125,10 +134,11 @@ def spending(budget: Budget) -> Iterator[Budget]:
 
 
 def nbytes(item: Any) -> int:
-    """Bytes of an array, or of all arrays of a sequence."""
+    """Bytes of an array, its strings included, or of all arrays of a sequence."""
     if isinstance(item, (list, tuple)):
         return sum(map(nbytes, item))
-    return getattr(item, "nbytes", 0)
+    held: int = getattr(item, "nbytes", 0)
+    return held + sum(map(len, item.flat)) if held and item.dtype.kind == "O" else held
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -168,4 +178,4 @@ def _concrete(value: Value | None, array: Any) -> Value | None:
     return made
 
 
-__all__ = ["Budget", "OverBudget", "current", "hold", "nbytes", "spending"]
+__all__ = ["Budget", "OverBudget", "current", "hold", "nbytes", "spend", "spending"]

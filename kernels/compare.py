@@ -113,7 +113,8 @@ def compare(reference: Mapping[str, Any], actual: Mapping[str, Any], limits: Lim
     """Every output of `reference` against the one of the same name in `actual`.
 
     `limits`: per output or one for all; None or a missing name: equal to the last bit. Outputs that only one side has
-    fail. Shapes and dtypes must agree. Sequences are compared element by element as `name[i]`.
+    fail. Shapes and dtypes must agree. Sequences are compared element by element as `name[i]`, maps as the vectors of
+    their values.
     """
     rows: list[Row] = []
     for name, wanted in reference.items():
@@ -123,6 +124,8 @@ def compare(reference: Mapping[str, Any], actual: Mapping[str, Any], limits: Lim
             rows.append(_refused(name, wanted, "missing"))
         elif isinstance(wanted, (list, tuple)):
             rows.extend(_sequence_rows(name, wanted, actual[name], limit))
+        elif isinstance(wanted, dict):
+            rows.append(_item_row(name, wanted, actual[name], limit))
         else:
             rows.append(_row(name, np.asarray(wanted), np.asarray(actual[name]), limit))
     rows.extend(_refused(name, found, "not expected") for name, found in actual.items() if name not in reference)
@@ -133,7 +136,19 @@ def _sequence_rows(name: str, wanted: Any, found: Any, limit: Limit) -> list[Row
     if not isinstance(found, (list, tuple)) or len(found) != len(wanted):
         return [_refused(name, np.zeros(len(wanted)), "a sequence of another length")]
     pairs = enumerate(zip(wanted, found, strict=True))
-    return [_row(f"{name}[{i}]", np.asarray(a), np.asarray(b), limit) for i, (a, b) in pairs]
+    return [_item_row(f"{name}[{i}]", a, b, limit) for i, (a, b) in pairs]
+
+
+def _item_row(name: str, wanted: Any, found: Any, limit: Limit) -> Row:
+    """An element of a sequence: an array, or a map, whose keys must be the same."""
+    if not isinstance(wanted, dict):
+        return _row(name, np.asarray(wanted), np.asarray(found), limit)
+    if not isinstance(found, dict) or found.keys() != wanted.keys():
+        return _refused(name, np.zeros(len(wanted)), "a map with other keys")
+    first, second = (np.asarray([item[key] for key in wanted]) for item in (wanted, found))
+    if first.dtype.kind == second.dtype.kind == "f":
+        first, second = first.astype(np.float32), second.astype(np.float32)
+    return _row(name, first, second, limit)
 
 
 def _refused(name: str, array: Any, reason: str) -> Row:

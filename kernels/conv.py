@@ -1,142 +1,105 @@
-"""conv, conv_transpose and conv_integer: windows by compiled code, products by BLAS, in float64.
+"""conv, conv_transpose and conv_integer: windows as strided views, products by BLAS, sums in float64.
 
-A convolution of any rank runs in three spatial dims (leading ones of size 1). Windows are unfolded a few output rows at
-a time, so that the buffer stays in cache and large images need no large copy. Convolutions with very few input channels
-per group (depthwise) are summed directly: unfolding them would be all copying. Imports no framework.
+A convolution of any rank runs in three spatial dims (leading ones of size 1) over data framed with its padding. Windows
+are unfolded a tile of output places at a time, so that buffers stay in cache, and each tile is rounded as soon as it is
+summed. Convolutions with very few input channels per group (depthwise) are summed by a compiled loop instead: unfolding
+them would be all copying. Imports no framework.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+from typing import Any
+
 import numpy as np
 
 from ..ir.ops.window import Window, output_sizes, resolve_pads, transposed, window
+from .budget import hold
 from .jit import jit
 from .precision import narrow, wide
+from .product import BYTE_RANGE, integer_product, less_zero_point, multiply, widened
 from .registry import kernel
 
-UNFOLD_BYTES = 16 << 20
+UNFOLD_BYTES = 1 << 19
+#: Tiles of fewer output places than this waste BLAS.
+LEAST_PLACES = 96
+#: How a tensor is tiled is remembered up to about this many tiles.
+MOST_KEPT_TILES = 64
 DIRECT_CHANNELS = 2
 
 
-@jit(lambda x, cols, *_: cols.size)
-def _unfold(x, cols, first, kernel, strides, dilations, begins, out_h):
-    """x [A, C, D, H, W] to cols [A, C*KD*KH*KW, rows, OW]: the taps of output rows first.. (row = od * out_h + oh)."""
-    planes, channels, depth, height, width = x.shape
-    _, _, rows, out_w = cols.shape
-    for a in range(planes):
-        index = 0
-        for c in range(channels):
-            for kd in range(kernel[0]):
-                for kh in range(kernel[1]):
-                    for kw in range(kernel[2]):
-                        shift = kw * dilations[2] - begins[2]
-                        low = min(max(0, -(shift // strides[2])), out_w)
-                        high = max(low, min(out_w, (width - shift + strides[2] - 1) // strides[2]))
-                        for row in range(rows):
-                            d = (first + row) // out_h * strides[0] + kd * dilations[0] - begins[0]
-                            h = (first + row) % out_h * strides[1] + kh * dilations[1] - begins[1]
-                            if d < 0 or d >= depth or h < 0 or h >= height:
-                                for o in range(out_w):
-                                    cols[a, index, row, o] = 0.0
-                                continue
-                            for o in range(low):
-                                cols[a, index, row, o] = 0.0
-                            for o in range(low, high):
-                                cols[a, index, row, o] = x[a, c, d, h, o * strides[2] + shift]
-                            for o in range(high, out_w):
-                                cols[a, index, row, o] = 0.0
-                        index += 1
+@jit(lambda x, w, bias, y, *_: y.size * w[0].size)
+def _slide(x, w, bias, y, strides, dilations):
+    """y [O, OD, OH, OW] = bias [O] + the convolution of x [C, D, S, H, W'] with w [O, C/groups, KD, KH, KW], in float64.
 
-
-@jit(lambda x, w, y, *_: y.size * w[0].size)
-def _direct(x, w, y, strides, dilations, begins):
-    """Add the convolution of x [N, C, D, H, W] with w [O, C/groups, KD, KH, KW] to y [N, O, OD, OH, OW].
-
-    Line by line over contiguous slices: that is what the compiler can vectorise.
+    x is framed and column q of each of its lines stands at [q % S, q // S] with S the last stride: lines are read
+    contiguously, which is what the compiler can vectorise, two taps at a time.
     """
-    samples, channels, depth, height, _ = x.shape
-    outs, per_group, kernel_d, kernel_h, _ = w.shape
-    _, _, out_d, out_h, _ = y.shape
-    outs_per_group = outs * per_group // channels
-    for n in range(samples):
-        for out in range(outs):
-            for c in range(per_group):
-                source = out // outs_per_group * per_group + c
-                for od in range(out_d):
-                    for oh in range(out_h):
-                        target = y[n, out, od, oh]
-                        for kd in range(kernel_d):
-                            d = od * strides[0] + kd * dilations[0] - begins[0]
-                            for kh in range(kernel_h):
-                                h = oh * strides[1] + kh * dilations[1] - begins[1]
-                                if d >= 0 and d < depth and h >= 0 and h < height:
-                                    line, taps = x[n, source, d, h], w[out, c, kd, kh]
-                                    _add_line(line, taps, target, strides[2], dilations[2], begins[2])
-
-
-@jit(lambda line, weights, target, *_: weights.size * target.size)
-def _add_line(line, weights, target, stride, dilation, begin):
-    """Add the one-dimensional convolution of `line` with `weights` to `target`."""
-    for k in range(len(weights)):
-        weight = weights[k]
-        shift = k * dilation - begin
-        low = max(0, -(shift // stride))
-        high = min(len(target), (len(line) - shift + stride - 1) // stride)
-        if high <= low:
-            continue
-        if stride == 1:
-            into = target[low:high]
-            part = line[low + shift : high + shift]
-            for i in range(len(into)):
-                into[i] += weight * part[i]
-        else:
-            for o in range(low, high):
-                target[o] += weight * line[o * stride + shift]
-
-
-@jit(lambda cols, *_: cols.size)
-def _fold(cols, y, first, strides, dilations, begins, in_h):
-    """Add cols [O, KD, KH, KW, rows, W] at the places where input rows first.. put their taps in y [O, OD, OH, OW]."""
-    outs, kernel_d, kernel_h, kernel_w, rows, width = cols.shape
-    _, out_d, out_h, out_w = y.shape
+    outs, per_group, kernel_d, kernel_h, kernel_w = w.shape
+    _, out_d, out_h, _ = y.shape
+    share = outs * per_group // len(x)
     for out in range(outs):
-        for kd in range(kernel_d):
-            for kh in range(kernel_h):
-                for kw in range(kernel_w):
-                    shift = kw * dilations[2] - begins[2]
-                    low = min(max(0, -(shift // strides[2])), width)
-                    high = min(width, (out_w - shift + strides[2] - 1) // strides[2])
-                    for row in range(rows):
-                        d = (first + row) // in_h * strides[0] + kd * dilations[0] - begins[0]
-                        h = (first + row) % in_h * strides[1] + kh * dilations[1] - begins[1]
-                        if d < 0 or d >= out_d or h < 0 or h >= out_h:
-                            continue
-                        for i in range(low, high):
-                            y[out, d, h, i * strides[2] + shift] += cols[out, kd, kh, kw, row, i]
+        for od in range(out_d):
+            for oh in range(out_h):
+                line = y[out, od, oh]
+                _fill(line, bias[out])
+                for c in range(per_group):
+                    plane = x[out // share * per_group + c]
+                    for kd in range(kernel_d):
+                        phases = plane[od * strides[0] + kd * dilations[0]]
+                        for kh in range(kernel_h):
+                            h = oh * strides[1] + kh * dilations[1]
+                            taps = w[out, c, kd, kh]
+                            for kw in range(0, kernel_w - 1, 2):
+                                q, r = kw * dilations[2], (kw + 1) * dilations[2]
+                                first = phases[q % strides[2], h, q // strides[2] :]
+                                second = phases[r % strides[2], h, r // strides[2] :]
+                                _add_pair(line, first, taps[kw], second, taps[kw + 1])
+                            if kernel_w % 2:
+                                q = (kernel_w - 1) * dilations[2]
+                                _add_scaled(line, phases[q % strides[2], h, q // strides[2] :], taps[kernel_w - 1])
+
+
+@jit(lambda line, value: line.size)
+def _fill(line, value):
+    for i in range(len(line)):
+        line[i] = value
+
+
+@jit(lambda line, first, a, second, b: line.size)
+def _add_pair(line, first, a, second, b):
+    """line += a * first + b * second."""
+    for i in range(len(line)):
+        line[i] += a * first[i] + b * second[i]
+
+
+@jit(lambda line, source, weight: line.size)
+def _add_scaled(line, source, weight):
+    """line += weight * source."""
+    for i in range(len(line)):
+        line[i] += weight * source[i]
 
 
 @kernel("conv")
 def conv(x, w, b=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad="explicit", channels_last=False):
     """x [N, C, *S] (or [N, *S, C]), w [O, C/groups, *K], b [O] to [N, O, *S'] in x's dtype and layout."""
     geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
-    y = convolve(channels_first(wide, x, channels_last), wide(w), geometry, groups)
-    return _finish(y, b, x.dtype, channels_last)
+    bias = np.zeros(w.shape[0]) if b is None else wide(b)
+    y = convolve(channels_first(stored, x, channels_last), stored(w), bias, geometry, groups)
+    return channels_as(narrow(y, x.dtype), channels_last)
 
 
 @kernel("conv_integer")
 def conv_integer(
     x, w, x_zp=None, w_zp=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad="explicit", channels_last=False
 ):
-    """8-bit x and w less their zero points in i32, exactly: float64 holds every partial sum. Padding is x_zp."""
+    """8-bit x and w less their zero points in i32, exactly. Padding is x_zp."""
     geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
-    data = channels_first(wide, x, channels_last)
-    if x_zp is not None:
-        data = data - wide(x_zp)
-    weights = wide(w)
-    if w_zp is not None:
-        weights = weights - wide(w_zp).reshape((-1,) + (1,) * (w.ndim - 1))
-    y = convolve(data, weights, geometry, groups)
-    return channels_as(y.astype(np.int64).astype(np.int32), channels_last)
+    data = less_zero_point(channels_first(np.asarray, x, channels_last), x_zp)
+    zeros = None if w_zp is None else w_zp.reshape((-1,) + (1,) * (w.ndim - 1))
+    return channels_as(_convolve_integers(data, less_zero_point(w, zeros), geometry, groups), channels_last)
 
 
 @kernel("conv_transpose")
@@ -155,11 +118,18 @@ def conv_transpose(
     channels_last=False,
 ):
     """x [N, C, *S], w [C, O/groups, *K], b [O] to [N, O, *S']: the gradient of conv by its input."""
-    data = channels_first(wide, x, channels_last)
+    data = channels_first(stored, x, channels_last)
     geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
     geometry, sizes = transposed(geometry, data.shape[2:], output_padding, output_shape)
-    y = _convolve_transposed(data, wide(w), geometry, sizes, groups)
-    return _finish(y, b, x.dtype, channels_last)
+    y = _convolve_transposed(data, stored(w), geometry, sizes, groups)
+    if b is not None:
+        y += wide(b).reshape((-1,) + (1,) * (y.ndim - 2))
+    return channels_as(narrow(y, x.dtype), channels_last)
+
+
+def stored(x: np.ndarray) -> np.ndarray:
+    """`x` as convolutions read it: in its own dtype if that is float32, else in float64."""
+    return x if x.dtype == np.float32 else wide(x)
 
 
 def channels_first(convert, x, channels_last):
@@ -170,12 +140,6 @@ def channels_first(convert, x, channels_last):
 def channels_as(y, channels_last):
     """`y` [N, C, *S] in the declared layout, contiguous."""
     return np.ascontiguousarray(np.moveaxis(y, 1, -1)) if channels_last else y
-
-
-def _finish(y, b, dtype, channels_last):
-    if b is not None:
-        y += wide(b).reshape((-1,) + (1,) * (y.ndim - 2))
-    return channels_as(narrow(y, dtype), channels_last)
 
 
 def in_three_dims(x: np.ndarray) -> np.ndarray:
@@ -190,79 +154,196 @@ def widen(w: Window) -> Window:
     return Window(ones + w.kernel, ones + w.strides, ones + w.dilations, zeros + w.begins, zeros + w.ends)
 
 
-def convolve(x: np.ndarray, w: np.ndarray, geometry: Window, groups: int) -> np.ndarray:
-    """float64 convolution of x [N, C, *S] with w [O, C/groups, *K]."""
-    geometry = resolve_pads(geometry, x.shape[2:])
-    sizes = output_sizes(geometry, x.shape[2:])
-    full = widen(geometry)
-    x3, w3 = in_three_dims(x), in_three_dims(w)
-    y = np.zeros((x.shape[0], w.shape[0], *(1,) * (3 - len(sizes)), *sizes))
+def framed(x: np.ndarray, w: Window, sizes: tuple[int, ...], fill: float = 0.0) -> np.ndarray:
+    """x [A, B, *S] grown by its padding, filled with `fill`, and cropped, so that it ends with the last tap of each axis;
+    x itself where nothing changes. `sizes` are those of the output."""
+    lengths, source, target = _frame(x.shape[2:], w, tuple(sizes))
+    if source is None:
+        return x
+    hold(math.prod(x.shape[:2]) * math.prod(lengths) * x.itemsize)
+    y = np.full((*x.shape[:2], *lengths), fill, x.dtype)
+    y[(..., *target)] = x[(..., *source)]
+    return y
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _frame(shape: tuple[int, ...], w: Window, sizes: tuple[int, ...]) -> tuple:
+    """The lengths of a frame, and which part of the data goes where in it; None twice where the data is the frame."""
+    lengths = tuple((o - 1) * s + e for o, s, e in zip(sizes, w.strides, w.extents, strict=True))
+    if lengths == shape and not any(w.begins):
+        return lengths, None, None
+    source: list[slice] = []
+    target: list[slice] = []
+    for size, length, begin in zip(shape, lengths, w.begins, strict=True):
+        first, place = max(-begin, 0), max(begin, 0)
+        count = max(min(size - first, length - place), 0)
+        source.append(slice(first, first + count))
+        target.append(slice(place, place + count))
+    return lengths, source, target
+
+
+def windows(x: np.ndarray, w: Window, sizes: tuple[int, ...]) -> np.ndarray:
+    """framed x [A, B, *S], contiguous, as a view [A, B, *kernel, *sizes]: every tap of every output."""
+    steps = x.strides[2:]
+    taps = tuple(step * d for step, d in zip(steps, w.dilations, strict=True))
+    moves = tuple(step * s for step, s in zip(steps, w.strides, strict=True))
+    return np.ndarray((*x.shape[:2], *w.kernel, *sizes), x.dtype, x, 0, (*x.strides[:2], *taps, *moves))
+
+
+def convolve(x: np.ndarray, w: np.ndarray, bias: np.ndarray, geometry: Window, groups: int) -> np.ndarray:
+    """x [N, C, *S] with w [O, C/groups, *K] plus bias [O], summed in float64, rounded once to the `stored` dtype of x."""
+    x3, w3, full, sizes = _prepared(x, w, geometry)
+    y = np.empty((x.shape[0], w.shape[0], *sizes), x.dtype)
+    if y.size and not w.size:
+        y[...] = bias.reshape(-1, 1, 1, 1)
+    elif y.size and w.shape[1] <= DIRECT_CHANNELS and groups > 1:
+        _direct(x3, w3, bias, y, full, groups)
+    elif y.size:
+        _unfolded(x3, w3, bias, y, full, groups)
+    return y.reshape(x.shape[0], w.shape[0], *sizes[3 - len(geometry.kernel) :])
+
+
+def _convolve_integers(x: np.ndarray, w: np.ndarray, geometry: Window, groups: int) -> np.ndarray:
+    """The same of integral float32 values up to 255 in size, exactly, in int32."""
+    x3, w3, full, sizes = _prepared(x, w, geometry)
+    y = np.zeros((x.shape[0], w.shape[0], *sizes), np.int32)
     if y.size and w.size:
-        if w.shape[1] <= DIRECT_CHANNELS and groups > 1:
-            _direct(x3, w3, y, full.strides, full.dilations, full.begins)
-        elif _is_pointwise(full):
-            _pointwise(x3, w3, y, full.strides, groups)
-        else:
-            _unfolded(x3, w3, y, full, groups)
-    return y.reshape(x.shape[0], w.shape[0], *sizes)
+        weights = w3.reshape(groups, w.shape[0] // groups, -1)
+        results = y.reshape(x.shape[0], groups, weights.shape[1], -1)
+        for samples, places, cols in _tiles(x3, full, sizes, groups, np.float32):
+            results[samples, :, :, places] = integer_product(weights, cols, BYTE_RANGE, BYTE_RANGE)
+    return y.reshape(x.shape[0], w.shape[0], *sizes[3 - len(geometry.kernel) :])
 
 
-def _is_pointwise(w: Window) -> bool:
-    return w.kernel == (1, 1, 1) and not any(w.begins) and not any(w.ends)
+def _prepared(x: np.ndarray, w: np.ndarray, geometry: Window):
+    """Data, weights, window and output sizes in three spatial dims."""
+    return in_three_dims(x), in_three_dims(w), *_in_space(geometry, x.shape[2:])
 
 
-def _pointwise(x, w, y, strides, groups):
+@functools.lru_cache(maxsize=1 << 10)
+def _in_space(geometry: Window, sizes: tuple[int, ...]) -> tuple[Window, tuple[int, ...]]:
+    """The window, its padding explicit, and the output sizes in three spatial dims."""
+    whole = resolve_pads(geometry, sizes)
+    outs: Any = output_sizes(whole, sizes)
+    return widen(whole), (1,) * (3 - len(outs)) + tuple(outs)
+
+
+def _direct(x, w, bias, y, full, groups):
+    """As many whole groups at a time as the buffers hold."""
     n, outs = y.shape[:2]
-    taken = np.ascontiguousarray(x[:, :, :: strides[0], :: strides[1], :: strides[2]])
-    columns = taken.reshape(n, groups, x.shape[1] // groups, -1)
-    np.matmul(w.reshape(groups, outs // groups, -1), columns, out=y.reshape(n, groups, outs // groups, -1))
+    per_group, share, phases = w.shape[1], outs // groups, full.strides[2]
+    weights, sizes = wide(w), y.shape[2:]
+    lines = framed(x, full, sizes)
+    depth, height, width = lines.shape[2:]
+    columns = -(-width // phases)
+    each = per_group * depth * height * columns * phases + share * math.prod(sizes)
+    step = max(1, min(groups, UNFOLD_BYTES // (8 * each)))
+    planes = np.zeros((step * per_group, depth, phases, height, columns))
+    made = np.empty((step * share, *sizes))
+    for i, first in itertools.product(range(n), range(0, groups, step)):
+        count = min(step, groups - first)
+        inputs = lines[i, first * per_group : (first + count) * per_group]
+        for phase in range(phases):
+            taken = inputs[..., phase::phases]
+            planes[: count * per_group, :, phase, :, : taken.shape[-1]] = taken
+        part = slice(first * share, (first + count) * share)
+        _slide(
+            planes[: count * per_group], weights[part], bias[part], made[: count * share], full.strides, full.dilations
+        )
+        y[i, part] = made[: count * share]
 
 
-def _unfolded(x, w, y, full, groups):
-    """Unfold and multiply as many whole samples, or else as many output rows of one, as the buffer holds."""
-    n, outs, out_d, out_h, out_w = y.shape
+def _unfolded(x, w, bias, y, full, groups):
+    n, outs = y.shape[:2]
+    results, offsets = y.reshape(n, groups, outs // groups, -1), bias.reshape(groups, -1, 1)
     weights = w.reshape(groups, outs // groups, -1)
-    taps, rows = weights.shape[2], out_d * out_h
-    row_bytes = 8 * groups * taps * out_w
-    tile = max(1, min(rows, UNFOLD_BYTES // row_bytes))
-    batch = max(1, min(n, UNFOLD_BYTES // (row_bytes * rows)))
-    buffer = np.empty(batch * groups * taps * tile * out_w)
-    planes = x.reshape(n * groups, x.shape[1] // groups, *x.shape[2:])
-    results = y.reshape(n, groups, outs // groups, rows * out_w)
-    for start in range(0, n, batch):
-        count = min(batch, n - start)
-        part = planes[start * groups : (start + count) * groups]
-        for first in range(0, rows, tile):
-            height = min(tile, rows - first)
-            cols = buffer[: count * groups * taps * height * out_w].reshape(count * groups, taps, height, out_w)
-            _unfold(part, cols, first, full.kernel, full.strides, full.dilations, full.begins, out_h)
-            place = slice(first * out_w, (first + height) * out_w)
-            into = results[start : start + count, :, :, place]
-            np.matmul(weights, cols.reshape(count, groups, taps, -1), out=into)
+    for samples, places, cols in _tiles(x, full, y.shape[2:], groups, np.float64):
+        if n == groups == 1 and cols.shape[3] == results.shape[3]:  # one product: large weights go by panels
+            multiply(weights[0], cols[0, 0], results[0, 0], _adder(offsets[0]))
+            return
+        weights = widened(weights)
+        made = np.matmul(weights, cols)
+        made += offsets
+        results[samples, :, :, places] = made
+
+
+def _adder(offsets):
+    """Adds offsets [M, 1] to the rows of a product."""
+
+    def add(part, rows, columns):
+        part += offsets[rows]
+
+    return add
+
+
+def _tiles(x, full, sizes, groups, dtype):
+    """Unfold x [N, C, D, H, W] tile by tile: (samples, output places, cols [samples, groups, taps, places]).
+
+    A tile has as many whole samples as the buffer holds, or else planes, rows or places of one.
+    """
+    lines = np.ascontiguousarray(framed(x, full, sizes))
+    view = windows(lines.reshape(len(x) * groups, -1, *lines.shape[2:]), full, sizes)
+    taps = math.prod(view.shape[1:5])
+    fits = max(UNFOLD_BYTES // (np.dtype(dtype).itemsize * groups * taps), LEAST_PLACES)
+    few = len(x) * math.prod(sizes) <= MOST_KEPT_TILES * fits
+    biggest, plan = (_tile_plan if few else _tile_plan.__wrapped__)(len(x), sizes, fits)
+    buffer = np.empty(groups * taps * biggest, dtype)
+    for samples, box, places in plan:
+        part = view[samples.start * groups : samples.stop * groups][box]
+        cols = buffer[: part.size].reshape(part.shape)
+        np.copyto(cols, part)
+        yield samples, places, cols.reshape(-1, groups, taps, places.stop - places.start)
+
+
+@functools.lru_cache(maxsize=1 << 8)
+def _tile_plan(n: int, sizes: tuple[int, ...], fits: int) -> tuple[int, list[tuple[slice, tuple, slice]]]:
+    """Places of the largest tile, and per tile its samples, its box in the last three axes, its output places."""
+    steps, left = [0, 0, 0], fits
+    for axis in (2, 1, 0):
+        steps[axis] = min(sizes[axis], max(left, 1))
+        left //= sizes[axis]
+    count = min(n, max(left, 1))
+    plan = []
+    for start in range(0, n, count):
+        samples = slice(start, min(start + count, n))
+        for corner in itertools.product(*(range(0, size, step) for size, step in zip(sizes, steps, strict=True))):
+            spans = [slice(c, min(c + t, size)) for c, t, size in zip(corner, steps, sizes, strict=True)]
+            first = (corner[0] * sizes[1] + corner[1]) * sizes[2] + corner[2]
+            places = slice(first, first + math.prod(span.stop - span.start for span in spans))
+            plan.append((samples, (..., *spans), places))
+    return count * math.prod(steps), plan
 
 
 def _convolve_transposed(x, w, geometry, sizes, groups):
+    """float64: products of weights and inputs, each tap added where it falls in a frame around the output."""
     full = widen(geometry)
     n, channels = x.shape[:2]
-    outs = w.shape[1] * groups
-    x3 = in_three_dims(x)
-    y = np.zeros((n, outs, *(1,) * (3 - len(sizes)), *sizes))
+    x3, whole = in_three_dims(x), (1,) * (3 - len(sizes)) + tuple(sizes)
+    shifts = [max(-begin, 0) for begin in full.begins]
+    spans = [(i - 1) * s + e for i, s, e in zip(x3.shape[2:], full.strides, full.extents, strict=True)]
+    starts = [begin + shift for begin, shift in zip(full.begins, shifts, strict=True)]
+    frame = [max(a + shift, b + size) for a, shift, b, size in zip(spans, shifts, starts, whole, strict=True)]
+    hold(8 * n * w.shape[1] * groups * math.prod(frame))
+    y = np.zeros((n, groups, w.shape[1], *frame))
     if y.size and w.size and x.size:
-        _folded(x3, w.reshape(groups, channels // groups, -1), y, full, groups)
-    return y.reshape(n, outs, *sizes)
+        weights = widened(w.reshape(groups, channels // groups, -1)).transpose(0, 2, 1)
+        inputs = x3.reshape(n, groups, channels // groups, *x3.shape[2:])
+        rows = max(1, UNFOLD_BYTES // (8 * weights.shape[1] * x3.shape[4]))
+        blocks = itertools.product(range(n), range(groups), range(x3.shape[2]), range(0, x3.shape[3], rows))
+        for i, g, d, h in blocks:
+            part = inputs[i, g, :, d, h : h + rows]
+            cols = weights[g] @ widened(part.reshape(len(part), -1))
+            at = (shifts[0] + d * full.strides[0], shifts[1] + h * full.strides[1], shifts[2])
+            _fold(cols.reshape(-1, *full.kernel, *part.shape[1:]), y[i, g], full, at)
+    inside = tuple(slice(start, start + size) for start, size in zip(starts, whole, strict=True))
+    return y[(..., *inside)].reshape(n, w.shape[1] * groups, *sizes)
 
 
-def _folded(x, weights, y, full, groups):
-    n, _, in_d, in_h, in_w = x.shape
-    taps, rows = weights.shape[2], in_d * in_h
-    tile = max(1, min(rows, UNFOLD_BYTES // (8 * taps * in_w)))
-    inputs = x.reshape(n, groups, -1, rows * in_w)
-    results = y.reshape(n, groups, -1, *y.shape[2:])
-    turned = np.ascontiguousarray(weights.transpose(0, 2, 1))
-    for first in range(0, rows, tile):
-        count = min(tile, rows - first)
-        place = slice(first * in_w, (first + count) * in_w)
-        for i in range(n):
-            for g in range(groups):
-                cols = (turned[g] @ inputs[i, g, :, place]).reshape(-1, *full.kernel, count, in_w)
-                _fold(cols, results[i, g], first, full.strides, full.dilations, full.begins, in_h)
+def _fold(cols, y, full, at):
+    """Add cols [O, KD, KH, KW, H, W] of one plane of inputs to y [O, *S]; `at` is where its first tap falls."""
+    height, width = cols.shape[4:]
+    for kd, kh, kw in itertools.product(*map(range, full.kernel)):
+        top, left = at[1] + kh * full.dilations[1], at[2] + kw * full.dilations[2]
+        rows = slice(top, top + (height - 1) * full.strides[1] + 1, full.strides[1])
+        columns = slice(left, left + (width - 1) * full.strides[2] + 1, full.strides[2])
+        y[:, at[0] + kd * full.dilations[0], rows, columns] += cols[:, kd, kh, kw]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,9 +15,11 @@ import numpy as np
 from ..ir.errors import InvalidModel, Unsupported
 from ..ir.types import DType
 from . import precision
+from .blocks import blockwise
 from .jit import jit
 from .numeric import E8M0, exact, is_float, is_integer, narrow, to_e8m0, truncate, wide
 from .registry import kernel
+from .text import numbers, spellings, texts
 
 Array = np.ndarray
 
@@ -47,6 +48,17 @@ def unary(function: Callable[[Array], Array], widen: Callable[[Array], Array]) -
     def run(x: Array) -> Array:
         with np.errstate(all="ignore"):
             return narrow(function(widen(x)), x.dtype)
+
+    return run
+
+
+def float_unary(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A kernel that computes in float64, or complex128, and rounds once."""
+    narrow_complex = unary(function, wide)
+
+    def run(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return blockwise(function, x) if is_float(x.dtype) else narrow_complex(x)
 
     return run
 
@@ -87,7 +99,7 @@ _WIDE_UNARY: dict[str, Callable[[Array], Array]] = {
 for _name, _function in _EXACT_UNARY.items():
     kernel(_name)(unary(_function, exact))
 for _name, _function in _WIDE_UNARY.items():
-    kernel(_name)(unary(_function, wide))
+    kernel(_name)(float_unary(_function))
 
 
 @kernel("identity")
@@ -156,12 +168,20 @@ def mod(a: Array, b: Array, *, fmod: bool) -> Array:
         return narrow((np.fmod if fmod else np.remainder)(x, y), a.dtype)
 
 
+#: Small powers as products: far quicker than the general power, and as close before the one rounding.
+_POWERS: dict[float, Callable[[Array], Array]] = {2.0: np.square, 3.0: lambda x: x * x * x}
+
+
 @kernel("pow")
 def pow_(a: Array, b: Array) -> Array:
     """a ** b in the dtype of `a`. Integers: exact modulo 2**bits; a negative exponent truncates the true value."""
     with np.errstate(all="ignore"):
         if is_integer(a.dtype) and is_integer(b.dtype):
             return _integer_power(a, b)
+        if is_float(a.dtype) and b.size == 1 and b.ndim <= a.ndim:
+            quick = _POWERS.get(wide(b).reshape(-1)[0].item())
+            if quick is not None and a.dtype != np.float64:
+                return blockwise(quick, a)
         power = np.power(wide(a).astype(np.float64), wide(b).astype(np.float64))
         return truncate(power, a.dtype) if is_integer(a.dtype) else narrow(power, a.dtype)
 
@@ -182,9 +202,11 @@ def _integer_power(a: Array, b: Array) -> Array:
 def clip(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     """min(high, max(low, x)): where low > high the result is high; NaN stays NaN."""
     y = exact(x)
-    if low is not None:
+    if low is not None and high is not None:
+        y = np.clip(y, exact(low), exact(high))
+    elif low is not None:
         y = np.maximum(y, exact(low))
-    if high is not None:
+    elif high is not None:
         y = np.minimum(y, exact(high))
     return narrow(y, x.dtype)
 
@@ -235,40 +257,19 @@ def _odd_float64(value: Array) -> Array:
 
 
 def _parse(x: Array, to: DType, saturate: bool, round_mode: str) -> Array:
-    """Strings to numbers: plain and scientific spellings, INF and NaN in any case (ONNX Cast)."""
+    """Strings to another dtype: see `text.numbers`."""
     if to.numpy == np.object_:
-        return x.astype(np.object_)
-    texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in x.ravel()]
-    try:
-        if to.is_int:
-            numbers = [int(text) if _is_whole(text) else int(float(text)) for text in texts]
-            return narrow(np.array([n & (2**64 - 1) for n in numbers], np.uint64), to.numpy).reshape(x.shape)
-        made = np.array([float(text) for text in texts], np.float64).reshape(x.shape)
-    except (ValueError, OverflowError) as error:
-        raise InvalidModel(f"cast: {error}", hint="the strings must spell numbers") from None
-    return cast(made, to=to, saturate=saturate, round_mode=round_mode)
-
-
-def _is_whole(text: str) -> bool:
-    return text.strip().lstrip("+-").isdigit()
+        return texts(x)
+    made = numbers(x, to)
+    return narrow(made, to.numpy) if to.is_int else cast(made, to=to, saturate=saturate, round_mode=round_mode)
 
 
 def _spell(x: Array) -> Array:
-    """Numbers to strings: integers in decimal, floats by their shortest spelling that reads back as the same value."""
+    """Numbers to strings: see `text.spellings`."""
     value = x if x.dtype.kind in "fiub" else wide(x).astype(np.float32 if is_float(x.dtype) else np.int64)
-    made = np.empty(x.shape, np.object_)
-    made.ravel()[:] = [_spell_one(item) for item in value.ravel()]
-    return made
-
-
-def _spell_one(item: Any) -> str:
-    if item.dtype.kind != "f":
-        return str(int(item))
-    if np.isnan(item):
-        return "NaN"
-    if np.isinf(item):
-        return "INF" if item > 0 else "-INF"
-    return np.format_float_positional(item, trim="-")
+    made = np.empty(x.size, np.object_)
+    made[:] = spellings(value.ravel())
+    return made.reshape(x.shape)
 
 
 @kernel("bitcast")

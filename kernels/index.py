@@ -124,3 +124,40 @@ def compress(x: Array, cond: Array, *, axis: int | None) -> Array:
             raise InvalidModel(f"compress: condition of {cond.size} for an axis of {data.shape[along]}", code="F020")
         cond = cond[: data.shape[along]]
     return np.compress(cond, data, axis=along)
+
+
+@kernel("unique")
+def unique(x: Array, *, axis: int | None, sorted: bool) -> tuple[Array, Array, Array, Array]:
+    """Elements become their ranks, so that slices of any dtype compare as rows of integers."""
+    data = x.reshape(-1) if axis is None else x
+    along = 0 if axis is None else axis % x.ndim
+    _, ranks = np.unique(wide(data).reshape(-1), return_inverse=True)
+    count = data.shape[along]
+    rows = np.moveaxis(ranks.reshape(data.shape), along, 0).reshape(count, data.size // count if count else 1)
+    order = np.lexsort(rows.T[::-1]) if rows.shape[1] else np.arange(len(rows))
+    ordered = rows[order]
+    starts = np.concatenate([np.ones(min(len(rows), 1), bool), (ordered[1:] != ordered[:-1]).any(axis=1)])
+    first, inverse = order[starts], np.empty(len(rows), np.int64)
+    inverse[order] = np.cumsum(starts) - 1
+    counts = np.bincount(inverse, minlength=len(first)).astype(np.int64)
+    if not sorted:
+        seen = np.argsort(first)
+        first, counts = first[seen], counts[seen]
+        inverse = np.argsort(seen)[inverse]
+    return np.take(data, first, axis=along), first.astype(np.int64), inverse, counts
+
+
+@kernel("tensor_scatter")
+def tensor_scatter(past: Array, update: Array, write_indices: Array | None = None, *, axis: int, mode: str) -> Array:
+    """past with update[b] written along `axis` from write_indices[b] on, modulo the size of that axis if circular."""
+    along, count = axis % past.ndim, update.shape[axis]
+    size, made = past.shape[axis], past.copy()
+    starts = np.zeros(len(past), np.int64) if write_indices is None else write_indices.astype(np.int64)
+    for batch, start in enumerate(starts.tolist()):
+        at = start + np.arange(count)
+        if mode == "circular":
+            at = at % size
+        elif count and not 0 <= start <= size - count:
+            raise InvalidModel(f"tensor_scatter: {count} entries from {start} on do not fit {size}", code="F022")
+        np.moveaxis(made[batch], along - 1, 0)[at] = np.moveaxis(update[batch], along - 1, 0)
+    return made

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from ..ir.dims import Expr, evaluate, symbols
+from ..ir.dims import Dim, Expr, evaluate, symbols
 from ..ir.errors import Unsupported
 from ..ir.graph import Graph, Module, Node, Value
 from ..ir.opdef import MOVEMENT
-from ..ir.types import BOOL, STRING, DType, TensorType
+from ..ir.types import BOOL, STRING, DType, OptionalType, SequenceType, TensorType, Type
 from .budget import hold
 
 #: Sizes of batch-like dims (axis 0 of an input) that the model leaves open. They differ, so that mixed-up dims show.
 BATCH_SIZES = (2, 3, 5, 7)
 #: Sizes tried for other open dims, until no dim in the graph comes out empty.
 OPEN_SIZES = (4, 7, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+#: Sizes tried where the small ones don't fit a model's own arithmetic.
+ALIGNED_SIZES = (16, 32, 64, 96, 128, 256, 320, 512, 576, 640)
+#: Elements of a sequence.
+SEQUENCE = 3
 
 
 def sample_inputs(
     module: Module, *, seed: int = 0, sizes: dict[str, int] | None = None, signature: str | None = None
-) -> dict[str, np.ndarray]:
-    """One random input per name. Floats are standard normal; integers that index a table stay inside it.
+) -> dict[str, Any]:
+    """One random input per name; inputs with a default are left to it. Floats are standard normal; integers that index a
+    table stay inside it; a single integer that the model compares with constants (a mode, a rate) is one of them. Masks
+    are 0 and 1: what models make of other integers in a mask is infinite.
 
     `sizes` binds symbols; the others get small different sizes within what is known of them. Raises Unsupported for an input
     whose type is not known well enough.
@@ -31,15 +39,17 @@ def sample_inputs(
     rng = np.random.default_rng(seed)
     bindings = symbol_sizes(module, sig.graph, sizes or {})
     return {
-        slot.name: _sample(value, slot.name, bindings, rng)
+        slot.name: _sampled(value, slot.name, bindings, rng)
         for slot, value in zip(sig.inputs, sig.graph.inputs, strict=True)
+        if slot.default is None
     }
 
 
 def symbol_sizes(module: Module, graph: Graph, given: dict[str, int]) -> dict[str, int]:
     """A size for every symbol of the inputs: the given one, else the smallest of OPEN_SIZES that the facts allow and with
     which nothing in the graph is empty (a pool or an unpadded convolution may need more than a few pixels)."""
-    names = dict.fromkeys(s for v in graph.inputs for d in v.shape or () for s in symbols(d))
+    shapes = [_innermost(value.type) for value in graph.inputs]
+    names = dict.fromkeys(s for shape in shapes for d in shape for s in symbols(d))
     batches = {s for v in graph.inputs if v.shape for s in symbols(v.shape[0])}
     dims = dict.fromkeys(
         d
@@ -59,6 +69,30 @@ def symbol_sizes(module: Module, graph: Graph, given: dict[str, int]) -> dict[st
     return sizes
 
 
+def candidate_sizes(module: Module) -> Iterator[dict[str, int]]:
+    """Sizes of the open dims to try, the most telling first: small and all different; then multiples of a side, as patches and
+    skip connections want them; then one batch for all inputs, where a model calls it by several names; then equal sides too."""
+    graph = module.signature.graph
+    base = symbol_sizes(module, graph, {})
+    yield from (base, resized(module))
+    shapes = [_innermost(value.type) for value in graph.inputs]
+    leading = {s for shape in shapes for d in shape[:1] for s in symbols(d)}
+    outermost = {
+        s for shape in shapes for d in [d for d in shape if symbols(d)][:1] for s in symbols(d)
+    }  # of a state, say
+    tried: list[dict[str, int]] = []
+    for turn, side in enumerate(ALIGNED_SIZES):
+        batch = BATCH_SIZES[turn % len(BATCH_SIZES)]
+        for batches, step, grow in ((leading, 1, side), (leading, 0, side), (leading, 0, 0), (outermost, 0, 0)):
+            others = [name for name in base if name not in batches]
+            wanted = {name: batch + step * i for i, name in enumerate(base) if name in batches}
+            wanted |= {name: side + grow * i for i, name in enumerate(others)}
+            sizes = {name: _allowed(module, name, wanted[name]) for name in base}
+            if sizes not in tried:
+                tried.append(sizes)
+                yield sizes
+
+
 def _wanted(name: str, position: int, rung: int, batches: set[str]) -> int:
     return BATCH_SIZES[position % len(BATCH_SIZES)] if name in batches else rung + position
 
@@ -71,13 +105,27 @@ def _allowed(module: Module, name: str, wanted: int) -> int:
     return size if high is None or size <= high else int(high) // divisor * divisor
 
 
-def _sample(value: Value, name: str, bindings: dict[str, int], rng: np.random.Generator) -> np.ndarray:
-    type_ = value.type
+def _innermost(type_: Type) -> tuple[Dim, ...]:
+    """The shape of a tensor, of the elements of a sequence, of what an optional may hold; () when it is not known."""
+    while isinstance(type_, OptionalType | SequenceType):
+        type_ = type_.elem
+    return type_.shape or () if isinstance(type_, TensorType) else ()
+
+
+def _sample(type_: Type, name: str, bindings: dict[str, int], rng: np.random.Generator, high: int | None) -> Any:
+    """Arrays for tensors, a list of a few for a sequence; an optional is present."""
+    if isinstance(type_, OptionalType):
+        return _sample(type_.elem, name, bindings, rng, high)
+    if isinstance(type_, SequenceType):
+        return [_sample(type_.elem, name, bindings, rng, high) for _ in range(SEQUENCE)]
     if not isinstance(type_, TensorType) or type_.dtype is None or type_.shape is None:
         raise Unsupported(f"no sample can be made for input {name!r} of type {type_}", hint="give inputs with --inputs")
     shape = tuple(d if isinstance(d, int) else evaluate(d, bindings) for d in type_.shape)
     hold(math.prod(shape) * max(type_.dtype.bits // 8, 1))
-    return random_array(type_.dtype, shape, rng, high=index_limit(value))
+    try:
+        return random_array(type_.dtype, shape, rng, high=high)
+    except ValueError as error:  # even an empty array may have dims that numpy cannot count
+        raise Unsupported(f"no sample can be made for input {name!r} of type {type_}: {error}") from None
 
 
 def random_array(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator, high: int | None = None) -> np.ndarray:
@@ -86,7 +134,7 @@ def random_array(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator,
         return rng.integers(0, 2, shape).astype(bool)
     if dtype is STRING:
         made = np.empty(shape, object)
-        made[...] = b"text"
+        made[...] = "text"
         return made
     if dtype.is_int:
         top = min(high or 8, 1 << (dtype.bits - (1 if dtype.is_signed else 0)) - 1)
@@ -96,23 +144,49 @@ def random_array(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator,
     return rng.standard_normal(shape).astype(np.float32).astype(dtype.numpy)
 
 
+def _sampled(value: Value, name: str, bindings: dict[str, int], rng: np.random.Generator) -> Any:
+    chosen = _choice(value, rng)
+    limit = 2 if "mask" in name.lower() else index_limit(value)
+    return _sample(value.type, name, bindings, rng, limit) if chosen is None else chosen
+
+
+def _choice(value: Value, rng: np.random.Generator) -> Any:
+    """For a single integer that the model compares for equality: an array of one of the constants; else None."""
+    type_ = value.type
+    if (
+        not isinstance(type_, TensorType)
+        or type_.dtype is None
+        or not type_.dtype.is_int
+        or type_.shape not in ((), (1,))
+    ):
+        return None
+    known = {
+        constant
+        for node, index in _deciding(value)
+        if node.name == "equal" and (other := node.operands[1 - index]) is not None
+        for constant in other.ints() or ()
+    }
+    return np.full(type_.shape, rng.choice(sorted(known)), type_.dtype.numpy) if known else None
+
+
 def index_limit(value: Value) -> int | None:
     """How many different integers the model tells apart in `value`: rows of the smallest table that it indexes, the depth of
     a one-hot, one more than the largest constant it is compared with; looking through moves and casts. None if none."""
-    limits: list[int] = []
+    found = (_told_apart(node, index) for node, index in _deciding(value))
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def _deciding(value: Value) -> Iterator[tuple[Node, int]]:
+    """The uses of an input, as (node, operand), of what moves and casts make of it too."""
     pending, seen = [value], {value}
     while pending:
-        current = pending.pop()
-        for use in current.uses:
+        for use in pending.pop().uses:
             node = use.node
-            found = _told_apart(node, use.index)
-            if found is not None:
-                limits.append(found)
-            elif node.name == "cast" or node.has(MOVEMENT):
+            yield node, use.index
+            if node.name == "cast" or node.has(MOVEMENT):
                 fresh = [v for v in node.results if v not in seen]
                 seen.update(fresh)
                 pending.extend(fresh)
-    return min(limits, default=None)
 
 
 def _told_apart(node: Node, index: int) -> int | None:
@@ -138,4 +212,4 @@ def resized(module: Module, factor: int = 1) -> dict[str, int]:
     return wanted
 
 
-__all__ = ["index_limit", "random_array", "resized", "sample_inputs", "symbol_sizes"]
+__all__ = ["candidate_sizes", "index_limit", "random_array", "resized", "sample_inputs", "symbol_sizes"]

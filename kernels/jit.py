@@ -5,7 +5,8 @@
 
 numba is imported at the first compiled call only. Inside `interpreted()` (constant folding) nothing is ever compiled.
 Functions decorated with `jit` may call each other by their global names. Both bodies do the same float64 arithmetic in
-the same order, so which one runs does not show (but for erf, whose two implementations differ in the last bit of float64).
+the same order, so which one runs does not show (but for erf and tanh, which numba takes from another library: they may
+differ in the last bit of float64).
 """
 
 from __future__ import annotations
@@ -58,6 +59,15 @@ class JitFunction:
                 with interpreted():
                     return self.py_func(*args)
         return self.compiled()(*args)
+
+    def ready(self, *args: Any) -> bool:
+        """Whether a call with these arguments would run compiled; where not, their steps count as if they were taken. For
+        callers that have whole-array numpy for small work."""
+        if _interpreted.get():
+            return False
+        if self._compiled is None:
+            self._taken += self.steps(*args)
+        return self._compiled is not None or self._taken > UNCOMPILED_STEPS
 
     def compiled(self) -> Callable:
         """The numba dispatcher (one specialisation per argument types, cached on disk)."""

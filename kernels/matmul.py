@@ -1,7 +1,7 @@
-"""matmul, gemm, einsum and the integer products. Floats go to BLAS in float64 and are rounded once.
+"""matmul, gemm, einsum, the integer products, determinants. Floats go to BLAS in float64 and are rounded once.
 
-Products of 8-bit integers are exact in float64 up to 2**37 terms, so they use BLAS as well; wider integers are
-multiplied in their own type, which wraps as ONNX's do. Imports no framework.
+Products of 8-bit integers are exact as well (kernels/product.py); wider integers are multiplied in their own type, which
+wraps as ONNX's do. Imports no framework.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 
 from .numeric import is_integer
 from .precision import narrow, wide
+from .product import BYTE_RANGE, integer_product, less_zero_point, multiply, product
 from .registry import kernel
 
 
@@ -18,7 +19,7 @@ def matmul(a, b):
     """numpy's product: [..., M, K] and [..., K, N] to [..., M, N]; a 1-D operand is a row (left) or column (right)."""
     if is_integer(a.dtype):
         return np.matmul(a, b, dtype=a.dtype)
-    return narrow(np.asarray(np.matmul(wide(a), wide(b))), a.dtype)
+    return product(a, b, a.dtype)
 
 
 @kernel("gemm")
@@ -30,12 +31,17 @@ def gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=False, transB=False):
     left, right = (a.T if transA else a), (b.T if transB else b)
     if is_integer(a.dtype):
         return _integer_gemm(left, right, c, alpha, beta)
-    y = wide(left) @ wide(right)
-    if alpha != 1.0:
-        y *= alpha
-    if c is not None:
-        y += beta * wide(c) if beta != 1.0 else wide(c)
-    return narrow(y, a.dtype)
+    y = np.empty((left.shape[0], right.shape[1]), a.dtype)
+    offsets = None if c is None else np.broadcast_to(wide(c), y.shape)
+
+    def finish(part, rows, columns):
+        if alpha != 1.0:
+            part *= alpha
+        if offsets is not None:
+            part += beta * offsets[rows, columns] if beta != 1.0 else offsets[rows, columns]
+
+    multiply(left, right, y, finish)
+    return y
 
 
 def _integer_gemm(left, right, c, alpha, beta):
@@ -64,9 +70,11 @@ def matmul_integer(a, b, a_zp=None, b_zp=None):
 
     A 1-D a_zp belongs to the rows of `a`, a 1-D b_zp to the columns of `b`; others broadcast as they are.
     """
-    left, right = wide(a), wide(b)
-    if a_zp is not None:
-        left = left - (wide(a_zp)[:, None] if a_zp.ndim == 1 and a.ndim > 1 else wide(a_zp))
-    if b_zp is not None:
-        right = right - wide(b_zp)
-    return np.asarray(np.matmul(left, right)).astype(np.int64).astype(np.int32)
+    rows = a_zp[:, None] if a_zp is not None and a_zp.ndim == 1 and a.ndim > 1 else a_zp
+    return integer_product(less_zero_point(a, rows), less_zero_point(b, b_zp), BYTE_RANGE, BYTE_RANGE)
+
+
+@kernel("det")
+def det(x):
+    """[..., M, M] to [...], by LU decomposition in float64."""
+    return narrow(np.asarray(np.linalg.det(wide(x))), x.dtype)

@@ -5,8 +5,12 @@ Whole-array numpy: each is a few passes over the data, and the passes need no lo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from .blocks import along
+from .jit import jit
 from .precision import narrow, wide
 from .registry import kernel
 
@@ -35,27 +39,66 @@ def batch_norm(x, scale, bias, mean, var, *, epsilon=1e-5, channels_last=False):
     """(x - mean) / sqrt(var + epsilon) * scale + bias per channel; x [N, C, *S] or, of rank 1 or 2, [N] or [N, C]."""
     if x.ndim == 1:
         return batch_norm(x[:, None], scale, bias, mean, var, epsilon=epsilon)[:, 0]
-    scale, bias, mean, var = (_channelwise(v, x.ndim, channels_last) for v in (scale, bias, mean, var))
-    y = wide(x) - mean
-    y *= scale / np.sqrt(var + epsilon)
+    scale, bias, mean, var = map(wide, (scale, bias, mean, var))
+    factor = scale / np.sqrt(var + epsilon)
+    if channels_last:
+        parameters = [v.reshape(1, -1, 1) for v in (mean, factor, bias)]
+        return along(_scaled, x, x.ndim - 1, x.ndim, parameters)
+    lines = [np.tile(v, len(x)) for v in (mean, factor, bias)]
+    if x.dtype in (np.float32, np.float64):
+        data = np.ascontiguousarray(x).reshape(lines[0].size, math.prod(x.shape[2:]))
+        y = np.empty_like(data)
+        if _scale_lines.ready(data, *lines, y):
+            _scale_lines(data, *lines, y)
+            return y.reshape(x.shape)
+    return along(_scaled, x, 2, 2, [v.reshape(-1, 1, 1) for v in lines])
+
+
+@jit(lambda x, *_: x.size)
+def _scale_lines(x, mean, factor, bias, y):
+    """y [R, n] = (x - mean) * factor + bias, one mean, factor and bias per line; in float64, rounded once."""
+    for r in range(len(x)):
+        line, into, m, f, b = x[r], y[r], mean[r], factor[r], bias[r]
+        for i in range(len(line)):
+            into[i] = (line[i] - m) * f + b
+
+
+def _scaled(y: np.ndarray, mean: np.ndarray, factor: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """(y - mean) * factor + bias, in place."""
+    y -= mean
+    y *= factor
     y += bias
-    return narrow(y, x.dtype)
+    return y
 
 
 @kernel("layer_norm")
 def layer_norm(x, scale=None, bias=None, *, axis=-1, epsilon=1e-5):
     """Zero mean and unit variance over the axes from `axis` on, then scale and bias that broadcast to x."""
-    axes = tuple(range(axis % x.ndim, x.ndim))
-    y = _standardise(wide(x), axes, epsilon)
-    return narrow(_affine(y, *(None if v is None else wide(v) for v in (scale, bias))), x.dtype)
+    first = axis % x.ndim
+    given = [(v, _trailing(v, x.shape[first:])) for v in (scale, bias)]
+    if any(v is not None and line is None for v, line in given):  # scale or bias vary along other axes too
+        y = _standardise(wide(x), tuple(range(first, x.ndim)), epsilon)
+        return narrow(_affine(y, *(None if v is None else wide(v) for v in (scale, bias))), x.dtype)
+    factor, offset = (line for _, line in given)
+    return along(lambda y: _affine(_standardise(y, (1,), epsilon), factor, offset), x, first, x.ndim)
+
+
+def _trailing(v: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """`v` broadcast to the normalised axes as [1, n, 1]; None where it varies along others."""
+    if v is None or any(size != 1 for size in v.shape[: max(v.ndim - len(shape), 0)]):
+        return None
+    kept = wide(v).reshape(v.shape[max(v.ndim - len(shape), 0) :])
+    return np.broadcast_to(kept, shape).reshape(1, -1, 1)
 
 
 @kernel("instance_norm")
 def instance_norm(x, scale, bias, *, epsilon=1e-5, channels_last=False):
     """Zero mean and unit variance over the spatial axes of each sample and channel, then scale and bias [C]."""
-    axes = tuple(range(1, x.ndim - 1)) if channels_last else tuple(range(2, x.ndim))
-    y = _standardise(wide(x), axes, epsilon)
-    return narrow(_affine(y, *(_channelwise(v, x.ndim, channels_last) for v in (scale, bias))), x.dtype)
+    if channels_last:
+        y = _standardise(wide(x), tuple(range(1, x.ndim - 1)), epsilon)
+        return narrow(_affine(y, wide(scale), wide(bias)), x.dtype)
+    parameters = [np.tile(wide(v), len(x)).reshape(-1, 1, 1) for v in (scale, bias)]
+    return along(lambda y, *affine: _affine(_standardise(y, (1,), epsilon), *affine), x, 2, x.ndim, parameters)
 
 
 @kernel("group_norm")

@@ -1,8 +1,8 @@
-"""Pooling: windows as per-axis bounds, so that plain, padded, dilated, overhanging and adaptive pools share loops.
+"""Pooling: maxima and sums are taken one axis after another, tap by tap over whole arrays framed with their padding.
 
-Along each axis output o reads input positions start[o], start[o] + dilation, ... below stop[o], already clipped to the
-input. Maxima and sums are taken one axis after another; only a maximum's place needs the whole window. Values are taken
-to float64, which holds every dtype that ONNX pools exactly. Imports no framework.
+Maxima stay in the stored dtype, sums are float64. Only a maximum's place needs the whole window, and a compiled loop: along
+each axis output o reads input positions start[o], start[o] + dilation, ... below stop[o], clipped to the input. Imports no
+framework.
 """
 
 from __future__ import annotations
@@ -13,60 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..ir.ops.window import Window, output_sizes, resolve_pads, window
-from .conv import channels_as, channels_first, in_three_dims
+from .conv import channels_as, channels_first, framed, in_three_dims
 from .jit import jit
+from .numeric import exact, lowest
 from .precision import narrow, wide
 from .registry import kernel
-
-
-def _taps_along_axis(x, starts, stops, step, y):
-    """Steps of a loop over the windows of the middle axis."""
-    return _taps(starts, stops) * x.shape[0] * x.shape[2] + y.size
-
-
-@jit(_taps_along_axis)
-def _axis_max(x, starts, stops, step, y):
-    """y [A, O, B] = the largest of x [A, I, B] in each window of the middle axis; NaN wins, an empty one is -inf."""
-    outer, _, inner = x.shape
-    for a in range(outer):
-        for o in range(len(starts)):
-            if inner == 1:
-                best = -np.inf
-                for i in range(starts[o], stops[o], step):
-                    value = x[a, i, 0]
-                    best = value if value > best or value != value else best
-                y[a, o, 0] = best
-                continue
-            target = y[a, o]
-            for b in range(inner):
-                target[b] = -np.inf
-            for i in range(starts[o], stops[o], step):
-                line = x[a, i]
-                for b in range(inner):
-                    value = line[b]
-                    best = target[b]
-                    target[b] = value if value > best or value != value else best
-
-
-@jit(_taps_along_axis)
-def _axis_sum(x, starts, stops, step, y):
-    """y [A, O, B] = the sum of x [A, I, B] over each window of the middle axis."""
-    outer, _, inner = x.shape
-    for a in range(outer):
-        for o in range(len(starts)):
-            if inner == 1:
-                total = 0.0
-                for i in range(starts[o], stops[o], step):
-                    total += x[a, i, 0]
-                y[a, o, 0] = total
-                continue
-            target = y[a, o]
-            for b in range(inner):
-                target[b] = 0.0
-            for i in range(starts[o], stops[o], step):
-                line = x[a, i]
-                for b in range(inner):
-                    target[b] += line[b]
 
 
 def _taps_in_space(x, starts_d, stops_d, starts_h, stops_h, starts_w, stops_w, steps, y, where):
@@ -127,22 +78,36 @@ def _sliding(geometry: Window, sizes: tuple[Any, ...], ceil_mode: bool) -> tuple
     return Bounds(starts, stops, geometry.dilations), geometry
 
 
-def _adaptive(sizes: tuple[int, ...], outs: tuple[int, ...]) -> Bounds:
-    """floor(i * size / out) to ceil((i + 1) * size / out), as torch's adaptive pools."""
-    starts = [np.arange(out, dtype=np.int64) * size // out for size, out in zip(sizes, outs, strict=True)]
-    stops = [-(-np.arange(1, out + 1, dtype=np.int64) * size // out) for size, out in zip(sizes, outs, strict=True)]
-    return Bounds(starts, stops, (1,) * len(outs))
+def _adaptive(sizes: tuple[int, ...], outs: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Starts and stops per axis: floor(i * size / out) to ceil((i + 1) * size / out), as torch's adaptive pools."""
+    return [
+        (np.arange(out, dtype=np.int64) * size // out, -(-np.arange(1, out + 1, dtype=np.int64) * size // out))
+        for size, out in zip(sizes, outs, strict=True)
+    ]
 
 
-def _reduce(body, x: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """Apply `_axis_max` or `_axis_sum` along each spatial axis of x [N, C, *S] in turn."""
-    for axis, (starts, stops, step) in enumerate(zip(bounds.starts, bounds.stops, bounds.steps, strict=True), 2):
-        inner = math.prod(x.shape[axis + 1 :])
-        y = np.empty((*x.shape[:axis], len(starts), *x.shape[axis + 1 :]))
-        outer = math.prod(x.shape[:axis])
-        source, target = x.reshape(outer, x.shape[axis], inner), y.reshape(outer, len(starts), inner)
-        body(source, starts, stops, step, target)
+def _slide(ufunc: np.ufunc, x: np.ndarray, geometry: Window, outs: tuple[int, ...]) -> np.ndarray:
+    """`ufunc` (maximum or add) over the windows of framed x [N, C, *S]: one tap of one axis at a time."""
+    for axis, out in enumerate(outs, 2):
+        step, dilation = geometry.strides[axis - 2], geometry.dilations[axis - 2]
+        taps = [
+            x[(slice(None),) * axis + (slice(first, first + (out - 1) * step + 1, step),)]
+            for first in range(0, geometry.kernel[axis - 2] * dilation, dilation)
+        ]
+        y = taps[0].copy()
+        for tap in taps[1:]:
+            ufunc(y, tap, out=y)
         x = y
+    return x
+
+
+def _over_bounds(ufunc: np.ufunc, x: np.ndarray, bounds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """`ufunc` over x[starts[o]:stops[o]] of each spatial axis of x [N, C, *S] in turn; no window is empty."""
+    for axis, (starts, stops) in enumerate(bounds, 2):
+        edge = np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), x.dtype)  # a stop at the end is an index, too
+        pairs = np.stack([starts, stops], axis=1).reshape(-1)
+        x = ufunc.reduceat(np.concatenate([x, edge], axis=axis), pairs, axis=axis)
+        x = x[(slice(None),) * axis + (slice(None, None, 2),)]
     return x
 
 
@@ -165,12 +130,21 @@ def _per_axis(counts: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _largest(x: np.ndarray, bounds: Bounds, dtype: np.dtype) -> np.ndarray:
-    """Maxima in `dtype`; an empty window has the smallest value there is."""
-    y = _reduce(_axis_max, x, bounds)
-    if dtype.kind in "iu":
-        y = np.maximum(y, np.iinfo(dtype).min)
-    return narrow(y, dtype)
+def _largest(x: np.ndarray, geometry: Window, ceil_mode: bool) -> np.ndarray:
+    """Maxima of x [N, C, *S] in its dtype; a window of padding alone has the smallest value there is."""
+    outs: Any = output_sizes(geometry, x.shape[2:], ceil_mode)
+    whole = resolve_pads(geometry, x.shape[2:])
+    if 0 in (*outs, *x.shape):
+        return np.full((*x.shape[:2], *outs), lowest(x.dtype), x.dtype)
+    fill: Any = np.asarray(lowest(x.dtype)).astype(np.float64)
+    return narrow(_slide(np.maximum, framed(exact(x), whole, outs, fill), whole, outs), x.dtype)
+
+
+def _sums(x: np.ndarray, geometry: Window, outs: tuple[int, ...]) -> np.ndarray:
+    """float64 sums over the windows of float64 x [N, C, *S], whose padding is explicit."""
+    if 0 in (*outs, *x.shape):
+        return np.zeros((*x.shape[:2], *outs))
+    return _slide(np.add, framed(x, geometry, outs), geometry, outs)
 
 
 def _flat_indices(where: np.ndarray, shape: tuple[int, ...], storage_order: int) -> np.ndarray:
@@ -186,9 +160,9 @@ def _flat_indices(where: np.ndarray, shape: tuple[int, ...], storage_order: int)
 @kernel("max_pool")
 def max_pool(x, *, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, channels_last, storage_order=0):
     """x [N, C, *S] to [N, C, *S']: padding never wins, NaN does."""
-    data = channels_first(wide, x, channels_last)
-    bounds, _ = _sliding(window(kernel_shape, strides, pads, dilations, auto_pad), data.shape[2:], ceil_mode)
-    return channels_as(_largest(data, bounds, x.dtype), channels_last)
+    data = channels_first(np.asarray, x, channels_last)
+    geometry = window(kernel_shape, strides, pads, dilations, auto_pad)
+    return channels_as(_largest(data, geometry, ceil_mode), channels_last)
 
 
 @kernel("max_pool_with_indices")
@@ -196,10 +170,11 @@ def max_pool_with_indices(
     x, *, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, storage_order, channels_last
 ):
     """max_pool and the i64 flat index in x (seen channels-first) of each maximum, the first one among equals."""
-    data = channels_first(wide, x, channels_last)
-    bounds, _ = _sliding(window(kernel_shape, strides, pads, dilations, auto_pad), data.shape[2:], ceil_mode)
-    y = _largest(data, bounds, x.dtype)
-    indices = _flat_indices(_places(data, bounds), data.shape, storage_order)
+    data = channels_first(np.asarray, x, channels_last)
+    geometry = window(kernel_shape, strides, pads, dilations, auto_pad)
+    y = _largest(data, geometry, ceil_mode)
+    bounds, _ = _sliding(geometry, data.shape[2:], ceil_mode)
+    indices = _flat_indices(_places(wide(data), bounds), data.shape, storage_order)
     return channels_as(y, channels_last), channels_as(indices, channels_last)
 
 
@@ -219,15 +194,16 @@ def average_pool(
     """Mean over each window; with `count_include_pad` padding counts as zeros, an overhang of ceil_mode never does."""
     data = channels_first(wide, x, channels_last)
     geometry = window(kernel_shape, strides, pads, dilations, auto_pad)
-    bounds, geometry = _sliding(geometry, data.shape[2:], ceil_mode)
+    outs = output_sizes(geometry, data.shape[2:], ceil_mode)
+    geometry = resolve_pads(geometry, data.shape[2:])
     counts = []
-    for axis, (size, out) in enumerate(zip(data.shape[2:], bounds.sizes, strict=True)):
+    for axis, (size, out) in enumerate(zip(data.shape[2:], outs, strict=True)):
         taps = np.arange(geometry.kernel[axis]) * geometry.dilations[axis]
         places = np.arange(out)[:, None] * geometry.strides[axis] - geometry.begins[axis] + taps
         low, high = (-geometry.begins[axis], size + geometry.ends[axis]) if count_include_pad else (0, size)
         counts.append(((places >= low) & (places < high)).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        y = _reduce(_axis_sum, data, bounds) / _per_axis(counts)
+        y = _sums(data, geometry, outs) / _per_axis(counts)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
@@ -247,8 +223,8 @@ def lp_pool(
     """(sum of |x|^p)^(1/p) over each window."""
     data = channels_first(wide, x, channels_last)
     geometry = window(kernel_shape, strides, pads, dilations, auto_pad)
-    bounds, _ = _sliding(geometry, data.shape[2:], ceil_mode)
-    y = _reduce(_axis_sum, np.abs(data) ** p, bounds) ** (1.0 / p)
+    outs = output_sizes(geometry, data.shape[2:], ceil_mode)
+    y = _sums(np.abs(data) ** p, resolve_pads(geometry, data.shape[2:]), outs) ** (1.0 / p)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
@@ -259,7 +235,7 @@ def _spatial(x: np.ndarray, channels_last: bool) -> tuple[int, ...]:
 @kernel("global_average_pool")
 def global_average_pool(x, *, channels_last=False):
     """Mean over all spatial axes, kept with size 1."""
-    return narrow(wide(x).mean(axis=_spatial(x, channels_last), keepdims=True), x.dtype)
+    return narrow(x.mean(axis=_spatial(x, channels_last), dtype=np.float64, keepdims=True), x.dtype)
 
 
 @kernel("global_max_pool")
@@ -280,16 +256,17 @@ def adaptive_average_pool(x, *, output_size, channels_last=False):
     """Mean over `output_size` windows per axis that cover the input evenly."""
     data = channels_first(wide, x, channels_last)
     bounds = _adaptive(data.shape[2:], output_size)
-    counts = [stop - start for start, stop in zip(bounds.starts, bounds.stops, strict=True)]
-    y = _reduce(_axis_sum, data, bounds) / _per_axis(counts)
+    counts = [stop - start for start, stop in bounds]
+    y = _over_bounds(np.add, data, bounds) / _per_axis(counts)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
 @kernel("adaptive_max_pool")
 def adaptive_max_pool(x, *, output_size, channels_last=False):
     """Largest value over `output_size` windows per axis that cover the input evenly."""
-    data = channels_first(wide, x, channels_last)
-    return channels_as(_largest(data, _adaptive(data.shape[2:], output_size), x.dtype), channels_last)
+    data = channels_first(exact, x, channels_last)
+    y = _over_bounds(np.maximum, data, _adaptive(data.shape[2:], output_size))
+    return channels_as(narrow(y, x.dtype), channels_last)
 
 
 @kernel("max_unpool")

@@ -11,22 +11,27 @@ import ml_dtypes
 import numpy as np
 
 from ..ir.errors import InvalidModel
+from .blocks import BLOCK
 from .numeric import is_integer
 from .precision import narrow, saturate, wide
 from .registry import kernel
 
 
-def blocks_to(parameter: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A scale or zero point with each block's entry repeated, so that it broadcasts to `shape`. Raises InvalidModel."""
+def blocks_to(parameter: np.ndarray, shape: tuple[int, ...], block_size: int = 0) -> np.ndarray:
+    """A scale or zero point with each block's entry repeated, so that it broadcasts to `shape`. Raises InvalidModel.
+
+    With a `block_size` the last block may be shorter.
+    """
     if parameter.ndim == 0:
         return parameter
     if parameter.ndim != len(shape):
         raise InvalidModel(f"quantisation parameter of rank {parameter.ndim} for data of rank {len(shape)}")
     for axis, (have, want) in enumerate(zip(parameter.shape, shape, strict=True)):
         if have not in (1, want):
-            if have == 0 or want % have:
+            if (have != -(-want // block_size)) if block_size else (have == 0 or want % have):
                 raise InvalidModel(f"{have} quantisation blocks do not divide axis {axis} of size {want}")
-            parameter = np.repeat(parameter, want // have, axis=axis)
+            parameter = np.repeat(parameter, block_size or want // have, axis=axis)
+            parameter = parameter[(slice(None),) * axis + (slice(want),)]
     return parameter
 
 
@@ -37,20 +42,58 @@ def _clamp(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 @kernel("quantize")
-def quantize(x, scale, zero_point=None, *, to, saturate=True):
+def quantize(x, scale, zero_point=None, *, to, saturate=True, block_size=0):
     """round_half_even(x / scale) + zero_point, saturated to `to`.
 
     The quotient is rounded to the wider float type of x and scale first (ONNX QuantizeLinear). Float types take
     x / scale + zero_point in one rounding; `saturate` False lets them overflow to infinity or NaN.
     """
+    if x.dtype == scale.dtype == np.float32 and _is_short(to.numpy):
+        y = np.empty(x.shape, to.numpy)
+        for part, level, step, offset in _short_blocks(x, scale, zero_point, block_size, y):
+            _quantize_short(level, step, offset, part)
+        return y
     division = x.dtype if not is_integer(x.dtype) and x.dtype.itemsize >= scale.dtype.itemsize else scale.dtype
     with np.errstate(all="ignore"):
-        quotient = wide(x) / wide(blocks_to(scale, x.shape))
+        quotient = wide(x) / wide(blocks_to(scale, x.shape, block_size))
         quotient = wide(narrow(quotient, division))
-    offset = 0.0 if zero_point is None else wide(blocks_to(zero_point, x.shape))
+    offset = 0.0 if zero_point is None else wide(blocks_to(zero_point, x.shape, block_size))
     if is_integer(to.numpy):
         return _clamp(np.rint(quotient) + offset, to.numpy)
     return _saturated(quotient + offset, to.numpy) if saturate else narrow(quotient + offset, to.numpy)
+
+
+def _is_short(dtype: np.dtype) -> bool:
+    """An integer type whose values, and their differences, float32 holds exactly: products with a float32 scale and
+    quotients by one are then rounded once in float32 itself."""
+    return is_integer(dtype) and dtype.itemsize <= 2
+
+
+def _short_blocks(x, scale, zero_point, block_size, y):
+    """(part of y, part of x, float32 scale, float32 zero point): blocks that stay in cache where both are single numbers,
+    else everything at once."""
+    offset = np.zeros((), np.float32) if zero_point is None else zero_point
+    if scale.size == 1 and offset.size == 1:
+        step, offset = (v.reshape(()).astype(np.float32) for v in (scale, offset))
+        source, made = np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
+        for start in range(0, x.size, BLOCK):
+            yield made[start : start + BLOCK], source[start : start + BLOCK], step, offset
+    else:
+        step, offset = (blocks_to(v, x.shape, block_size).astype(np.float32) for v in (scale, offset))
+        yield y, x, step, offset
+
+
+def _quantize_short(x, scale, offset, y):
+    """After the one float32 division everything is exact for what is not saturated; NaN becomes 0."""
+    info = ml_dtypes.iinfo(y.dtype)
+    with np.errstate(all="ignore"):
+        level = x / scale
+        np.rint(level, out=level)
+        level += offset
+        np.clip(level, int(info.min), int(info.max), out=level)
+        if np.isnan(level.max(initial=0)):
+            level[np.isnan(level)] = 0
+        y[...] = level
 
 
 def _saturated(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -58,13 +101,20 @@ def _saturated(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 @kernel("dequantize")
-def dequantize(x, scale, zero_point=None, *, to):
+def dequantize(x, scale, zero_point=None, *, to, block_size=0):
     """(x - zero_point) * scale in `to`."""
+    if _is_short(x.dtype) and scale.dtype == to.numpy == np.float32:
+        y = np.empty(x.shape, np.float32)
+        for part, values, step, offset in _short_blocks(x, scale, zero_point, block_size, y):
+            part[...] = values
+            part -= offset
+            part *= step
+        return y
     data = wide(x)
     if zero_point is not None:
-        data = data - wide(blocks_to(zero_point, x.shape))
+        data = data - wide(blocks_to(zero_point, x.shape, block_size))
     with np.errstate(all="ignore"):
-        return narrow(np.asarray(data * wide(blocks_to(scale, x.shape))), to.numpy)
+        return narrow(np.asarray(data * wide(blocks_to(scale, x.shape, block_size))), to.numpy)
 
 
 @kernel("requantize")
@@ -122,6 +172,9 @@ def dynamic_quantize(x):
     scale = one((high - low) / one(255))
     if scale == 0:
         scale = one(1)
-    zero_point = np.clip(np.rint(one(0) - low / scale), 0, 255)
-    y = np.clip(np.rint(x / scale) + zero_point, 0, 255).astype(np.uint8)
-    return y, np.asarray(scale, np.float32), np.asarray(zero_point, np.uint8)
+    zero_point = np.asarray(np.clip(np.rint(one(0) - low / scale), 0, 255), np.uint8)
+    scale = np.asarray(scale, np.float32)
+    y = np.empty(x.shape, np.uint8)
+    for part, values, step, offset in _short_blocks(x, scale, zero_point, 0, y):
+        _quantize_short(values, step, offset, part)
+    return y, scale, zero_point

@@ -66,3 +66,11 @@ def multinomial(x: Array, *, sample_size: int, dtype: DType, seed: int, salt: in
     edges = np.cumsum(weight, axis=1)
     drawn = uniforms((x.shape[0], sample_size), seed, salt) * edges[:, -1:]
     return (drawn[:, :, None] >= edges[:, None, :-1]).sum(axis=2).astype(dtype.numpy)
+
+
+@kernel("dropout")
+def dropout(x: Array, ratio: Array, *, seed: int, salt: int) -> tuple[Array, Array]:
+    """x / (1 - ratio) where the number drawn for an element is not below `ratio`, else 0; and where that is."""
+    share = float(np.asarray(ratio).reshape(()))
+    kept = uniforms(x.shape, seed, salt) >= share
+    return narrow(np.where(kept, x.astype(np.float64) / (1.0 - share if share < 1 else 1.0), 0.0), x.dtype), kept

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..ir.errors import InvalidModel
 from .precision import narrow, wide
+from .product import product
 from .registry import kernel
 
 Array = np.ndarray
@@ -113,6 +114,10 @@ class Layer(NamedTuple):
     lengths: Array
     reversed: tuple[bool, ...]
 
+    def projected(self, direction: int) -> Array:
+        """x times the input weights of one direction, all time steps at once: float64 [T, B, gates * H]."""
+        return product(self.x, self.w[direction].T, np.dtype(np.float64))
+
     def initial(self, state: Array | None) -> Array:
         if state is not None:
             return wide(state)
@@ -121,7 +126,7 @@ class Layer(NamedTuple):
 
 def _layer(x, w, r, b, seq_lens, direction) -> Layer:
     bias = np.zeros((w.shape[0], 2 * w.shape[1])) if b is None else wide(b)
-    return Layer(wide(x), wide(w), wide(r), bias, _lengths(x, seq_lens), directions(direction))
+    return Layer(x, w, wide(r), bias, _lengths(x, seq_lens), directions(direction))
 
 
 def _run(
@@ -174,7 +179,7 @@ def lstm(
     peepholes = np.zeros((count, 3 * size)) if p is None else wide(p)
     inputs, cells = [], []
     for d in range(count):
-        inputs.append(layer.x @ layer.w[d].T + (layer.b[d, : 4 * size] + layer.b[d, 4 * size :]))
+        inputs.append(layer.projected(d) + (layer.b[d, : 4 * size] + layer.b[d, 4 * size :]))
         cells.append(_lstm_cell(layer.r[d].T, peepholes[d], gates[d], size, input_forget))
     return _run(layer, cells, inputs, [layer.initial(h0), layer.initial(c0)], x.dtype)
 
@@ -217,7 +222,7 @@ def gru(
     gates = _functions(activations, ("Sigmoid", "Tanh"), activation_alpha, activation_beta, clip, count)
     inputs, cells = [], []
     for d in range(count):
-        inputs.append(layer.x @ layer.w[d].T + layer.b[d, : 3 * size])
+        inputs.append(layer.projected(d) + layer.b[d, : 3 * size])
         cells.append(_gru_cell(layer.r[d].T, layer.b[d, 3 * size :], gates[d], size, linear_before_reset))
     return _run(layer, cells, inputs, [layer.initial(h0)], x.dtype)
 
@@ -263,7 +268,7 @@ def rnn(
     gates = _functions(activations, ("Tanh",), activation_alpha, activation_beta, clip, count)
     inputs, cells = [], []
     for d in range(count):
-        inputs.append(layer.x @ layer.w[d].T + (layer.b[d, :size] + layer.b[d, size:]))
+        inputs.append(layer.projected(d) + (layer.b[d, :size] + layer.b[d, size:]))
         cells.append(_rnn_cell(layer.r[d].T, gates[d][0]))
     return _run(layer, cells, inputs, [layer.initial(h0)], x.dtype)
 

@@ -32,12 +32,14 @@ def reduced_axes(rank: int, axes: Array | None, noop_with_empty_axes: bool) -> A
 
 
 def _sum(x: Array, axes: Axes) -> Array:
-    return x.sum(axis=axes, dtype=x.dtype, keepdims=True)
+    """In float64, complex128 or, for integers, their own type; no widened copy of x is made."""
+    kept = x.dtype if x.dtype.kind not in "fc" else np.result_type(x.dtype, np.float64)
+    return x.sum(axis=axes, dtype=kept, keepdims=True)
 
 
 def _mean(x: Array, axes: Axes) -> Array:
     count = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
-    if x.dtype.kind == "f":
+    if x.dtype.kind in "fc":
         return _sum(x, axes) / count
     if count == 0:
         raise InvalidModel("mean of no integers", code="F021")
@@ -69,11 +71,11 @@ _REDUCE: dict[str, Callable[[Array, Axes], Array]] = {
 }
 
 
-def _reducer(function: Callable[[Array, Axes], Array]) -> Callable[..., Array]:
+def _reducer(function: Callable[[Array, Axes], Array], widen: Callable[[Array], Array] = wide) -> Callable[..., Array]:
     def run(x: Array, axes: Array | None = None, *, keepdims: bool, noop_with_empty_axes: bool) -> Array:
         over = reduced_axes(x.ndim, axes, noop_with_empty_axes)
         with np.errstate(all="ignore"):
-            y = np.asarray(function(wide(x), over))
+            y = np.asarray(function(widen(x), over))
         y = truncate(y, x.dtype) if is_integer(x.dtype) and y.dtype.kind == "f" else narrow(y, x.dtype)
         return y if keepdims else y.squeeze(axis=over)
 
@@ -102,7 +104,7 @@ def _logical(ufunc: np.ufunc) -> Callable[..., Array]:
 
 
 for _name, _function in _REDUCE.items():
-    kernel(_name)(_reducer(_function))
+    kernel(_name)(_reducer(_function, exact if _function in (_sum, _mean) else wide))
 kernel("reduce_max")(_selector(np.maximum, lowest))
 kernel("reduce_min")(_selector(np.minimum, highest))
 kernel("reduce_all")(_logical(np.logical_and))

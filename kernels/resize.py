@@ -43,6 +43,18 @@ class AxisPlan(NamedTuple):
         return self.size * self.numerator / self.denominator
 
 
+class _How(NamedTuple):
+    """The attributes of a resize; `filter` is cubic_coeff_a, antialias, exclude_outside."""
+
+    mode: str
+    coordinates: str
+    rounding: str
+    filter: tuple[float, bool, bool]
+    axes: tuple[int, ...]
+    policy: str
+    channels_last: bool
+
+
 def _half_pixel(at: Array, plan: AxisPlan) -> Array:
     return (at + 0.5) * plan.denominator / plan.numerator - 0.5
 
@@ -52,7 +64,7 @@ def _symmetric(at: Array, plan: AxisPlan) -> Array:
 
 
 def _pytorch_half_pixel(at: Array, plan: AxisPlan) -> Array:
-    return _half_pixel(at, plan) if plan.length != 1 else np.full(at.shape, -0.5)
+    return _half_pixel(at, plan) if plan.out > 1 else np.zeros(at.shape)
 
 
 def _align_corners(at: Array, plan: AxisPlan) -> Array:
@@ -65,9 +77,13 @@ def _asymmetric(at: Array, plan: AxisPlan) -> Array:
 
 def _crop_and_resize(at: Array, plan: AxisPlan) -> Array:
     start, end = plan.roi
-    if plan.length == 1:
+    if plan.out == 1:
         return np.full(at.shape, 0.5 * (start + end) * (plan.size - 1))
     return start * (plan.size - 1) + at * (end - start) * (plan.size - 1) / (plan.length - 1)
+
+
+def _shifted(at: Array, plan: AxisPlan) -> Array:
+    return (at + 0.5) * plan.denominator / plan.numerator
 
 
 _COORDINATES: dict[str, Callable[[Array, AxisPlan], Array]] = {
@@ -77,6 +93,7 @@ _COORDINATES: dict[str, Callable[[Array, AxisPlan], Array]] = {
     "align_corners": _align_corners,
     "asymmetric": _asymmetric,
     "tf_crop_and_resize": _crop_and_resize,
+    "tf_half_pixel_for_nn": _shifted,
 }
 
 _NEAREST: dict[str, Callable[[Array], Array]] = {
@@ -198,40 +215,68 @@ def resize(
 ):
     """ONNX Resize-19. With channels_last only x and y have channels last: axes and operands count channels-first.
 
-    Integer results are rounded half to even and saturated.
+    Integer results are rounded half to even and saturated; complex numbers are interpolated by parts.
     """
-    data = np.moveaxis(x, -1, 1) if channels_last else x
-    chosen = resized_axes(data.ndim, axes)
-    out = resized_shape(data.shape, chosen, scales, sizes, keep_aspect_ratio_policy)
+    how = _How(
+        mode,
+        coordinate_transformation_mode,
+        nearest_mode,
+        (cubic_coeff_a, antialias, exclude_outside),
+        axes,
+        keep_aspect_ratio_policy,
+        channels_last,
+    )
+    if x.dtype.kind != "c" or mode == "nearest":
+        return _resized(x, roi, scales, sizes, extrapolation_value, how)
+    return _complex(
+        _resized(x.real, roi, scales, sizes, extrapolation_value, how), _resized(x.imag, roi, scales, sizes, 0.0, how)
+    )
+
+
+def _complex(real: Array, imaginary: Array) -> Array:
+    made = np.empty(real.shape, np.result_type(real, np.complex64))
+    made.real, made.imag = real, imaginary
+    return made
+
+
+def _resized(x: Array, roi: Any, scales: Any, sizes: Any, fill: float, how: _How) -> Array:
+    """Real numbers, or in mode nearest any elements; `fill` is put outside of a crop."""
+    data = np.moveaxis(x, -1, 1) if how.channels_last else x
+    chosen = resized_axes(data.ndim, how.axes)
+    out: Any = resized_shape(data.shape, chosen, scales, sizes, how.policy)
     hold(math.prod(map(int, out)) * x.dtype.itemsize)
-    coordinates = _COORDINATES[coordinate_transformation_mode]
-    crops = coordinate_transformation_mode == "tf_crop_and_resize"
-    y, outside = (data if mode == "nearest" else wide(data)), []
-    for axis, plan in zip(chosen, _plans(data, chosen, out, roi, scales, sizes, keep_aspect_ratio_policy), strict=True):
+    y, outside = (data if how.mode == "nearest" else wide(data)), []
+    for axis, plan in zip(chosen, _plans(data, chosen, out, roi, scales, sizes, how.policy), strict=True):
         if _is_identity(plan):
             continue
-        at = coordinates(np.arange(plan.out, dtype=np.float64), plan)
-        if mode == "nearest":
-            y = np.take(y, np.clip(_NEAREST[nearest_mode](at), 0, plan.size - 1).astype(np.int64), axis=axis)
+        at = _COORDINATES[how.coordinates](np.arange(plan.out, dtype=np.float64), plan)
+        if how.mode == "nearest":
+            y = np.take(y, np.clip(_NEAREST[how.rounding](at), 0, plan.size - 1).astype(np.int64), axis=axis)
         else:
-            y = _interpolate(y, axis, *_taps(at, plan, mode, cubic_coeff_a, antialias, exclude_outside))
-        if crops:
+            y = _interpolate(y, axis, *_taps(at, plan, how.mode, *how.filter))
+        if how.coordinates == "tf_crop_and_resize":
             outside.append((axis, (at < 0) | (at > plan.size - 1)))
-    return _settle(y, outside, extrapolation_value, x.dtype, channels_last)
+    return _settle(y, outside, fill, x.dtype, how.channels_last)
 
 
 def _settle(y: Array, outside: list[tuple[int, Array]], value: float, dtype: np.dtype, channels_last: bool) -> Array:
     """Fill what lies outside the source, return to the declared dtype and layout."""
+    fill: Any = "" if y.dtype == np.object_ else _rounded(np.asarray(value), y.dtype)
     for axis, mask in outside:
         if mask.any():
-            y = np.where(mask.reshape([-1 if i == axis else 1 for i in range(y.ndim)]), value, y)
-    if y.dtype != dtype:
-        if is_integer(dtype):
-            info = ml_dtypes.iinfo(dtype)
-            y = np.clip(np.rint(y.astype(np.float64)), int(info.min), int(info.max)).astype(dtype)
-        else:
-            y = narrow(wide(y), dtype)
+            y = np.where(mask.reshape([-1 if i == axis else 1 for i in range(y.ndim)]), fill, y)
+    y = _rounded(y, dtype)
     return np.ascontiguousarray(np.moveaxis(y, 1, -1)) if channels_last else np.ascontiguousarray(y).reshape(y.shape)
+
+
+def _rounded(y: Array, dtype: np.dtype) -> Array:
+    """`y` in `dtype`: float64 is rounded once, to an integer type half to even and saturated."""
+    if y.dtype == dtype:
+        return y
+    if not is_integer(dtype):
+        return y.astype(dtype) if dtype.kind == "c" else narrow(wide(y), dtype)
+    info = ml_dtypes.iinfo(dtype)
+    return np.clip(np.rint(y.astype(np.float64)), int(info.min), int(info.max)).astype(dtype)
 
 
 # grid_sample
@@ -276,15 +321,18 @@ def grid_sample(x, grid, *, mode="linear", padding_mode="zeros", align_corners=F
         unit = points[..., axis]
         at = (unit + 1) / 2 * (size - 1) if align_corners else ((unit + 1) * size - 1) / 2
         per_axis.append(_sample_taps(at, size, mode, padding_mode, align_corners))
-    flat = wide(x).reshape(*x.shape[:2], -1)
-    y = np.zeros((*x.shape[:2], math.prod(grid.shape[1:-1])))
-    for taps in itertools.product(*per_axis):
-        _add_tap(y, flat, taps, spatial)
-    return narrow(y.reshape(*x.shape[:2], *grid.shape[1:-1]), x.dtype)
+    combinations = [_combined(taps, spatial) for taps in itertools.product(*per_axis)]
+    if mode == "nearest":
+        made = _picked(x.reshape(*x.shape[:2], math.prod(spatial)), *combinations[0][:2])
+    elif x.dtype.kind == "c":
+        made = _complex(_blended(x.real, combinations), _blended(x.imag, combinations))
+    else:
+        made = _blended(x, combinations)
+    return _rounded(made.reshape(*x.shape[:2], *grid.shape[1:-1]), x.dtype)
 
 
-def _add_tap(y: Array, flat: Array, taps: tuple, spatial: tuple[int, ...]) -> None:
-    """Add one combination of taps, one per axis, to y [N, C, P]."""
+def _combined(taps: tuple, spatial: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """One tap per axis together, [N, P] each: the flat index, whether it lies inside, and the weight."""
     index: Any = 0
     weight: Any = 1.0
     inside: Any = True
@@ -292,9 +340,24 @@ def _add_tap(y: Array, flat: Array, taps: tuple, spatial: tuple[int, ...]) -> No
         inside = inside & (place >= 0) & (place < size)
         index = index * size + np.clip(np.nan_to_num(place), 0, size - 1).astype(np.int64)
         weight = weight * share
-    index, weight = index.reshape(len(y), -1), np.where(inside, weight, 0.0).reshape(len(y), 1, -1)
-    for n in range(len(y)):
-        y[n] += flat[n][:, index[n]] * weight[n]
+    shape = (len(index), math.prod(index.shape[1:]))
+    return index.reshape(shape), inside.reshape(shape), weight.reshape(shape)
+
+
+def _picked(flat: Array, index: Array, inside: Array) -> Array:
+    """Elements of flat [N, C, S] of any dtype, zero (or "") outside: [N, C, P]."""
+    found = np.take_along_axis(flat, np.broadcast_to(index[:, None], (*flat.shape[:2], index.shape[1])), axis=2)
+    return np.where(inside[:, None], found, "" if flat.dtype == np.object_ else np.zeros((), flat.dtype))
+
+
+def _blended(x: Array, combinations: list[tuple[Array, Array, Array]]) -> Array:
+    """The weighted sum of all combinations of taps, in float64: [N, C, P]."""
+    flat = wide(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    y = np.zeros((*x.shape[:2], combinations[0][0].shape[1]))
+    for index, inside, weight in combinations:
+        for n in range(len(y)):
+            y[n] += np.where(inside[n], flat[n][:, index[n]] * weight[n], 0.0)
+    return y
 
 
 @kernel("affine_grid")

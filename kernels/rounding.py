@@ -15,7 +15,10 @@ holds how rounding accumulates along the graph and how the graph's conditioning 
     limit = max(sqrt(2 ln(2 n / p)) * rms, 4 * max, 4 units in the last place of the largest element)
 
 over n differences: what n normal errors exceed with probability p = 1e-6, widened where the tails are heavier.
-An output that only exact ops reach has the limit 0, as have integers and bools.
+An output that only exact ops reach has the limit 0, as have integers and bools. Three refinements: sums, differences and
+products of whole numbers (`1 - mask`) are exact in any order, so they don't move; a sigmoid is commonly evaluated as
+(1 + tanh(x / 2)) / 2, whose error is in units of 1/2 and not of the result. And where terms of one sign are summed, errors of
+the partial sums don't cancel as independent ones of the terms do: the result of such a sum moves by sqrt(K) more units.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ import numpy as np
 from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node, Value
 from ..ir.opdef import MOVEMENT, RANDOM
-from .numeric import is_float, narrow
+from .blocks import blockwise
+from .numeric import is_float, narrow, wide
 from .run import Inputs, bind_inputs, run_graph, run_node
 
 RUNS = 3
@@ -46,9 +50,13 @@ EXACT = frozenset((
     "abs", "neg", "sign", "floor", "ceil", "round", "trunc", "min", "max", "clip", "relu", "relu6", "where",
     "cast", "bitcast", "is_nan", "is_inf", "not", "equal", "not_equal", "less", "less_equal", "greater",
     "greater_equal", "and", "or", "xor", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "bit_shift",
-    "hardmax", "max_pool", "max_pool_with_indices", "global_max_pool", "adaptive_max_pool", "max_unpool",
+    "hardmax", "max_roi_pool", "max_pool", "max_pool_with_indices", "global_max_pool", "adaptive_max_pool", "max_unpool",
     "reduce_max", "reduce_min", "reduce_all", "reduce_any", "arg_max", "arg_min", "topk", "shape", "size",
-    "range", "constant_of_shape", "eye_like", "trilu", "pad", "one_hot", "non_zero", "compress", "if", "loop",
+    "range", "constant_of_shape", "eye_like", "trilu", "pad", "one_hot", "non_zero", "compress", "unique",
+    "non_max_suppression", "image_decoder", "if", "loop", "scan",
+    "sequence_empty", "sequence_construct", "sequence_insert", "sequence_erase", "sequence_at", "sequence_length",
+    "split_to_sequence", "concat_from_sequence", "optional", "optional_get_element", "optional_has_element",
+    "label_encoder", "one_hot_encoder", "zip_map", "cast_map", "dict_vectorizer",
 ))  # fmt: skip
 
 #: Units in the last place by which a good library may miss (OpenCL C specification, 7.4); 1 for what is not listed.
@@ -57,13 +65,38 @@ ULPS = {
     **dict.fromkeys(("log1p", "rsqrt"), 2.0),
     **dict.fromkeys(("sin", "cos", "sinh", "cosh", "acos", "asin", "asinh", "acosh", "silu", "swish"), 4.0),
     **dict.fromkeys(("tan", "tanh", "atan", "atanh", "sigmoid", "softsign", "softmax", "log_softmax", "celu"), 5.0),
-    **dict.fromkeys(("elu", "selu", "lstm", "gru", "rnn", "attention"), 5.0),
+    **dict.fromkeys(("elu", "selu", "lstm", "gru", "rnn", "dynamic_quantize_lstm", "attention"), 5.0),
     "atan2": 6.0,
     **dict.fromkeys(("erf", "gelu", "mish", "pow", "lrn", "lp_normalization"), 16.0),
+    **dict.fromkeys(("tree_ensemble", "svm_regressor", "svm_classifier"), 16.0),
+}
+
+#: Ops that add no rounding error where operands and results are whole numbers that the type's digits hold.
+WHOLE = frozenset(("add", "sub", "mul", "square"))
+
+#: Ops that sum terms of one sign, or may.
+ONE_SIGN = frozenset((
+    "softmax", "log_softmax", "reduce_sum", "reduce_mean", "reduce_l1", "reduce_l2", "reduce_sum_square", "reduce_log_sum_exp",
+    "global_average_pool", "adaptive_average_pool", "layer_norm", "rms_norm", "instance_norm", "group_norm",
+))  # fmt: skip
+
+#: The size that an op's own error is relative to, from its result and first operand, where it is not the result's own: the
+#: small values of sigmoid and its kin come from a difference of larger ones.
+SIZE: dict[str, Callable[[Any, Any], Any]] = {
+    "sigmoid": lambda y, x: np.full(y.shape, 0.5),
+    **dict.fromkeys(("silu", "swish", "gelu"), lambda y, x: np.abs(x) / 2),
+    **dict.fromkeys(("log_softmax", "reduce_log_sum_exp"), lambda y, x: np.abs(y) + 1.0),
 }
 
 #: Operands whose last bit decides a shape or a position, not a value: they stay as they are.
-FIXED = {"resize": ("roi", "scales", "sizes"), "one_hot": ("depth",)}
+FIXED = {
+    "resize": ("roi", "scales", "sizes"),
+    "one_hot": ("depth",),
+    "tree_ensemble": ("x",),
+    "roi_align": ("rois",),
+    "max_roi_pool": ("rois",),
+    "mel_weight_matrix": ("lower_edge_hertz", "upper_edge_hertz"),
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +126,7 @@ def limits_for(
         from .inputs import sample_inputs
 
         inputs = sample_inputs(module, seed=seed, signature=signature)
-    arrays = bind_inputs(sig.graph, sig.input_names(), inputs)
+    arrays = bind_inputs(sig, inputs)
     names = sig.output_names()
     known = None if exact is None else [exact[name] for name in names]
     return dict(zip(names, graph_limits(sig.graph, arrays, runs=runs, seed=seed, exact=known), strict=True))
@@ -206,6 +239,11 @@ def _attention_terms(node: Node, operands: Sequence[Any]) -> float:
     return operands[1].shape[-1] + operands[1].shape[-2]
 
 
+def _transform_terms(node: Node, operands: Sequence[Any]) -> float:
+    """The angles of a transform's factors grow with its length, and so does the error of each product."""
+    return max(operands[0].shape[:-1], default=1) ** 2
+
+
 def _window_terms(node: Node, operands: Sequence[Any]) -> float:
     return math.prod(node.attr("kernel_shape"))
 
@@ -222,11 +260,15 @@ _LENGTHS: dict[str, Lengths] = {
     **dict.fromkeys(("layer_norm", "rms_norm"), _trailing),
     **dict.fromkeys(("instance_norm", "group_norm", "mean_variance_normalization"), _per_sample),
     **dict.fromkeys(("cumsum", "cumprod"), _scanned),
-    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent_terms),
+    **dict.fromkeys(("lstm", "gru", "rnn", "dynamic_quantize_lstm"), _recurrent_terms),
     "matmul": lambda node, operands: operands[0].shape[-1],
     "gemm": _gemm_terms,
     "einsum": _einsum_terms,
     "attention": _attention_terms,
+    **dict.fromkeys(("dft", "stft"), _transform_terms),
+    "deform_conv": lambda node, operands: operands[1].size // operands[1].shape[0],
+    "det": lambda node, operands: operands[0].shape[-1] ** 2,
+    "col2im": lambda node, operands: math.prod(int(k) for k in operands[2]),
     "lrn": lambda node, operands: node.attr("size"),
 }
 
@@ -240,6 +282,10 @@ class _Noise:
     def __call__(self, node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
         if node.regions or is_exact(node):
             return run_node(node, operands, evaluate=self)
+        if node.name in WHOLE and all(_whole(x) for x in operands):
+            exact = run_node(node, operands)
+            if all(_whole(x) for x in exact):
+                return exact
         growth = math.sqrt(reduction_length(node, operands))
         fixed = FIXED.get(node.name, ())
         moved = list(operands)
@@ -247,21 +293,54 @@ class _Noise:
             declared = node.op.operands[min(i, len(node.op.operands) - 1)].name
             if value is not None and not value.is_const and declared not in fixed:
                 moved[i] = self.move(operands[i], growth)
-        ulps = ULPS.get(node.name, 1.0)
-        return tuple(self.move(array, ulps) for array in run_node(node, moved))
+        ulps, size = ULPS.get(node.name, 1.0) + (growth if node.name in ONE_SIGN else 0.0), SIZE.get(node.name)
+        results = run_node(node, moved)
+        return tuple(self.move(y, ulps, size and size(np.asarray(y, np.float64), wide(moved[0]))) for y in results)
 
-    def move(self, array: Any, ulps: float) -> Any:
-        """`array` with every float element off by up to `ulps` units in the last place; anything else as it is."""
+    def move(self, array: Any, ulps: float, size: Any = None) -> Any:
+        """`array` with every float element off by up to `ulps` units in the last place, of its own or of `size`; anything
+        else as it is."""
         if not isinstance(array, np.ndarray) or not is_float(array.dtype):
             return array
         step = float(ml_dtypes.finfo(array.dtype).eps) * ulps
-        drawn = np.asarray(self.rng.random(array.shape, dtype=np.float32), np.float64)
         with np.errstate(all="ignore"):
-            return narrow(array.astype(np.float64) * (1.0 + step * (2.0 * drawn - 1.0)), array.dtype)
+            if size is None:
+                return blockwise(lambda block: self._scaled(block, step), array)
+            return narrow(array.astype(np.float64) + size * self._shares(array.shape, step), array.dtype)
+
+    def _scaled(self, block: np.ndarray, step: float) -> np.ndarray:
+        factors = self._shares(block.shape, step)
+        factors += 1.0
+        block *= factors
+        return block
+
+    def _shares(self, shape: tuple[int, ...], step: float) -> np.ndarray:
+        """step * xi, xi uniform in [-1, 1]."""
+        drawn = np.asarray(self.rng.random(shape, dtype=np.float32), np.float64)
+        drawn *= 2.0 * step
+        drawn -= step
+        return drawn
+
+
+def _whole(array: Any) -> bool:
+    """A float array of whole numbers so small that the type's digits hold their sums and products."""
+    if not isinstance(array, np.ndarray) or not is_float(array.dtype):
+        return False
+    bound = 1.0 / float(ml_dtypes.finfo(array.dtype).eps)
+    return all(
+        bool(np.all((np.abs(part) < bound) & (np.rint(part) == part))) for part in (array.reshape(-1)[:64], array)
+    )
 
 
 def _limit(wanted: Any, moved: Sequence[Any]) -> Limit:
-    """The limit of one output from its value and its values under simulated rounding."""
+    """The limit of one output from its value and its values under simulated rounding; the widest of a sequence's elements."""
+    if isinstance(wanted, dict):
+        values = [[np.asarray(item[key]) for key in wanted] for item in (wanted, *moved)]
+        return _limit(values[0], values[1:])
+    if isinstance(wanted, list):
+        as_long = all(len(other) == len(wanted) for other in moved)
+        parts = [_limit(part, [other[i] for other in moved]) for i, part in enumerate(wanted)] if as_long else []
+        return max(parts, key=lambda limit: limit.atol, default=Limit(0.0, "exact", not as_long))
     if not isinstance(wanted, np.ndarray) or not is_float(wanted.dtype):
         unstable = any(not np.array_equal(wanted, other) for other in moved)
         return Limit(0.0, "exact, though rounding alone changes it" if unstable else "exact", bool(unstable))

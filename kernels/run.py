@@ -8,6 +8,7 @@ Values are freed after their last use. Symbolic dims are bound from the inputs, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,13 +17,18 @@ import numpy as np
 from ..ir.dims import bind_shape
 from ..ir.errors import AnyIRError, InvalidModel, SystemFailure, UsageError
 from ..ir.graph import Graph, Module, Node, Value
-from ..ir.types import STRING, TensorType
+from ..ir.ops.sequence import renewed
+from ..ir.signature import Signature
+from ..ir.types import STRING, OptionalType, SequenceType, TensorType, Type
 from . import budget
 from .registry import get_kernel
+from .text import texts
 
 Observer = Callable[[np.ndarray], None]
 Inputs = Mapping[str, Any] | Sequence[Any]
 Evaluate = Callable[[Node, Sequence[Any]], tuple[Any, ...]]
+
+_NOTHING: dict[str, Any] = {}
 
 
 def run(
@@ -32,36 +38,50 @@ def run(
     sig = module.signatures.get(signature) if signature else module.signature
     if sig is None:
         raise UsageError(f"no signature {signature!r}", hint=f"there are: {', '.join(module.signatures)}")
-    arrays = bind_inputs(sig.graph, sig.input_names(), inputs)
+    arrays = bind_inputs(sig, inputs)
     results = run_graph(sig.graph, arrays, taps=taps)
     return dict(zip(sig.output_names(), results, strict=True))
 
 
-def bind_inputs(graph: Graph, names: list[str], inputs: Inputs) -> list[np.ndarray]:
-    """The inputs in order as arrays of the declared dtypes; shapes must fit and agree on symbols."""
-    if isinstance(inputs, Mapping):
-        unknown = [name for name in inputs if name not in names]
-        missing = [name for name in names if name not in inputs]
-        if unknown or missing:
-            what = f"unknown inputs {unknown}" if unknown else f"missing inputs {missing}"
-            raise UsageError(what, hint=f"the inputs are: {', '.join(names)}")
-        given = [inputs[name] for name in names]
-    else:
+def bind_inputs(signature: Signature, inputs: Inputs) -> list[np.ndarray]:
+    """The inputs in order as arrays of the declared dtypes; shapes must fit and agree on symbols. Inputs with a default may
+    be left out: all of them where the inputs are a sequence."""
+    names = signature.input_names()
+    defaults = {slot.name: slot.default for slot in signature.inputs if slot.default is not None}
+    if not isinstance(inputs, Mapping):
         given = list(inputs)
-        if len(given) != len(names):
-            raise UsageError(f"{len(given)} inputs were given, there are {len(names)}: {', '.join(names)}")
+        wanted = names if len(given) == len(names) else [name for name in names if name not in defaults]
+        if len(given) != len(wanted):
+            raise UsageError(f"{len(given)} inputs were given, there are {len(wanted)}: {', '.join(wanted)}")
+        inputs = dict(zip(wanted, given, strict=True))
+    unknown = [name for name in inputs if name not in names]
+    missing = [name for name in names if name not in inputs and name not in defaults]
+    if unknown or missing:
+        what = f"unknown inputs {unknown}" if unknown else f"missing inputs {missing}"
+        raise UsageError(what, hint=f"the inputs are: {', '.join(names)}")
     arrays: list[Any] = []
     bindings: dict[str, int] = {}
-    for value, name, item in zip(graph.inputs, names, given, strict=True):
-        arrays.append(_checked(value, name, item, bindings))
+    for value, name in zip(signature.graph.inputs, names, strict=True):
+        item = inputs[name] if name in inputs else defaults[name].tensor.numpy()
+        arrays.append(_checked(value.type, name, item, bindings))
     return arrays
 
 
-def _checked(value: Value, name: str, item: Any, bindings: dict[str, int]) -> Any:
-    type_ = value.type
+def _checked(type_: Type, name: str, item: Any, bindings: dict[str, int]) -> Any:
+    """An input as kernels want it: an array, a list for a sequence, None for an absent optional."""
+    if isinstance(type_, OptionalType):
+        return None if item is None else _checked(type_.elem, name, item, bindings)
+    if isinstance(type_, SequenceType):
+        if not isinstance(item, (list, tuple)):
+            raise UsageError(f"input {name!r} is {type(item).__name__}, the model wants a list of {type_.elem}")
+        return [_checked(renewed(type_.elem), f"{name}[{i}]", part, bindings) for i, part in enumerate(item)]
     if not isinstance(type_, TensorType):
         return item
+    if item is None:
+        raise UsageError(f"input {name!r} is absent, the model wants {type_}")
     array = np.asarray(item) if not isinstance(item, np.ndarray) else item
+    if type_.dtype is STRING:
+        array = texts(array)
     if type_.dtype is not None and type_.dtype is not STRING and array.dtype != type_.dtype.numpy:
         if not np.can_cast(array.dtype, type_.dtype.numpy, "same_kind"):
             raise UsageError(f"input {name!r} is {array.dtype}, the model wants {type_.dtype}")
@@ -85,17 +105,31 @@ def run_graph(
     evaluate: Evaluate | None = None,
 ) -> list[Any]:
     """The outputs of a graph or region, in order. `evaluate` stands in for `run_node`, in its regions too."""
+    _settle_allocator()
     state = _State(dict(zip(graph.inputs, arrays, strict=True)), taps or {}, budget.current())
     try:
         with np.errstate(all="ignore"):  # NaN and infinities are results like others
             for node in graph.nodes():
-                operands = [_fetch(v, state.values) for v in node.operands]
+                operands = state.operands(node)
                 results = evaluate(node, operands) if evaluate else run_node(node, operands)
                 state.used(node)
+                del operands  # else they live while observers and the next kernel run
                 state.made(node, results)
-        return [_fetch(v, state.values) for v in graph.outputs]
+                del results
+        return state.operands(graph.return_node)
     finally:
         state.close()
+
+
+#: Just below the largest block that glibc would ever take from its heap (mallopt(3), M_MMAP_THRESHOLD).
+_LARGE_BLOCK = (32 << 20) - (64 << 10)
+
+
+@functools.cache
+def _settle_allocator() -> None:
+    """Free one large, untouched block: glibc then keeps freed tensors up to that size for the next ones (and at most twice
+    that), instead of giving their pages back and getting each zeroed again: a third of the time of some models."""
+    np.empty(_LARGE_BLOCK, np.uint8)
 
 
 class _State:
@@ -110,28 +144,42 @@ class _State:
         for value in [value for value in values if value in taps]:
             taps[value](values[value])
 
+    def operands(self, node: Node) -> list[Any]:
+        """The arrays of a node's operands, None for an absent one."""
+        values = self.values
+        return [
+            None if value is None else values[value] if value.weight is None else value.array()
+            for value in node.operands
+        ]
+
     def used(self, node: Node) -> None:
         """Free what was wanted for the last time."""
-        for value in node.inputs():
-            if value in self.remaining:
-                self.remaining[value] -= 1
-                if not self.remaining[value]:
-                    array = self.values.pop(value)
-                    del self.remaining[value]
-                    if value.node is not None:  # an input belongs to the caller
-                        self._hold(-budget.nbytes(array))
+        remaining = self.remaining
+        for value in node.operands:
+            if value is None or value.weight is not None:
+                continue
+            left = remaining[value] - 1
+            if left:
+                remaining[value] = left
+                continue
+            array = self.values.pop(value)
+            del remaining[value]
+            if self.budget is not None and value.node is not None:  # an input belongs to the caller
+                self._hold(-budget.nbytes(array))
 
     def made(self, node: Node, results: Sequence[Any]) -> None:
         for value, array in zip(node.results, results, strict=True):
-            if value in self.taps:
+            if self.taps and value in self.taps:
                 self.taps[value](array)
-            if value.n_uses:
+            uses = value.n_uses
+            if uses:
                 self.values[value] = array
-                self.remaining[value] = value.n_uses
-                self._hold(budget.nbytes(array))
+                self.remaining[value] = uses
+                if self.budget is not None:
+                    self._hold(budget.nbytes(array))
 
     def _hold(self, nbytes: int) -> None:
-        if self.budget is not None and nbytes:
+        if nbytes:
             self.budget.hold(nbytes)
             self.held += nbytes
 
@@ -140,22 +188,16 @@ class _State:
             self.budget.release(self.held)
 
 
-def _fetch(value: Value | None, environment: dict[Value, Any]) -> Any:
-    if value is None:
-        return None
-    return value.array() if value.is_const else environment[value]
-
-
 def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None = None) -> tuple[Any, ...]:
     """The results of one node for these operand arrays; each has the declared dtype."""
     kernel = get_kernel(node.op.name)
     spent = budget.current()
     held = spent.live if spent is not None else 0
-    extra = {"regions": [_Region(region, evaluate) for region in node.regions]} if node.regions else {}
+    extra = {"regions": [_Region(region, evaluate) for region in node.regions]} if node.regions else _NOTHING
     try:
         if spent is not None:
             spent.charge(node, operands)
-        made = kernel(*operands, **node.attrs, **extra)
+        made = kernel(*operands, **node.attrs.plain, **extra)
     except AnyIRError as error:
         raise error.at(f"{node.name} at {node.loc}") from None
     except MemoryError:
@@ -168,27 +210,30 @@ def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None =
         if spent is not None:
             spent.live = held
     results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
-    return tuple(_as_declared(array, value) for array, value in zip(results, node.results, strict=True))
+    if len(results) != len(node.results):
+        raise InvalidModel(f"the reference kernel of {node.name} returned {len(results)} results")
+    return tuple([_as_declared(array, value) for array, value in zip(results, node.results, strict=True)])
 
 
 def _as_declared(array: Any, value: Value) -> Any:
     """Kernels may return numpy scalars; a wrong dtype is a bug and is said."""
     dtype = value.dtype
-    if dtype is None or dtype is STRING or not isinstance(value.type, TensorType):
+    if dtype is None or dtype is STRING:
         return array
-    made = np.asarray(array)
-    if made.dtype != dtype.numpy:
+    made = array if isinstance(array, np.ndarray) else np.asarray(array)
+    if made.dtype is not dtype.numpy and made.dtype != dtype.numpy:
         name = value.hint or value.index
         raise InvalidModel(f"the reference kernel returned {made.dtype} for %{name}, declared {dtype}")
     return made
 
 
 class _Region:
-    """A region as kernels see it: a function from arrays to a list of arrays, and the types of what it returns."""
+    """A region as kernels see it: a function from arrays to a list of arrays, and the types of what it takes and returns."""
 
     def __init__(self, graph: Graph, evaluate: Evaluate | None) -> None:
         self.graph = graph
         self.evaluate = evaluate
+        self.inputs = [value.type for value in graph.inputs]
         self.types = [value.type for value in graph.outputs]
 
     def __call__(self, *arrays: Any) -> list[Any]:

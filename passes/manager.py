@@ -36,6 +36,8 @@ CORE = {
     "fold-batch-norm": "optimize.batch_norm",
     "fuse-activations": "optimize.fuse",
     "dead-weights": "optimize.dead_weights",
+    "fix-defaults": "optimize.defaults",
+    "inline": "optimize.inline",
     "assign-layout": "layout.named",
     "cancel-transposes": "layout.named",
 }

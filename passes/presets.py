@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..ir.errors import UsageError
 
 #: (pass, why it stands here).
 _EXACT = (
+    ("inline", "functions that the source defines hide from each other what the passes behind look for"),
     ("dce", "what nobody uses should not cost the passes behind"),
     ("canonicalize", "one spelling per meaning, before anything looks for patterns"),
     ("fold", "constants that canonical forms have brought together"),
@@ -28,8 +31,8 @@ LEVELS: dict[int, tuple[tuple[str, str], ...]] = {
 }
 
 
-def preset(level: int) -> str:
-    """The pipeline text of an -O level. Raises UsageError for a level that does not exist."""
+def preset(level: int, without: Collection[str] = ()) -> str:
+    """The pipeline text of an -O level, some steps left out. Raises UsageError for a level that does not exist."""
     if level not in LEVELS:
         raise UsageError(f"there is no level -O{level}", hint="-O0 to -O3")
-    return ",".join(step for step, _ in LEVELS[level])
+    return ",".join(step for step, _ in LEVELS[level] if step not in without)

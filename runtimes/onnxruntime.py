@@ -44,8 +44,9 @@ def run(
     """
     session = load(path, threads=threads, optimise=optimise)
     names = [o.name for o in session.get_outputs()]
+    others = any(not o.type.startswith("tensor(") for o in session.get_outputs())  # those cannot leave it as OrtValues
     try:
-        if all(_as_ort_value(array) for array in inputs.values()):
+        if not others and all(_as_ort_value(array) for array in inputs.values()):
             feeds = {name: _value(array) for name, array in inputs.items()}
             made = [_array(value) for value in session.run_with_ort_values(names, feeds)]
         else:
@@ -74,8 +75,8 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
 
 
 def _as_ort_value(array: Any) -> bool:
-    """Strings, sequences and absent optionals can only be fed as they are."""
-    return array is not None and not isinstance(array, list) and np.asarray(array).dtype.kind not in "OUS"
+    """Strings, sequences, maps and absent optionals can only be fed as they are."""
+    return array is not None and not isinstance(array, list | dict) and np.asarray(array).dtype.kind not in "OUS"
 
 
 def _value(array: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...formats.onnx import dtypes
-from ...ir.graph import Node
+from ...ir.graph import Node, Value
+from ...ir.types import I64
 from .emitter import Emitter
 from .registry import emits
 from .shape import as_i64, operands
@@ -32,7 +33,19 @@ def attention(e: Emitter, n: Node) -> None:
         e.needs(24, "attention with key lengths")
         if any(v.n_uses for v in n.results[1:3]):
             raise e.refuse("Attention yields no present keys and values where key lengths are given")
-    e.node("Attention", [q, k, v, mask, past_k, past_v, as_i64(e, lens)], **attrs)
+    e.node("Attention", [q, k, v, _row_per_query(e, mask, q), past_k, past_v, as_i64(e, lens)], **attrs)
+
+
+def _row_per_query(e: Emitter, mask: Value | None, q: Value) -> Any:
+    """onnxruntime repeats a mask over batches and heads, not over queries as ONNX does."""
+    axis = 2 if q.rank == 4 else 1
+    if mask is None or mask.shape is None or q.shape is None or mask.shape[-2:-1] != (1,) or q.shape[axis] == 1:
+        return mask
+    length = q.shape[axis]
+    if type(length) is int:
+        return e.temp("Expand", [mask, e.ints((length, 1))], mask.dtype)
+    own = e.temp("Shape", [q], I64, start=axis, end=axis + 1)
+    return e.temp("Expand", [mask, e.temp("Concat", [own, e.ints((1,))], I64, axis=0)], mask.dtype)
 
 
 @emits("rotary_embedding", since=23)

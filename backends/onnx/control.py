@@ -1,12 +1,10 @@
-"""Control flow and operators of unknown domains."""
+"""Control flow."""
 
 from __future__ import annotations
 
 from ...ir.graph import Node
 from .emitter import Emitter, Subgraph
 from .registry import emits
-
-OWN = ("domain", "op_type", "version", "types", "has")
 
 
 @emits("if")
@@ -26,14 +24,11 @@ def loop(e: Emitter, n: Node) -> None:
     e.node("Loop", n.operands[: 2 + carried], graphs={"body": Subgraph(body, captures, body.inputs[: 2 + carried])})
 
 
-@emits("opaque")
-def opaque(e: Emitter, n: Node) -> None:
-    """As it was read: absent operands at their places, attributes under their own names."""
-    present = iter(n.operands)
-    inputs = [next(present) if there else None for there in n.attrs.get("has", (True,) * len(n.operands))]
-    attrs = {_own_name(k): v for k, v in n.attrs.items() if k not in OWN}
-    e.foreign(n.attr("op_type"), n.attr("domain"), n.attr("version"), inputs, attrs)
-
-
-def _own_name(name: str) -> str:
-    return name.removesuffix("_") if name.rstrip("_") in OWN else name
+@emits("scan", since=9)
+def scan(e: Emitter, n: Node) -> None:
+    (body,) = n.regions
+    own = n.attr("carried") + n.attr("num_scan_inputs")
+    captures = dict(zip(body.inputs[own:], n.operands[own:], strict=True))
+    lists = {name: n.attr(name) or None for name in n.attrs if name.startswith("scan_")}
+    graphs = {"body": Subgraph(body, captures, body.inputs[:own])}
+    e.node("Scan", n.operands[:own], graphs=graphs, num_scan_inputs=n.attr("num_scan_inputs"), **lists)

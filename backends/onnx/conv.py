@@ -33,7 +33,7 @@ def _spelled_out(n: Node, auto_pad: str) -> tuple[int, ...] | None:
     x, dilations, kernel = (
         n.operands[0],
         n.attrs.get("dilations") or (),
-        kernel_shape(n) if n.name.startswith("conv") else None,
+        kernel_shape(n) if "conv" in n.name else None,
     )
     if n.name == "conv_transpose" or kernel is None or all(d == 1 for d in dilations) or x.shape is None:  # type: ignore[union-attr]
         return None
@@ -50,7 +50,7 @@ def _spelled_out(n: Node, auto_pad: str) -> tuple[int, ...] | None:
 
 def kernel_shape(n: Node) -> tuple[int, ...] | None:
     """The weight's spatial dims, stated for readers that want them; None where they are not known."""
-    shape = n.operands[1].shape  # type: ignore[union-attr]
+    shape = n.operand("w").shape  # type: ignore[union-attr]
     return tuple(shape[2:]) if shape and all(type(d) is int for d in shape[2:]) else None  # type: ignore[arg-type]
 
 
@@ -75,3 +75,8 @@ def conv_transpose(e: Emitter, n: Node) -> None:
 @emits("conv_integer")
 def conv_integer(e: Emitter, n: Node) -> None:
     e.node("ConvInteger", n.operands, group=n.attr("groups"), kernel_shape=kernel_shape(n), **window(e, n))
+
+
+@emits("qlinear_conv")
+def qlinear_conv(e: Emitter, n: Node) -> None:
+    e.node("QLinearConv", n.operands, group=n.attr("groups"), kernel_shape=kernel_shape(n), **window(e, n))

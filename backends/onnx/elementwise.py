@@ -67,8 +67,8 @@ def plain(e: Emitter, n: Node) -> None:
 
 @emits("mod")
 def mod(e: Emitter, n: Node) -> None:
-    fmod = n.attr("fmod")
-    if not fmod and n.operands[0].dtype.is_float:  # type: ignore[union-attr]
+    fmod, dtype = n.attr("fmod"), n.result.dtype
+    if not fmod and (dtype is None or dtype.is_float):
         e.needs(28, "mod with the divisor's sign on floats")
     e.node("Mod", n.operands, fmod=int(fmod) or None)
 

@@ -7,7 +7,7 @@ of the chosen opset do not accept, makes the op illegal.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ...formats.onnx import dtypes, schemas
 from ...ir.graph import Graph, Node, Value
-from ...ir.types import F64, I64, DType, OptionalType, SequenceType, TensorType, Type
+from ...ir.types import F64, I64, DType, MapType, OptionalType, SequenceType, TensorType, Type
 from . import registry
 
 
@@ -59,7 +59,10 @@ class Subgraph:
 
 @dataclass(slots=True)
 class Draft:
-    """One ONNX node to be. `graphs` are attributes whose value is a region."""
+    """One ONNX node to be. `graphs` are attributes whose value is a region or a list of regions; `version` is that of a
+    domain other than the default one. A `foreign` node is not checked and stays even where nobody uses it; `gives` says
+    which of its results it names, `protos` are attributes as the source's bytes. With a `body` the node is a call of the
+    function that this region becomes."""
 
     op_type: str
     inputs: list[Ref]
@@ -69,7 +72,15 @@ class Draft:
     version: int = 0
     foreign: bool = False
     source: Node | None = None
-    graphs: dict[str, Subgraph] = field(default_factory=dict)
+    graphs: dict[str, Subgraph | list[Subgraph]] = field(default_factory=dict)
+    overload: str = ""
+    gives: tuple[bool, ...] | None = None
+    protos: tuple[bytes, ...] = ()
+    body: Graph | None = None
+
+    def subgraphs(self) -> Iterator[Subgraph]:
+        for value in self.graphs.values():
+            yield from value if isinstance(value, list) else (value,)
 
 
 class Emitter:
@@ -103,13 +114,21 @@ class Emitter:
         *,
         outputs: Sequence[Value | Temp | None] | None = None,
         graphs: dict[str, Subgraph] | None = None,
+        domain: str = "",
+        version: int = 0,
         **attrs: Any,
     ) -> None:
-        """An ONNX node that yields the IR node's results (or `outputs`). Attributes that are None are left out."""
+        """An ONNX node that yields the IR node's results (or `outputs`), in another domain at its newest version unless
+        one is given. Attributes that are None are left out."""
         made = list(self._source.results if outputs is None else outputs)  # type: ignore[union-attr]
         given = {name: value for name, value in attrs.items() if value is not None}
         self._check_floats(given)
-        self.drafts.append(Draft(op_type, list(inputs), made, given, graphs=graphs or {}, source=self._source))
+        if domain and not version:
+            version = max(schemas.newest(domain), 1)
+        self._add(op_type, inputs, made, given, domain=domain, version=version, graphs=graphs or {})
+
+    def _add(self, op_type: str, inputs: Iterable[Ref], outputs: list, attrs: dict, **more: Any) -> None:
+        self.drafts.append(Draft(op_type, list(inputs), outputs, attrs, source=self._source, **more))
 
     def _check_floats(self, attrs: dict[str, Any]) -> None:
         """ONNX keeps float attributes in 32 bits: too few for some that belong to float64 data."""
@@ -118,10 +137,16 @@ class Emitter:
             if wide and isinstance(value, float) and float(np.float32(value)) != value:
                 raise Refusal(f"{name} = {value} is not exact in an attribute")
 
-    def foreign(self, op_type: str, domain: str, version: int, inputs: Iterable[Ref], attrs: dict[str, Any]) -> None:
+    def foreign(
+        self, op_type: str, domain: str, version: int, inputs: Iterable[Ref], attrs: dict[str, Any], **more: Any
+    ) -> None:
         """A node of a domain that we don't know; its attributes are written as they are."""
         made: list[Value | Temp | None] = list(self._source.results)  # type: ignore[union-attr]
-        self.drafts.append(Draft(op_type, list(inputs), made, attrs, domain, version, True, self._source))
+        self._add(op_type, inputs, made, attrs, domain=domain, version=version, foreign=True, **more)
+
+    def call(self, name: str, domain: str, overload: str, inputs: Iterable[Ref], body: Graph) -> None:
+        """A call of a function."""
+        self._add(name, inputs, list(self._source.results), {}, domain=domain, overload=overload, body=body)  # type: ignore[union-attr]
 
     def temp(self, op_type: str, inputs: Iterable[Ref], dtype: DType | None, **attrs: Any) -> Temp:
         """An ONNX node with one result for the row's own use."""
@@ -166,12 +191,13 @@ class Form(NamedTuple):
 
 def check(draft: Draft, opset: int) -> None:
     """The operator exists at `opset` and takes these element types. Raises Refusal with the lowest opset that does."""
-    if draft.foreign:
+    if draft.foreign or draft.body is not None:
         return
     inputs, outputs = (tuple(map(spell, refs)) for refs in (draft.inputs, draft.outputs))
-    verdict = judge(Form(draft.op_type, draft.domain, inputs, outputs, (*draft.attrs, *draft.graphs)), opset)
+    form = Form(draft.op_type, draft.domain, inputs, outputs, (*draft.attrs, *draft.graphs))
+    verdict = judge(form, draft.version if draft.domain else opset)
     if verdict is not None:
-        raise Refusal(*verdict)
+        raise Refusal(verdict[0], None if draft.domain else verdict[1])
 
 
 @functools.cache
@@ -220,6 +246,9 @@ def spell(ref: Ref) -> str | None:
 def spell_type(type_: Type) -> str | None:
     if isinstance(type_, TensorType):
         return f"tensor({dtypes.SCHEMA_NAMES[type_.dtype]})" if type_.dtype is not None else None
+    if isinstance(type_, MapType):
+        inner = spell_type(type_.elem)
+        return f"map({dtypes.SCHEMA_NAMES[type_.key]},{inner})" if inner else None
     if isinstance(type_, SequenceType | OptionalType):
         inner = spell_type(type_.elem)
         word = "seq" if isinstance(type_, SequenceType) else "optional"

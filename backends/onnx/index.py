@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...ir.graph import Node
 from .emitter import Emitter
 from .registry import emits
-from .shape import as_i64
+from .shape import as_i64, operands
 
 
 @emits("gather", "gather_elements")
@@ -57,3 +57,14 @@ def non_zero(e: Emitter, n: Node) -> None:
 @emits("compress")
 def compress(e: Emitter, n: Node) -> None:
     e.node("Compress", n.operands, axis=n.attr("axis"))
+
+
+@emits("unique", since=11)
+def unique(e: Emitter, n: Node) -> None:
+    e.node("Unique", n.operands, axis=n.attr("axis"), sorted=int(n.attr("sorted")))
+
+
+@emits("tensor_scatter", since=24)
+def tensor_scatter(e: Emitter, n: Node) -> None:
+    past, update, start = operands(n, 3)
+    e.node("TensorScatter", [past, update, as_i64(e, start)], axis=n.attr("axis"), mode=n.attr("mode"))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...formats.onnx import schemas
 from ...ir.errors import Unsupported, UsageError, clean
-from ...ir.graph import Module, Node
+from ...ir.graph import Graph, Module, Node
 from ...ir.opdef import PURE
 from ...ir.symbols import settle_symbols
+from ...ir.types import TensorType
 from . import registry
-from .emitter import Emitter, Refusal
+from .emitter import Emitter, Form, Refusal, judge, spell
+from .ml import settle_version
 
 OLDEST = 13
 DEFAULT = 21
@@ -70,7 +73,7 @@ def legalize(module: Module, *, opset: int | None = None) -> Module:
     """
     made, left, chosen = _attempt(module, opset)
     if left:
-        raise refusal_of(left, opset)
+        raise refusal_of(left, None if opset is None else _search(module, opset + 1, left))
     made.metadata["opset."] = str(chosen)
     settle_symbols(made)
     return made
@@ -81,17 +84,44 @@ def offenders(module: Module, *, opset: int | None = None) -> list[Offender]:
     return _attempt(module, opset)[1]
 
 
-def _attempt(module: Module, opset: int | None) -> tuple[Module, list[Offender], int]:
-    chosen = starting_opset(module) if opset is None else check_opset(opset)
+class _Attempt(NamedTuple):
+    """A clone taken apart for an opset, and what could not be."""
+
+    module: Module
+    left: list[Offender]
+    opset: int
+
+
+def _attempt(module: Module, opset: int | None) -> _Attempt:
+    """At the opset asked for; without one, at the starting opset or the next one that works."""
+    made = _at(module, starting_opset(module) if opset is None else check_opset(opset))
+    if opset is not None or not made.left:
+        return made
+    return _search(module, made.opset + 1, made.left) or made
+
+
+def _at(module: Module, opset: int) -> _Attempt:
+    clone = module.clone()
+    _drop_dead(clone)
+    settle_version(clone)
+    left = list(_decomposed(clone, opset))
+    _drop_dead(clone)
+    left += [offender for graph in clone.all_graphs() for offender in _passed_on(graph, opset)]
+    return _Attempt(clone, left, opset)
+
+
+def _search(module: Module, opset: int, left: list[Offender]) -> _Attempt | None:
+    """The lowest opset from `opset` on that works, tried out; None when none does. `left` is what the one before lacks."""
     while True:
-        clone = module.clone()
-        _drop_dead(clone)
-        left = list(_decomposed(clone, chosen))
-        _drop_dead(clone)
-        newer = [o.opset for o in left if o.opset is not None and o.opset > chosen]
-        if opset is not None or not newer or len(newer) < len(left):
-            return clone, left, chosen
-        chosen = max(newer)
+        newer = [o.opset for o in left if o.opset is not None]
+        if len(newer) == len(left):
+            opset = max(opset, *newer)
+        if not newer or opset > newest_opset():
+            return None
+        made = _at(module, opset)
+        if not made.left:
+            return made
+        left, opset = made.left, opset + 1
 
 
 def _drop_dead(module: Module) -> None:
@@ -100,6 +130,27 @@ def _drop_dead(module: Module) -> None:
         for node in graph.reversed():
             if node.has(PURE) and not any(value.n_uses for value in node.results):
                 node.erase()
+
+
+def _passed_on(graph: Graph, opset: int) -> Iterator[Offender]:
+    """Sequences and optionals that a graph returns as they came in, or twice: each is written as an Identity, which takes
+    them in newer opsets only. An input that is returned under its own name needs none."""
+    kept = {
+        (value, index)
+        for s in graph.module.signatures.values()
+        if s.graph is graph
+        for index, name in enumerate(s.output_names())
+        for value, own in zip(graph.inputs, s.input_names(), strict=True)
+        if own == name
+    }
+    for index, value in enumerate(graph.outputs):
+        made_here = value.node is not None and value.node.graph is graph and value not in graph.outputs[:index]
+        if made_here or isinstance(value.type, TensorType) or (value, index) in kept:
+            continue
+        spelled = spell(value)
+        verdict = judge(Form("Identity", "", (spelled,), (spelled,), ()), opset)
+        if verdict is not None:
+            yield Offender("return", "" if graph.parent is None else str(graph.parent.loc), *verdict)
 
 
 def _decomposed(clone: Module, opset: int) -> Iterator[Offender]:
@@ -122,8 +173,8 @@ def support(name: str) -> str:
     return "decomposed" if name in load() else "-"
 
 
-def refusal_of(left: list[Offender], opset: int | None) -> Unsupported:
+def refusal_of(left: list[Offender], working: _Attempt | None) -> Unsupported:
+    """All offenders in one message, and the opset that would do."""
     shown = "; ".join(map(str, left[:20])) + (f"; and {len(left) - 20} more" if len(left) > 20 else "")
-    known = [o.opset for o in left]
-    hint = f"--opset {max(known)} works" if all(known) and opset is not None else ""  # type: ignore[type-var]
+    hint = f"--opset {working.opset} works" if working is not None else ""
     return Unsupported(f"cannot be written as ONNX: {shown}", hint=hint)

@@ -39,3 +39,8 @@ def einsum(e: Emitter, n: Node) -> None:
 @emits("matmul_integer")
 def matmul_integer(e: Emitter, n: Node) -> None:
     e.node("MatMulInteger", n.operands)
+
+
+@emits("det", since=11)
+def det(e: Emitter, n: Node) -> None:
+    e.node("Det", n.operands)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...formats.onnx import dtypes
+from ...ir.dims import Dim
 from ...ir.graph import Node, Value
 from ...ir.types import I32
 from .emitter import Emitter, Literal, Temp
@@ -18,44 +21,70 @@ class Grain(NamedTuple):
     block: int | None
 
 
-def grain(e: Emitter, x: Value, scale: Value) -> Grain:
-    """Read from the shapes. Raises Refusal where ONNX has no word for it."""
-    if scale.shape is None or (scale.shape and x.shape is None):
-        raise e.refuse("the scale's shape is not known")
-    wide = [i for i, d in enumerate(scale.shape) if d != 1]
+def grain(e: Emitter, x: Value, shape: tuple[Dim, ...], block_size: int = 0) -> Grain:
+    """Read from the shapes (`shape` is the parameters') and `block_size`. Raises Refusal where ONNX has no word for it."""
+    if shape and x.shape is None:
+        raise e.refuse("the data's shape is not known")
+    wide = [i for i, d in enumerate(shape) if d != 1]
     if not wide:
         return Grain(None, None)
-    if len(wide) == 1 and scale.shape[wide[0]] == x.shape[wide[0]]:  # type: ignore[index]
+    if len(wide) == 1 and (block_size == 1 or shape[wide[0]] == x.shape[wide[0]]):  # type: ignore[index]
         return Grain(wide[0], None)
-    blocked = [i for i, d in enumerate(scale.shape) if d != x.shape[i]]  # type: ignore[index]
-    sizes = [(scale.shape[i], x.shape[i]) for i in blocked]  # type: ignore[index]
-    if len(blocked) != 1 or not all(type(d) is int for pair in sizes for d in pair):
-        raise e.refuse(f"scales of shape {list(scale.shape)} for data of shape {list(x.shape)}")  # type: ignore[arg-type]
+    blocked = [i for i, d in enumerate(shape) if d != x.shape[i]]  # type: ignore[index]
+    axis = blocked[0] if blocked else len(shape) - 1
+    have, want = shape[axis], x.shape[axis]  # type: ignore[index]
+    if len(blocked) > 1 or not (block_size or (type(have) is int and type(want) is int)):
+        raise e.refuse(f"scales of shape {list(shape)} for data of shape {list(x.shape)}")  # type: ignore[arg-type]
     e.needs(21, "quantisation in blocks")
-    (have, want) = sizes[0]
-    return Grain(blocked[0], want // have)  # type: ignore[operator, arg-type]
+    return Grain(axis, block_size or want // have)  # type: ignore[operator, arg-type]
 
 
-def parameter(e: Emitter, value: Value | None, how: Grain) -> Value | Literal | Temp | None:
-    """A scale or zero point in the shape that ONNX wants for `how`."""
-    if value is None or how.block is not None:
-        return value
-    shape: tuple[int, ...] = () if how.axis is None else (-1,)
-    if value.rank == len(shape):
+def finer(e: Emitter, scale: Value, zero: Value | None) -> tuple[Dim, ...]:
+    """The shape that scale and zero point have together. Raises Refusal when it is not known."""
+    shapes = [v.shape for v in (scale, zero) if v is not None]
+    if any(shape is None for shape in shapes):
+        raise e.refuse("the shape of the scale or zero point is not known")
+    rank = max(map(len, shapes))  # type: ignore[arg-type]
+    rows = [shape for shape in shapes if len(shape) == rank]  # type: ignore[arg-type]
+    return tuple(next((d for d in dims if d != 1), 1) for dims in zip(*rows, strict=True))  # type: ignore[arg-type]
+
+
+def parameter(e: Emitter, value: Value | None, how: Grain, shape: tuple[Dim, ...]) -> Value | Literal | Temp | None:
+    """A scale or zero point in the shape that ONNX wants for `how`; both get the finer one's `shape`."""
+    if value is None:
+        return None
+    vector: tuple[int, ...] = () if how.axis is None else (-1,)
+    own: tuple[Dim, ...] = value.shape or (1,) * len(shape)
+    if any(have == 1 and want != 1 for have, want in zip(own, shape, strict=True)):
+        return _spread(e, value, how, shape, vector)
+    if how.block is not None or value.rank == len(vector):
         return value
     if value.is_const:
         key = value.weight.key.removesuffix(".aligned")  # type: ignore[union-attr]
-        return Literal(value.array().reshape(shape), value.dtype, key)  # type: ignore[arg-type]
+        return Literal(value.array().reshape(vector), value.dtype, key)  # type: ignore[arg-type]
     made_by = value.node
-    if made_by is not None and made_by.name == "unsqueeze" and made_by.operands[0].rank == len(shape):  # type: ignore[union-attr]
+    if made_by is not None and made_by.name == "unsqueeze" and made_by.operands[0].rank == len(vector):  # type: ignore[union-attr]
         return made_by.operands[0]  # the reader aligned it
-    return e.temp("Reshape", [value, e.ints(shape)], value.dtype)
+    return e.temp("Reshape", [value, e.ints(vector)], value.dtype)
+
+
+def _spread(e: Emitter, value: Value, how: Grain, shape: tuple[Dim, ...], vector: tuple[int, ...]) -> Literal | Temp:
+    """A parameter that is coarser than its partner, repeated."""
+    if not all(type(d) is int for d in shape):
+        raise e.refuse(f"a scale and a zero point of different shapes, one of them {list(shape)}")
+    target = shape if how.block is not None else vector
+    if value.is_const:
+        full = np.broadcast_to(value.array(), shape).reshape(target)  # type: ignore[arg-type]
+        return Literal(full, value.dtype, value.weight.key)  # type: ignore[arg-type, union-attr]
+    made = e.temp("Expand", [value, e.ints(shape)], value.dtype)  # type: ignore[arg-type]
+    return made if target == shape else e.temp("Reshape", [made, e.ints(target)], value.dtype)  # type: ignore[arg-type]
 
 
 def _operands(e: Emitter, n: Node) -> tuple[list[Any], dict[str, Any]]:
     x, scale, zero = (*n.operands, None)[:3]
-    how = grain(e, x, scale)  # type: ignore[arg-type]
-    inputs = [x, parameter(e, scale, how), parameter(e, zero, how)]
+    shape = finer(e, scale, zero)  # type: ignore[arg-type]
+    how = grain(e, x, shape, n.attr("block_size"))  # type: ignore[arg-type]
+    inputs = [x, parameter(e, scale, how, shape), parameter(e, zero, how, shape)]
     return inputs, {"axis": how.axis, "block_size": how.block}
 
 
@@ -78,8 +107,6 @@ def _zero(e: Emitter, n: Node, scale: Any, to: Any) -> Literal:
     shape = scale.array.shape if isinstance(scale, Literal) else getattr(scale, "shape", None)
     if shape is None or not all(type(d) is int for d in shape):
         e.needs(21, "a quantised type without a zero point")
-    import numpy as np
-
     return Literal(np.zeros(shape, to.numpy), to)  # type: ignore[arg-type]
 
 
@@ -92,7 +119,7 @@ def dequantize(e: Emitter, n: Node) -> None:
         inputs[2] = None
     if to is scale.dtype:  # type: ignore[union-attr]
         e.node("DequantizeLinear", inputs, **attrs)
-    elif e.opset >= 28:
+    elif e.opset >= 23:
         e.node("DequantizeLinear", inputs, output_dtype=dtypes.TO_CODE[to], **attrs)
     else:
         e.node("Cast", [e.temp("DequantizeLinear", inputs, scale.dtype, **attrs)], to=dtypes.TO_CODE[to])  # type: ignore[union-attr]
@@ -108,3 +135,8 @@ def _refuse_zero_point(e: Emitter, n: Node) -> None:
 @emits("dynamic_quantize")
 def dynamic_quantize(e: Emitter, n: Node) -> None:
     e.node("DynamicQuantizeLinear", n.operands)
+
+
+@emits("qlinear_matmul")
+def qlinear_matmul(e: Emitter, n: Node) -> None:
+    e.node("QLinearMatMul", n.operands)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...formats.onnx import dtypes
 from ...ir.graph import Node
-from ...ir.types import F32
+from ...ir.types import BOOL, F32
 from .emitter import Emitter
 from .registry import emits
 from .shape import as_i64
@@ -50,3 +50,8 @@ def multinomial(e: Emitter, n: Node) -> None:
         dtype=dtypes.TO_CODE[n.attr("dtype")],
         seed=seed(n),
     )
+
+
+@emits("dropout")
+def dropout(e: Emitter, n: Node) -> None:
+    e.node("Dropout", [*n.operands, e.literal(True, BOOL)], seed=int(seed(n)))

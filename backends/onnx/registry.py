@@ -27,6 +27,7 @@ FAMILIES = (
     "elementwise",
     "index",
     "matmul",
+    "ml",
     "norm",
     "pool",
     "quant",
@@ -34,7 +35,13 @@ FAMILIES = (
     "recurrent",
     "reduce",
     "resize",
+    "sequence",
     "shape",
+    "signal",
+    "structure",
+    "text",
+    "trees",
+    "vision",
 )
 
 _TABLE: dict[str, list[tuple[int, Row]]] = {}

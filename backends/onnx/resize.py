@@ -9,6 +9,21 @@ from .emitter import Emitter
 from .registry import emits
 from .shape import as_i64, operands
 
+#: tf_half_pixel_for_nn was withdrawn in opset 13. It lies half a pixel above half_pixel, which rounding can say.
+ROUNDED_HALF_UP = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+
+
+def _coordinates(e: Emitter, n: Node) -> tuple[str, str]:
+    """coordinate_transformation_mode and nearest_mode."""
+    coordinates, rounding = n.attr("coordinate_transformation_mode"), n.attr("nearest_mode")
+    if coordinates == "half_pixel_symmetric":
+        e.needs(19, "half_pixel_symmetric")
+    if coordinates != "tf_half_pixel_for_nn":
+        return coordinates, rounding
+    if n.attr("mode") != "nearest" or rounding not in ROUNDED_HALF_UP:
+        raise e.refuse("tf_half_pixel_for_nn was withdrawn in opset 13")
+    return "half_pixel", ROUNDED_HALF_UP[rounding]
+
 
 @emits("resize")
 def resize(e: Emitter, n: Node) -> None:
@@ -16,20 +31,19 @@ def resize(e: Emitter, n: Node) -> None:
     x, roi, scales, sizes = operands(n, 4)
     if n.attr("channels_last"):
         raise e.refuse("ONNX has channels first only")
+    coordinates, rounding = _coordinates(e, n)
     attrs: dict[str, Any] = {
         "mode": n.attr("mode"),
-        "coordinate_transformation_mode": n.attr("coordinate_transformation_mode"),
+        "coordinate_transformation_mode": coordinates,
         "exclude_outside": int(n.attr("exclude_outside")) or None,
         "antialias": int(n.attr("antialias")) or None,
         "axes": n.attr("axes") or None,
     }
-    if n.attr("coordinate_transformation_mode") == "half_pixel_symmetric":
-        e.needs(19, "half_pixel_symmetric")
     if n.attr("mode") == "nearest":
-        attrs["nearest_mode"] = n.attr("nearest_mode")
+        attrs["nearest_mode"] = rounding
     if n.attr("mode") == "cubic":
         attrs["cubic_coeff_a"] = n.attr("cubic_coeff_a")
-    if n.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+    if coordinates == "tf_crop_and_resize":
         attrs["extrapolation_value"] = n.attr("extrapolation_value")
     if n.attr("keep_aspect_ratio_policy") != "stretch":
         attrs["keep_aspect_ratio_policy"] = n.attr("keep_aspect_ratio_policy")

@@ -83,6 +83,13 @@ def _chosen(module: Module, signature: str | None) -> Module:
 
 def _attempt(module: Module, signature: str | None, profile: Profile) -> tuple[Module, list[Offender]]:
     made = _chosen(module, signature)
+    unranked = [
+        node
+        for node in made.all_nodes()
+        if any(isinstance(v.type, TensorType) and v.rank is None for v in node.results)
+    ]
+    if unranked:
+        return made, [Offender(node.name, str(node.loc), "its result's rank is not known") for node in unranked]
     to_float32(made)
     _drop_empty(made)
     decompose(made, _before_layout, BEFORE_LAYOUT)

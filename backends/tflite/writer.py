@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ...formats.tflite_schema import ENUMS, OPTIONS_OF, SCHEMA_VERSION
 from ...formats.tflite_versions import OpFacts, TensorFacts, version_of
 from ...ir import storage
 from ...ir.graph import Graph, Module
+from ...ir.opdef import MOVEMENT
 from ...ir.tensor import Tensor, as_tensor
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
@@ -300,7 +301,23 @@ def _quantisation(graph: Graph) -> dict[Value, Record]:
     for node in graph.nodes("quantize", "dequantize"):
         value = node.result if node.name == "quantize" else node.operands[0]
         found[value] = _parameters(node, value)
+    pending = [value for value, record in found.items() if len(record["scale"]) == 1]
+    while pending:
+        value = pending.pop()
+        for moved in _moved(value):
+            if moved not in found:
+                found[moved] = found[value]
+                pending.append(moved)
     return found
+
+
+def _moved(value: Value) -> Iterator[Value]:
+    """What `value` is moved from, and what is moved from it: a table of quantised rows and the rows gathered."""
+    if value.node is not None and value.node.has(MOVEMENT):
+        yield value.node.operands[0]
+    for user in value.users:
+        if user.has(MOVEMENT) and user.operands[0] is value:
+            yield from user.results
 
 
 def _parameters(node: Node, value: Value) -> Record:

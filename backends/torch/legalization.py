@@ -69,7 +69,7 @@ def support(name: str) -> str:
     if name in ROWS:
         return "direct"
     if get_op(name).regions:
-        return "-"
+        return "decomposed" if name == "call" else "-"
     return "decomposed" if name in RULES or name in load_shared() or name in ("shape", "size") else "-"
 
 

@@ -54,6 +54,8 @@ def is_host(node: Node) -> bool:
     """All results are integers whose elements are known from sizes: shape arithmetic, done outside of tensors."""
     if any(value.elems is None or any(e is None for e in value.elems) for value in node.results):
         return False
+    if any(not isinstance(value.type, TensorType) for value in node.results):  # a sequence known to be empty
+        return False
     symbolic = any(isinstance(e, Expr) for value in node.results for e in value.elems or ())
     return bool(node.results) and (symbolic or node.name not in ROWS)
 

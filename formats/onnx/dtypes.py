@@ -109,3 +109,14 @@ def from_code(code: int, where: str) -> t.DType:
     if found is None:
         raise InvalidModel(f"{code} is not an ONNX element type (1 to {max(FROM_CODE)})", where=where)
     return found
+
+
+#: The first IR version of a file that may hold the type; those that are not listed are older than functions.
+IR_VERSIONS = {
+    **dict.fromkeys((t.F8E4M3FN, t.F8E4M3FNUZ, t.F8E5M2, t.F8E5M2FNUZ), 9),
+    **dict.fromkeys((t.U4, t.I4), 10),
+    t.F4E2M1: 11,
+    t.F8E8M0: 12,
+    **dict.fromkeys((t.U2, t.I2), 13),
+    **dict.fromkeys((t.F6E2M3, t.F6E3M2), 14),
+}

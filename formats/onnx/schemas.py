@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -47,6 +47,14 @@ class Schema:
     arity: tuple[int, int]
     results: tuple[int, int]
     has_body: bool
+    #: Attributes that have a default, and those that must be given.
+    defaults: dict[str, object] = field(init=False)
+    required: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = {name: a.default for name, a in self.attributes.items() if a.default is not None}
+        object.__setattr__(self, "defaults", given)
+        object.__setattr__(self, "required", tuple(name for name, a in self.attributes.items() if a.required))
 
     @property
     def label(self) -> str:
@@ -71,14 +79,23 @@ def newest(domain: str) -> int:
 
 @cache
 def schema(op_type: str, domain: str, opset: int) -> Schema | None:
-    """The newest version of the operator not above `opset`; None when there is none."""
+    """The newest version of the operator not above `opset`, else onnxruntime's own; None when there is none."""
     from onnx import defs
+
+    from . import microsoft
 
     try:
         found = defs.get_schema(op_type, opset, domain)
     except defs.SchemaError:
-        return None
+        return microsoft.table().get((domain, op_type))
     return _reduced(op_type, domain, found.since_version)
+
+
+def listed(op_type: str, domain: str) -> bool:
+    """The operator has a schema of onnxruntime's (its domain as a whole is not known)."""
+    from . import microsoft
+
+    return (domain, op_type) in microsoft.table()
 
 
 @cache

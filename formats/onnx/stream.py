@@ -21,6 +21,7 @@ FILE_LIMIT = (1 << 31) - 1
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW = 7, 5, 9
 _GRAPH_HEAD = ("node", "name")  # fields 1 and 2, the only ones in front of the initializers
+_TENSOR_HEAD = ("dims", "data_type", "name")
 _MODEL_HEAD = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
 
 
@@ -63,14 +64,14 @@ class Layout:
         self.model = _parts(model, _MODEL_HEAD, "graph")
         self.graph = _parts(graph, _GRAPH_HEAD, "initializer")
         self.tensors = [
-            (_tensor_head(proto, tensor), tensor) for proto, tensor in zip(graph.initializer, inline, strict=True)
+            (*_tensor_parts(proto, tensor), tensor) for proto, tensor in zip(graph.initializer, inline, strict=True)
         ]
         self.graph_size = sum(map(len, self.graph)) + sum(self._field_size(*entry) for entry in self.tensors)
         self.size = sum(map(len, self.model)) + len(_prefix(_MODEL_GRAPH, self.graph_size)) + self.graph_size
 
     @staticmethod
-    def _field_size(head: bytes, tensor: Tensor | None) -> int:
-        size = len(head) + (raw_bytes(tensor) if tensor is not None else 0)
+    def _field_size(head: bytes, tail: bytes, tensor: Tensor | None) -> int:
+        size = _tensor_size(head, tail, tensor)
         return len(_prefix(_GRAPH_INITIALIZER, size)) + size
 
     def write(self, file: Any) -> None:
@@ -83,18 +84,26 @@ class Layout:
         file.write(self.model[0])
         file.write(_prefix(_MODEL_GRAPH, self.graph_size))
         file.write(self.graph[0])
-        for head, tensor in self.tensors:
-            file.write(_prefix(_GRAPH_INITIALIZER, len(head) + (raw_bytes(tensor) if tensor is not None else 0)))
+        for head, tail, tensor in self.tensors:
+            file.write(_prefix(_GRAPH_INITIALIZER, _tensor_size(head, tail, tensor)))
             file.write(head)
             if tensor is not None:
                 write_raw(tensor, file)
+            file.write(tail)
         file.write(self.graph[1])
         file.write(self.model[1])
 
 
-def _tensor_head(proto: TensorProto, tensor: Tensor | None) -> bytes:
-    head = proto.SerializeToString(deterministic=True)
-    return head if tensor is None else head + _prefix(_TENSOR_RAW, raw_bytes(tensor))
+def _tensor_parts(proto: TensorProto, tensor: Tensor | None) -> tuple[bytes, bytes]:
+    """An initializer up to its data, and what stands behind the data."""
+    if tensor is None:
+        return proto.SerializeToString(deterministic=True), b""
+    head, tail = _parts(proto, _TENSOR_HEAD, "raw_data")
+    return head + _prefix(_TENSOR_RAW, raw_bytes(tensor)), tail
+
+
+def _tensor_size(head: bytes, tail: bytes, tensor: Tensor | None) -> int:
+    return len(head) + (0 if tensor is None else raw_bytes(tensor)) + len(tail)
 
 
 def place(tensors: Sequence[Tensor], start: int) -> list[int]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from onnx import SparseTensorProto, TensorProto
 
 _INT64_MAX = (1 << 63) - 1
+#: How elements lie in a file.
+_LITTLE = {d: d.numpy.newbyteorder("<") if d.numpy.isbuiltin == 1 else d.numpy for d in dtypes.TO_CODE}
 
 
 def read(proto: TensorProto, path: Path | None, where: str) -> tuple[Tensor, MappedFile | None]:
@@ -98,6 +100,11 @@ def _linear(indices: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarr
 
 def _only(proto: TensorProto, field: str | None, where: str) -> None:
     """No data field but `field` may hold anything."""
+    if field is None and not (
+        proto.float_data or proto.int32_data or proto.string_data
+        or proto.int64_data or proto.double_data or proto.uint64_data
+    ):  # fmt: skip
+        return
     for name in dtypes.FIELDS:
         if name != field and len(getattr(proto, name)):
             raise InvalidModel(
@@ -171,7 +178,7 @@ def from_raw(raw: Any, dtype: t.DType, count: int, where: str) -> np.ndarray:
         return unpack_six(np.frombuffer(raw, np.uint8), count).view(dtype.numpy)
     if dtype is t.BOOL:
         return _ranged(np.frombuffer(raw, np.uint8), 0, 1, where).view(np.bool_)
-    return np.frombuffer(raw, dtype.numpy.newbyteorder("<") if dtype.numpy.isbuiltin == 1 else dtype.numpy)
+    return np.frombuffer(raw, _LITTLE[dtype])
 
 
 def unpack_six(raw: np.ndarray, count: int) -> np.ndarray:

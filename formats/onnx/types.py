@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ...ir.dims import Dim, parse_dim, sym, symbols
 from ...ir.errors import InvalidModel, Unsupported, clean
 from ...ir.expr import ANONYMOUS, Expr
 from ...ir.storage import check_limit
-from ...ir.types import OptionalType, SequenceType, TensorType, Type
+from ...ir.types import MapType, OptionalType, SequenceType, TensorType, Type
 from . import dtypes
 from .container import text
 
@@ -80,19 +81,25 @@ def _unknown(dim: Any, axis: int) -> Dim:
 
 
 def type_of(proto: Any, dims: Callable[[Any, int], Dim] | None, where: str) -> Type | None:
-    """The IR type of a TypeProto; None when nothing is declared. Raises InvalidModel and Unsupported (maps, sparse)."""
-    wrappers: list[type] = []
+    """The IR type of a TypeProto; None when nothing is declared. Raises InvalidModel and Unsupported (sparse)."""
+    wrappers: list[Callable[[Type], Type]] = []
     while True:
         kind = proto.WhichOneof("value")
-        if kind not in ("sequence_type", "optional_type"):
+        if kind not in ("sequence_type", "optional_type", "map_type"):
             break
         check_limit("nesting", len(wrappers) + 1, "nesting of types", where)
-        wrappers.append(SequenceType if kind == "sequence_type" else OptionalType)
-        proto = getattr(proto, kind).elem_type
+        if kind == "map_type":
+            wrappers.append(partial(MapType, dtypes.from_code(proto.map_type.key_type, where)))
+            proto = proto.map_type.value_type
+        else:
+            wrappers.append(SequenceType if kind == "sequence_type" else OptionalType)
+            proto = getattr(proto, kind).elem_type
     if kind is None:
         return None
     if kind != "tensor_type":
         raise Unsupported(f"values of {kind.removesuffix('_type')} type cannot be read", where=clean(where))
+    if SequenceType in wrappers:  # elements may differ in shape: a dim's name says nothing beyond its own element
+        dims = None
     tensor = proto.tensor_type
     dtype = dtypes.from_code(tensor.elem_type, where) if tensor.elem_type else None
     shape = None
@@ -118,8 +125,12 @@ def proto_of(type_: Type) -> Any:
 
     proto = onnx.TypeProto()
     at = proto
-    while isinstance(type_, SequenceType | OptionalType):
-        at = at.sequence_type.elem_type if isinstance(type_, SequenceType) else at.optional_type.elem_type
+    while isinstance(type_, SequenceType | OptionalType | MapType):
+        if isinstance(type_, MapType):
+            at.map_type.key_type = dtypes.TO_CODE[type_.key]
+            at = at.map_type.value_type
+        else:
+            at = at.sequence_type.elem_type if isinstance(type_, SequenceType) else at.optional_type.elem_type
         type_ = type_.elem
     if not isinstance(type_, TensorType):
         return proto

@@ -30,7 +30,8 @@ class Ref:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One operator call. `attrs` hold Python numbers, strings, tuples of them, protos of tensors and types, and `Graph`s."""
+    """One operator call. `attrs` hold Python numbers, strings, tuples of them, protos of tensors and types, and `Graph`s;
+    `codes` are their AttributeProto types (none for a `Ref`), `inner` the graphs among them."""
 
     op_type: str
     domain: str
@@ -42,6 +43,8 @@ class Node:
     proto: NodeProto
     schema: Schema | None = None
     captures: tuple[str, ...] = ()
+    codes: dict[str, int] = field(default_factory=dict)
+    inner: tuple[Graph, ...] = ()
 
     @property
     def label(self) -> str:
@@ -50,11 +53,7 @@ class Node:
         return f"{self.op_type} node '{clean(named)}'"
 
     def graphs(self) -> Iterator[Graph]:
-        for value in self.attrs.values():
-            if isinstance(value, Graph):
-                yield value
-            elif isinstance(value, tuple) and value and isinstance(value[0], Graph):
-                yield from value
+        return iter(self.inner)
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +95,8 @@ def view(proto: ModelProto) -> Model:
     """The checked records of a model. Raises InvalidModel, Unsupported (operators nobody knows) and LimitExceeded."""
     _check_header(proto)
     opsets = read_opsets(proto.opset_import, "opset_import")
+    if proto.ir_version < 3:  # before opset_import there was one version of each operator
+        opsets.setdefault(schemas.DEFAULT_DOMAIN, 1)
     budget = _Budget()
     functions: dict[tuple[str, str, str], Function] = {}
     for f in proto.functions:
@@ -118,7 +119,7 @@ def function_view(proto: FunctionProto, opsets: dict[str, int], budget: _Budget 
     body = _build(proto, budget or _Budget(), in_function=True)
     attributes: dict[str, object] = dict.fromkeys(text(name) for name in proto.attribute)
     for a in proto.attribute_proto:
-        attributes[text(a.name)] = _attribute(a, None, proto.name, [])
+        attributes[text(a.name)] = _attribute(a, attribute_type(a), None, proto.name)
     key = (schemas.domain_of(text(proto.domain)), text(proto.name), text(proto.overload))
     return Function(key, body, attributes, own)
 
@@ -147,7 +148,7 @@ def read_opsets(imports: Iterable, where: str) -> dict[str, int]:
                 f"domain '{clean(domain)}' is imported twice, as {found[domain]} and {item.version}", where=where
             )
         newest = schemas.newest(domain) if domain in schemas.KNOWN_DOMAINS else None
-        if item.version < 1 or (newest and item.version > newest):
+        if item.version < (0 if newest is None else 1) or (newest and item.version > newest):
             raise Unsupported(
                 f"opset {item.version} of domain '{clean(domain) or 'ai.onnx'}' is not known (1 to {newest or 'any'})",
                 where=where,
@@ -227,30 +228,42 @@ def _graph_record(proto: Any, parent: Graph | None, depth: int, budget: _Budget)
 
 def _node_record(p: NodeProto, graph: Graph, everything: list[Graph], budget: _Budget, in_function: bool) -> Node:
     inputs, outputs = tuple(p.input), tuple(p.output)
-    for name in (p.op_type, p.domain, p.overload, p.name, *inputs, *outputs):
+    op_type, name = p.op_type, p.name
+    node = Node(op_type, schemas.domain_of(p.domain), p.overload, name, inputs, outputs, {}, p)
+    for item in (op_type, node.domain, node.overload, name, *inputs, *outputs):
+        if type(item) is not str:
+            text(item, f"a node of graph '{clean(graph.name)}'")
+    budget.take(len(outputs))
+    if p.attribute:
+        _attributes(node, graph, budget, in_function)
+        everything.extend(node.inner)
+    return node
+
+
+def _attributes(node: Node, graph: Graph, budget: _Budget, in_function: bool) -> None:
+    """Fill the node's attributes, their codes, and the graphs among them."""
+    subgraphs: list[Graph] = []
+
+    def child(proto: GraphProto) -> Graph:
+        made = _graph_record(proto, graph, graph.depth + 1, budget)
+        made.parent = (graph, len(graph.nodes))
+        subgraphs.append(made)
+        return made
+
+    for a in node.proto.attribute:
+        name = a.name
         if type(name) is not str:
-            text(name, f"a node of graph '{clean(graph.name)}'")
-    node = Node(p.op_type, schemas.domain_of(p.domain), p.overload, p.name, inputs, outputs, {}, p)
-    budget.take(len(node.outputs))
-    for a in p.attribute:
-        if text(a.name, node.label) in node.attrs:
-            raise InvalidModel(f"attribute '{clean(a.name)}' is given twice", where=node.label)
+            text(name, node.label)
+        if name in node.attrs:
+            raise InvalidModel(f"attribute '{clean(name)}' is given twice", where=node.label)
         if a.ref_attr_name:
             if not in_function:
-                raise InvalidModel(f"attribute '{clean(a.name)}' refers to a function's attribute", where=node.label)
-            node.attrs[a.name] = Ref(text(a.ref_attr_name, node.label))
+                raise InvalidModel(f"attribute '{clean(name)}' refers to a function's attribute", where=node.label)
+            node.attrs[name] = Ref(text(a.ref_attr_name, node.label))
             continue
-        subgraphs: list[Graph] = []
-
-        def child(proto: GraphProto, into: list[Graph] = subgraphs) -> Graph:
-            made = _graph_record(proto, graph, graph.depth + 1, budget)
-            made.parent = (graph, len(graph.nodes))
-            into.append(made)
-            return made
-
-        node.attrs[a.name] = _attribute(a, child, node.label, subgraphs)
-        everything.extend(subgraphs)
-    return node
+        node.codes[name] = attribute_type(a)
+        node.attrs[name] = _attribute(a, node.codes[name], child, node)
+    node.inner = tuple(subgraphs)
 
 
 # AttributeProto.AttributeType -> the field that holds the value
@@ -281,15 +294,17 @@ def attribute_type(a: AttributeProto) -> int:
     return _OF_FIELD[set_fields[0]] if len(set_fields) == 1 else 0
 
 
-def _attribute(a: AttributeProto, child: Any, where: str, subgraphs: list) -> object:
-    code = attribute_type(a)
-    name = _ATTRIBUTE_FIELDS.get(code)
-    if not a.name or name is None:
-        raise InvalidModel(f"attribute '{clean(a.name)}' has no valid type ({code})", where=where)
-    stray = [f.name for f, _ in a.ListFields() if f.name in _OF_FIELD and f.name != name]
-    if stray:
-        raise InvalidModel(f"attribute '{clean(a.name)}' of type {name!r} also holds {stray[0]!r}", where=where)
-    value = getattr(a, name)
+def _attribute(a: AttributeProto, code: int, child: Any, owner: Node | str) -> object:
+    """The value of an attribute of type `code`; `child` makes records of graphs (None: they stay protos)."""
+    field_name = _ATTRIBUTE_FIELDS.get(code)
+    if not a.name or field_name is None:
+        raise InvalidModel(f"attribute '{clean(a.name)}' has no valid type ({code})", where=_label(owner))
+    for f, _ in a.ListFields():
+        stray = f.name
+        if stray != field_name and stray in _OF_FIELD:
+            what = f"attribute '{clean(a.name)}' of type {field_name!r} also holds {stray!r}"
+            raise InvalidModel(what, where=_label(owner))
+    value = getattr(a, field_name)
     if code == 5:
         return child(value) if child else value
     if code == 10:
@@ -299,6 +314,10 @@ def _attribute(a: AttributeProto, child: Any, where: str, subgraphs: list) -> ob
     if code == 8:
         return tuple(_text(v) for v in value)
     return tuple(value) if code in (6, 7, 9, 12, 14) else value
+
+
+def _label(owner: Node | str) -> str:
+    return owner if isinstance(owner, str) else owner.label
 
 
 def _text(raw: bytes) -> str | bytes:
@@ -311,17 +330,17 @@ def _text(raw: bytes) -> str | bytes:
 
 def _captures(graph: Graph) -> tuple[str, ...]:
     """Names used in `graph` or below that it does not define. Children come first, so theirs are known."""
-    local = dict.fromkeys(graph.inputs)
-    local |= dict.fromkeys(graph.initializers) | dict.fromkeys(graph.sparse)
+    local = {"", *graph.inputs, *graph.initializers, *graph.sparse}
+    local.update(*(node.outputs for node in graph.nodes))
+    used: dict[str, None] = {}
     for node in graph.nodes:
-        local |= dict.fromkeys(node.outputs)
-    free: dict[str, None] = {}
-    for node in graph.nodes:
-        inner = dict.fromkeys(n for g in node.graphs() for n in g.captures)
-        node.captures = tuple(inner)
-        free |= dict.fromkeys(n for n in (*node.inputs, *inner) if n and n not in local)
-    free |= dict.fromkeys(n for n in graph.outputs if n and n not in local)
-    return tuple(free)
+        if node.inner:
+            node.captures = tuple(dict.fromkeys(name for inner in node.inner for name in inner.captures))
+        for name in (*node.inputs, *node.captures):
+            if name not in local:
+                used[name] = None
+    used.update(dict.fromkeys(name for name in graph.outputs if name not in local))
+    return tuple(used)
 
 
 def _dangling(graph: Graph) -> InvalidModel:
@@ -336,26 +355,26 @@ def _dangling(graph: Graph) -> InvalidModel:
 def _order(graph: Graph) -> None:
     """Sort `graph.nodes` so that definitions come first (the file's order where it already does) and fill `defined`:
     the position of each name, -1 for inputs and initializers."""
+    inputs = set(graph.inputs)
     defined = graph.defined
-    for name in (*graph.inputs, *(n for n in (*graph.initializers, *graph.sparse) if n not in set(graph.inputs))):
+    for name in (*graph.inputs, *(n for n in (*graph.initializers, *graph.sparse) if n not in inputs)):
         if name in defined:
             raise InvalidModel(f"'{clean(name)}' is defined twice", where=f"graph '{clean(graph.name)}'")
         defined[name] = -1
-    producer: dict[str, int] = {}
     for at, node in enumerate(graph.nodes):
         for name in node.outputs:
-            if name and (name in defined or name in producer):
-                raise InvalidModel(f"'{clean(name)}' is defined twice", where=node.label)
             if name:
-                producer[name] = at
-    needs = [
-        list(dict.fromkeys(producer[n] for n in (*node.inputs, *node.captures) if n in producer))
-        for node in graph.nodes
-    ]
-    if any(n >= at for at, before in enumerate(needs) for n in before):
+                if name in defined:
+                    raise InvalidModel(f"'{clean(name)}' is defined twice", where=node.label)
+                defined[name] = at
+    if any(defined.get(n, -1) >= at for at, node in enumerate(graph.nodes) for n in (*node.inputs, *node.captures)):
+        needs = [
+            [at for at in dict.fromkeys(defined.get(n, -1) for n in (*node.inputs, *node.captures)) if at >= 0]
+            for node in graph.nodes
+        ]
         _sort(graph, needs)
-    for at, node in enumerate(graph.nodes):
-        defined.update((name, at) for name in node.outputs if name)
+        for at, node in enumerate(graph.nodes):
+            defined.update((name, at) for name in node.outputs if name)
 
 
 def _sort(graph: Graph, needs: list[list[int]]) -> None:
@@ -380,7 +399,7 @@ def _sort(graph: Graph, needs: list[list[int]]) -> None:
                     result.append(at)
     position = {old: new for new, old in enumerate(result)}
     for at, node in enumerate(graph.nodes):
-        for inner in node.graphs():
+        for inner in node.inner:
             inner.parent = (graph, position[at])
     graph.nodes = [graph.nodes[at] for at in result]
 
@@ -401,18 +420,23 @@ def _check_scope(graph: Graph) -> None:
 def _resolve_all(top: Graph, opsets: dict[str, int], functions: dict) -> None:
     """Find each node's schema and check arity and attributes against it. All unknown operators are named at once."""
     unknown: dict[str, None] = {}
+    found: dict[tuple[str, str], Schema] = {}
     stack = [top]
     while stack:
         graph = stack.pop()
         for node in graph.nodes:
-            stack.extend(node.graphs())
-            if (node.domain, node.op_type, node.overload) in functions:
+            stack.extend(node.inner)
+            if functions and (node.domain, node.op_type, node.overload) in functions:
+                continue
+            node.schema = found.get((node.domain, node.op_type))
+            if node.schema is not None:
+                _check_node(node, node.schema)
                 continue
             if node.domain not in opsets:
                 raise InvalidModel(
                     f"domain '{clean(node.domain) or 'ai.onnx'}' is not in opset_import", where=node.label
                 )
-            if node.domain not in schemas.KNOWN_DOMAINS:
+            if node.domain not in schemas.KNOWN_DOMAINS and not schemas.listed(node.op_type, node.domain):
                 continue
             node.schema = schemas.schema(node.op_type, node.domain, opsets[node.domain])
             if node.schema is None or node.schema.deprecated:
@@ -420,6 +444,7 @@ def _resolve_all(top: Graph, opsets: dict[str, int], functions: dict) -> None:
                 place = f"{what} {node.domain or 'ai.onnx'} opset {opsets[node.domain]}"
                 unknown.setdefault(f"{clean(node.op_type)} ({place}; first at {node.label})")
             else:
+                found[node.domain, node.op_type] = node.schema
                 _check_node(node, node.schema)
     if unknown:
         shown = ", ".join(list(dict.fromkeys(unknown))[:20])
@@ -435,22 +460,21 @@ def _check_node(node: Node, schema: Schema) -> None:
     low, high = schema.results
     if not low <= len(node.outputs) <= high:
         raise InvalidModel(f"{len(node.outputs)} outputs ({schema.label} gives {low} to {high})", where=node.label)
-    for index, name in enumerate(node.inputs):
+    for index, name in enumerate(node.inputs) if "" in node.inputs else ():
         formal = schema.inputs[min(index, len(schema.inputs) - 1)]
         if not name and not formal.optional:
             raise InvalidModel(f"input {formal.name} is missing", where=node.label)
     for name in node.attrs:
         if name not in schema.attributes:
             raise InvalidModel(f"{schema.label} has no attribute '{clean(name)}'", where=node.label)
-    for name, declared in schema.attributes.items():
-        if declared.required and name not in node.attrs:
+    for name in schema.required:
+        if name not in node.attrs:
             raise InvalidModel(f"required attribute '{name}' is missing", where=node.label)
-    for a in node.proto.attribute:
-        code = attribute_type(a)
-        if not a.ref_attr_name and code != schema.attributes[a.name].type:
-            wanted = _ATTRIBUTE_FIELDS.get(schema.attributes[a.name].type)
+    for name, code in node.codes.items():
+        wanted = schema.attributes[name].type
+        if code != wanted:
             raise InvalidModel(
-                f"attribute '{a.name}' is of type {_ATTRIBUTE_FIELDS.get(code)!r}, expected {wanted!r}",
+                f"attribute '{name}' is of type {_ATTRIBUTE_FIELDS.get(code)!r}, expected {_ATTRIBUTE_FIELDS.get(wanted)!r}",
                 where=node.label,
             )
 

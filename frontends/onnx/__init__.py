@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...ir.errors import AnyIRError, InvalidModel, UsageError, clean
-from ...ir.types import TensorType
+from ...ir.types import TensorType, Type, meet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from ...ir.graph import Graph, Module, Value
-    from .importer import Importer
+    from ...ir.signature import Slot
+    from .importer import Importer, Scope
 
 SUFFIXES = (".onnx",)
 
@@ -28,6 +29,8 @@ def read(
     *,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     folder: str | os.PathLike | None = None,
+    functions: str = "keep",
+    defaults: str = "keep",
 ) -> Module:
     """The model as a module with one signature, `serving_default`.
 
@@ -35,40 +38,65 @@ def read(
     external data of a ModelProto or of bytes lies. Types are inferred; what the file declares of inner values and
     outputs is only compared, and contradictions go into `module.diagnostics`.
 
+    `functions`: "keep" makes a call of a local function a `call` with the body inside (pass `inline` undoes it), "inline"
+    puts the body in its place. `defaults`: "keep" leaves an initializer that is also an input (from IR version 4 on) an
+    input with a default, through which nothing can be computed in advance; "fix" makes it a constant.
+
     Raises InvalidModel (broken), Unsupported (all unknown operators in one message), LimitExceeded, SystemFailure.
     """
     from ...formats.onnx import container
+    from ...ir.graph import bulk
 
+    choice = _Choice(
+        dict(shapes or {}), _checked("functions", functions, "inline"), _checked("defaults", defaults, "fix")
+    )
     proto, path = container.load(source)
     if path is None and folder is not None:
         path = Path(folder) / "model.onnx"
     try:
-        return _lower(proto, path, dict(shapes or {}))
+        with bulk():
+            return _lower(proto, path, choice)
     except AnyIRError as error:
         raise error.at(str(path)) if path is not None and not error.where.startswith(str(path)) else error from None
 
 
-def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Module:
+class _Choice(NamedTuple):
+    """What the caller asked for."""
+
+    shapes: dict[str, Any]
+    keep_functions: bool
+    keep_defaults: bool
+
+
+def _checked(option: str, given: str, otherwise: str) -> bool:
+    """Whether to keep. Raises UsageError for a word that is neither."""
+    if given not in ("keep", otherwise):
+        raise UsageError(f"{option} is {given!r}, expected 'keep' or {otherwise!r}")
+    return given == "keep"
+
+
+def _lower(proto: ModelProto, path: Path | None, choice: _Choice) -> Module:
     from ...formats.onnx import views
     from ...ir.builder import Builder
     from ...ir.graph import Module, bulk
     from ...ir.verify import verify
     from .importer import Importer, Scope, check_declared
+    from .metadata import describe
 
     model = views.view(proto)
     module = Module(clean(proto.graph.name))
-    _metadata(module, model)
+    describe(module, model, keep_functions=choice.keep_functions)
     with bulk():
         graph = module.add_graph("main")
-        importer = Importer(model, path, module)
+        importer = Importer(model, path, module, keep_functions=choice.keep_functions)
         importer.b = Builder(graph)
-        inputs = _inputs(importer, graph, shapes)
         scope = Scope(opsets=model.opsets)
+        slots, inputs = _inputs(importer, graph, choice)
         outputs = importer.run(inputs, scope)
         graph.set_outputs(outputs)
-    _take_declared_ranks(importer, outputs)
+    _take_declared_ranks(importer, outputs, scope)
+    module.add_signature("serving_default", graph, slots, _output_names(module, proto))
     module.drop_unused_weights()
-    module.add_signature("serving_default", graph, list(inputs), [o.name for o in proto.graph.output])
     for info in (*proto.graph.value_info, *proto.graph.output):
         value = scope.values.get(info.name)
         if value is not None:
@@ -77,38 +105,74 @@ def _lower(proto: ModelProto, path: Path | None, shapes: dict[str, Any]) -> Modu
     return module
 
 
-def _take_declared_ranks(importer: Importer, outputs: list[Value]) -> None:
+def _take_declared_ranks(importer: Importer, outputs: list[Value], scope: Scope) -> None:
     """Where inference knows nothing of an output's shape, its declaration counts, each dim for itself."""
     for value, info in zip(outputs, importer.model.proto.graph.output, strict=True):
-        declared = importer.declared(info.name) if value.node is not None and value.rank is None else None
+        declared = importer.declared(info.name, scope) if value.node is not None and value.rank is None else None
         if isinstance(declared, TensorType) and value.dtype in (None, declared.dtype) and declared.rank is not None:
             value.refine(declared)
             importer.module.diagnostics.append(f"output '{clean(info.name)}': the shape is taken from its declaration")
 
 
-def _inputs(importer: Importer, graph: Graph, shapes: dict[str, Any]) -> dict[str, Any]:
-    """Graph inputs but for those that are initializers, which are constants."""
+def _output_names(module: Module, proto: ModelProto) -> list[str]:
+    """The outputs' names; one that is listed twice gets a number the second time."""
+    taken = dict.fromkeys(info.name for info in (*proto.graph.input, *proto.graph.output))
+    names: dict[str, None] = {}
+    for info in proto.graph.output:
+        name, count = info.name, 0
+        while name in names or (count and name in taken):
+            count += 1
+            name = f"{info.name}_{count}"
+        names[name] = None
+        if count:
+            module.diagnostics.append(
+                f"output '{clean(info.name)}' is listed twice; one of them is called '{clean(name)}'"
+            )
+    return list(names)
+
+
+def _inputs(importer: Importer, graph: Graph, choice: _Choice) -> tuple[list[Slot], dict[str, Any]]:
+    """The graph inputs. One that is an initializer too is a constant, or an input with that default."""
     from ...formats.onnx.types import type_of
+    from ...ir.signature import Slot
 
     model, module, dims = importer.model, importer.module, importer.dims
-    inputs: dict[str, Any] = {}
+    shapes = dict(choice.shapes)
+    slots, inputs = [], {}
     for info in model.proto.graph.input:
         name, where = info.name, f"input '{clean(info.name)}'"
         if not name:
             raise InvalidModel("a graph input has no name")
-        if name in model.graph.initializers or name in model.graph.sparse:
+        stored = model.graph.initializers.get(name) or model.graph.sparse.get(name)
+        if stored is not None and (model.proto.ir_version < 4 or not choice.keep_defaults):
             if model.proto.ir_version >= 4:
                 module.diagnostics.append(f"{where} has a default value and is fixed to it")
             continue
         type_ = type_of(info.type, dims.of(name), where)
+        default = None if stored is None else importer.initializer(name, stored)
+        if default is not None:
+            module.diagnostics.append(
+                f"{where} has a default value; it stays an input, and nothing is folded through it"
+            )
+            type_ = _defaulted(type_, default.type, where)
         if type_ is None:
             raise InvalidModel("the input has no type", where=where)
         inputs[name] = graph.add_input(_reshaped(type_, shapes.pop(name, None), where), name)
+        slots.append(Slot(name, default=None if default is None else default.weight))
     if shapes:
         raise UsageError(
             f"no input is called {clean(next(iter(shapes)))!r}", hint=f"inputs: {', '.join(map(clean, inputs))}"
         )
-    return inputs
+    return slots, inputs
+
+
+def _defaulted(declared: Type | None, default: Type, where: str) -> Type:
+    """The type of an input with a default: what is declared, so that other shapes may be fed, but never without a dtype."""
+    if declared is None:
+        return default
+    if meet(declared, default) is None:
+        raise InvalidModel(f"the default is {default}, the input is declared as {declared}", where=where)
+    return declared if declared.dtype is not None else TensorType(default.dtype, declared.shape)  # type: ignore[attr-defined]
 
 
 def _reshaped(type_: Any, wanted: Sequence[int | str] | None, where: str) -> Any:
@@ -119,28 +183,6 @@ def _reshaped(type_: Any, wanted: Sequence[int | str] | None, where: str) -> Any
     if type_.shape is not None and len(type_.shape) != len(wanted):
         raise UsageError(f"shape {list(wanted)} does not fit {type_}", where=where)
     return type_.with_shape(tuple(sym(d) if isinstance(d, str) else d for d in wanted))
-
-
-def _metadata(module: Module, model: Any) -> None:
-    """Producer, opsets, documentation and the user's own entries, as text."""
-    from ...formats.onnx.container import text
-    from ...formats.onnx.external import DIGEST_KEY
-
-    proto = model.proto
-    for domain, version in model.opsets.items():
-        module.metadata[f"opset.{domain}"] = str(version)
-    for key in ("producer_name", "producer_version", "domain", "doc_string"):
-        if getattr(proto, key):
-            module.metadata[f"onnx.{key}"] = text(getattr(proto, key), key)
-    if proto.producer_name:
-        module.metadata["producer"] = f"{proto.producer_name} {proto.producer_version}".strip()
-    if proto.model_version:
-        module.metadata["onnx.model_version"] = str(proto.model_version)
-    if proto.graph.doc_string:
-        module.metadata["onnx.graph_doc_string"] = text(proto.graph.doc_string, "doc_string")
-    for entry in proto.metadata_props:
-        if entry.key != DIGEST_KEY:
-            module.metadata[f"user.{text(entry.key, 'metadata')}"] = text(entry.value, "metadata")
 
 
 __all__ = ["SUFFIXES", "read"]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...formats.onnx import external, tensors, views
+from ...formats.onnx import dtypes, external, notes, tensors, views
 from ...formats.onnx.types import Dims, type_of
 from ...ir.builder import Builder
 from ...ir.errors import AnyIRError, InternalError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, Value
 from ...ir.loc import Loc
-from ...ir.types import DType, TensorType, Type
-from . import registry
+from ...ir.types import DType, TensorType, Type, refines
+from . import functions, registry
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -34,10 +34,26 @@ class Scope:
     bindings: dict[str, object] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
     path: str = ""
+    graph: views.Graph | None = None
+    _infos: dict[str, Any] | None = None
 
-    def child(self) -> Scope:
+    def child(self, graph: views.Graph) -> Scope:
         """The scope of a subgraph: it sees this one."""
-        return Scope(outer=self, bindings=self.bindings, opsets=self.opsets, path=self.path)
+        lazy = {**graph.initializers, **graph.sparse}
+        return Scope(lazy=lazy, outer=self, bindings=self.bindings, opsets=self.opsets, path=self.path, graph=graph)
+
+    def declared(self, name: str) -> Any:
+        """The ValueInfoProto of a value of this graph or of one around it; None when there is none."""
+        at: Scope | None = self
+        while at is not None:
+            if at._infos is None:
+                proto: Any = None if at.graph is None else at.graph.proto
+                outputs = getattr(proto, "output", ()) if hasattr(proto, "initializer") else ()
+                at._infos = {info.name: info for info in (*getattr(proto, "value_info", ()), *outputs)}
+            if name in at._infos:
+                return at._infos[name]
+            at = at.outer
+        return None
 
 
 @dataclass(slots=True)
@@ -85,16 +101,17 @@ class Call:
 class Importer:
     """Lowers one model into one module. `b` is the builder at the place where nodes go now."""
 
-    def __init__(self, model: views.Model, path: Path | None, module: Module) -> None:
+    def __init__(self, model: views.Model, path: Path | None, module: Module, *, keep_functions: bool) -> None:
         self.model = model
         self.path = path
+        self.keep_functions = keep_functions
         self.dims = Dims(model.proto.graph.input)
         self.module = module
         self.b: Builder = None  # type: ignore[assignment]
         self.depth = 0
         self._regions = 0
         self._salt = 0
-        self._declared: dict[str, Any] | None = None
+        self._stored: dict[int, tuple[Any, Value]] = {}
 
     # What handlers use.
 
@@ -111,6 +128,13 @@ class Importer:
         role = "param" if tensor.dtype.is_float and tuple(tensor.shape) else "const"
         return self.module.add_weight(name, tensor, role)
 
+    def stored(self, name: str, proto: Any, tensor: Tensor) -> Value:
+        """The weight of a tensor that is an attribute: one, however often the function or body around it is lowered."""
+        found = self._stored.get(id(proto))
+        if found is None:
+            found = self._stored[id(proto)] = proto, self.weight(name, tensor)  # held, or its id could come again
+        return found[1]
+
     def const(self, value: Any) -> Value:
         """A literal."""
         return self.b.const(value)
@@ -119,15 +143,9 @@ class Importer:
         """A number in the dtype of `like`. Raises Unsupported when that is not known."""
         return self.b.const(np.asarray(number, known_dtype(like).numpy))
 
-    def declared(self, name: str) -> Type | None:
+    def declared(self, name: str, scope: Scope) -> Type | None:
         """What the file says of a value's type: looked at only where nothing can be inferred."""
-        if self._declared is None:
-            self._declared = {}
-            pending = [self.model.graph]
-            for graph in pending:
-                pending.extend(inner for node in graph.nodes for inner in node.graphs())
-                self._declared |= {info.name: info for info in (*graph.proto.value_info, *graph.proto.output)}
-        info = self._declared.get(name)
+        info = scope.declared(name) if name else None
         return None if info is None else type_of(info.type, self.dims.apart(name), f"'{clean(name)}'")
 
     def next_salt(self) -> int:
@@ -152,11 +170,12 @@ class Importer:
         self, region: Graph, graph: views.Graph, scope: Scope, given: dict[str, Value], captured: Sequence[str]
     ) -> list[Value]:
         """Lower a subgraph into `region`, its inputs `given`; captured names become further inputs. Returns its outputs."""
-        inner = scope.child()
+        inner = scope.child(graph)
         inner.values.update(given)
         for name in captured:
-            inner.values[name] = region.add_input(self.lookup(name, scope).type, clean(name))
-        inner.lazy = {**graph.initializers, **graph.sparse}
+            outer = self.lookup(name, scope)
+            inner.values[name] = region.add_input(outer.type, clean(name))
+            inner.values[name].refine(outer.type, outer.elems)  # a capture has the same elements in every iteration
         saved, self.b = self.b, Builder(region)
         self._regions += 1
         try:
@@ -168,8 +187,7 @@ class Importer:
 
     def inline(self, graph: views.Graph, scope: Scope) -> list[Value]:
         """Lower a subgraph without inputs in place, as part of the graph around it."""
-        inner = scope.child()
-        inner.lazy = {**graph.initializers, **graph.sparse}
+        inner = scope.child(graph)
         loc = self.b.loc
         self._nodes(graph, inner)
         self.b.at(loc)
@@ -192,7 +210,7 @@ class Importer:
             if found is not None:
                 return found
             if name in at.lazy:
-                found = at.values[name] = self._initializer(name, at.lazy[name])
+                found = at.values[name] = self.initializer(name, at.lazy[name])
                 return found
             at = at.outer
         raise InternalError(f"ONNX value '{clean(name)}' was not lowered")
@@ -203,7 +221,7 @@ class Importer:
         """Lower the main graph; returns its outputs. All operators that cannot be lowered are named in one error."""
         graph = self.model.graph
         scope.values.update(inputs)
-        scope.lazy = {**graph.initializers, **graph.sparse}
+        scope.graph, scope.lazy = graph, {**graph.initializers, **graph.sparse}
         self._precheck()
         used = dict.fromkeys((*(n for node in graph.nodes for n in (*node.inputs, *node.captures)), *graph.outputs))
         for name in scope.lazy:
@@ -235,31 +253,41 @@ class Importer:
             self._node(node, scope)
 
     def _node(self, node: views.Node, scope: Scope) -> None:
-        operands = tuple(self.lookup(name, scope) if name else None for name in node.inputs)
-        self.b.at(Loc("onnx", f"{scope.path}{node.name}" if node.name else scope.path.rstrip("/")))
+        known = scope.values
+        operands = tuple([known.get(name) or self.lookup(name, scope) if name else None for name in node.inputs])
+        place = f"{scope.path}{node.name}" if node.name else scope.path.rstrip("/")
+        self.b.at(Loc("onnx", place, notes=_notes(node)))
         try:
             made = self._lower(node, operands, scope)
         except AnyIRError as error:
             if not error.where.startswith(node.label):
                 error.at(node.label)
             raise
-        results = list(made) if isinstance(made, tuple | list) else [made]
+        results = made if isinstance(made, (tuple, list)) else (made,)
         for name, value in zip(node.outputs, results, strict=False):
             if not name:
                 continue
             if value is None:
                 raise Unsupported(f"output '{clean(name)}' of {node.op_type} is not computed", where=node.label)
             scope.values[name] = value
+            if value.dtype is None and isinstance(value.type, TensorType):
+                self._take_declared(value, name, scope)
             if not value.is_const and value.node is not None and not value.hint:
                 value.hint = name
         missing = [name for name in node.outputs[len(results) :] if name]
         if missing:
             raise Unsupported(f"output '{clean(missing[0])}' of {node.op_type} is not computed", where=node.label)
 
+    def _take_declared(self, value: Value, name: str, scope: Scope) -> None:
+        """Of a value of which inference knows nothing (an operator of an unknown domain made it), the declaration counts."""
+        declared = self.declared(name, scope)
+        if isinstance(declared, TensorType) and refines(declared, value.type):
+            value.refine(declared)
+
     def _lower(self, node: views.Node, operands: tuple[Value | None, ...], scope: Scope) -> Any:
         function = self.model.functions.get((node.domain, node.op_type, node.overload))
         if function is not None:
-            return self._inline(function, node, operands, scope)
+            return self._call(function, node, operands, scope)
         opset = scope.opsets.get(node.domain, 1)
         call = Call(node, operands, opset, self._attributes(node, scope), scope)
         found = registry.handler(node.domain, node.op_type, opset)
@@ -270,33 +298,41 @@ class Importer:
         return self.expand(call)
 
     def _attributes(self, node: views.Node, scope: Scope) -> dict[str, Any]:
-        declared = node.schema.attributes if node.schema else {}
-        attrs = {name: a.default for name, a in declared.items() if a.default is not None}
+        attrs = dict(node.schema.defaults) if node.schema else {}
+        if len(node.codes) == len(node.attrs):  # no attribute is taken from a function's caller
+            attrs.update(node.attrs)
+            return attrs
         for name, value in node.attrs.items():
             if isinstance(value, views.Ref):
                 value = scope.bindings.get(value.name)
             if value is not None:
                 attrs[name] = value
-        for name, a in declared.items():
-            if a.required and name not in attrs:
+        for name in node.schema.required if node.schema else ():
+            if name not in attrs:
                 raise InvalidModel(f"required attribute '{name}' has no value in this call", where=node.label)
         return attrs
 
-    def _inline(self, function: views.Function, node: views.Node, operands: tuple, scope: Scope) -> list[Value | None]:
-        """A function's body in place of the call: formal names lead to the caller's values."""
+    def _call(self, function: views.Function, node: views.Node, operands: tuple, scope: Scope) -> list[Value | None]:
+        """A function's body in place of the call: formal names lead to the caller's values. With `keep_functions` the
+        body of a local function stays one."""
         if len(operands) > len(function.body.inputs) or len(node.outputs) > len(function.body.outputs):
             raise InvalidModel("more inputs or outputs than the function has", where=node.label)
         given = self._attributes(node, scope)
         bindings = {name: given.get(name, default) for name, default in function.attributes.items()}
+        functions.check_graphs(bindings, node.label)
         path = f"{scope.path}{node.name or node.op_type}/"
-        inner = Scope(bindings=bindings, opsets=function.opsets, path=path)
+        inner = Scope(bindings=bindings, opsets=function.opsets, path=path, graph=function.body)
+        if self.keep_functions and functions.can_stay(function, self.model):
+            made = functions.call(self, function, operands, replace(inner, path="", values={}))
+            if made is not None:
+                return made
         for name, value in zip(function.body.inputs, operands, strict=False):
             if value is not None:
                 inner.values[name] = value
         absent = set(function.body.inputs) - set(inner.values)
-        return self._body(function.body, inner, absent)
+        return self.lower_body(function.body, inner, absent)
 
-    def _body(self, body: views.Graph, scope: Scope, absent: set[str]) -> list[Value | None]:
+    def lower_body(self, body: views.Graph, scope: Scope, absent: set[str]) -> list[Value | None]:
         """Lower a function body; formal inputs that the call leaves out stay out in the body's calls."""
         loc = self.b.loc
         for node in body.nodes:
@@ -317,7 +353,7 @@ class Importer:
         try:
             if self.depth > 8:
                 raise InternalError(f"the schema bodies of {call.op_type} do not come to an end")
-            return self._inline(function, call.node, call.inputs, Scope(bindings={}, opsets={}, path=call.scope.path))
+            return self._call(function, call.node, call.inputs, Scope(bindings={}, opsets={}, path=call.scope.path))
         finally:
             self.depth -= 1
 
@@ -327,13 +363,25 @@ class Importer:
 
         return opaque.lower(self, call)
 
-    def _initializer(self, name: str, proto: Any) -> Value:
+    def initializer(self, name: str, proto: Any) -> Value:
+        """The weight of an initializer, dense or sparse."""
         where = f"initializer '{clean(name)}'"
         if hasattr(proto, "indices"):
             tensor: Any = tensors.densify(proto, self.path, where)
         else:
             tensor = self.tensor(proto, where)
         return self.weight(name, tensor)
+
+
+def _notes(node: views.Node) -> notes.Pairs:
+    """What the file says beside a node; nearly always nothing."""
+    proto = node.proto
+    graphs = (
+        [(name, value) for name, value in node.attrs.items() if isinstance(value, views.Graph)] if node.attrs else ()
+    )
+    if proto.doc_string or proto.metadata_props or proto.device_configurations or graphs:
+        return notes.of_node(proto, [(name, graph.proto) for name, graph in graphs])  # type: ignore[misc]
+    return ()
 
 
 def static_int(value: Value | None, n: Call, what: str) -> int:
@@ -360,6 +408,8 @@ def rank_of(value: Value, n: Call) -> int:
 
 def check_declared(value: Value, proto: Any, module: Module) -> None:
     """Compare what the file declares of a value with what inference found; a contradiction is a note, never acted on."""
+    if _agrees(proto.type, value.type):
+        return
     declared, found = type_of(proto.type, None, clean(proto.name)), value.type
     if not isinstance(declared, TensorType) or not isinstance(found, TensorType):
         return
@@ -372,6 +422,20 @@ def check_declared(value: Value, proto: Any, module: Module) -> None:
         module.diagnostics.append(
             f"'{clean(proto.name)}' is declared as {declared}, but it is {found}; the declaration is ignored"
         )
+
+
+def _agrees(declared: Any, found: Type) -> bool:
+    """The declaration surely says nothing but what was found: most do, and need not be read as types."""
+    if not isinstance(found, TensorType) or not declared.HasField("tensor_type"):
+        return False
+    tensor = declared.tensor_type
+    if dtypes.FROM_CODE.get(tensor.elem_type) is not found.dtype or found.shape is None or not tensor.HasField("shape"):
+        return False
+    dims = tensor.shape.dim
+    return len(dims) == len(found.shape) and all(
+        type(f) is not int or d.dim_value == f or not d.HasField("dim_value")
+        for d, f in zip(dims, found.shape, strict=True)
+    )
 
 
 __all__ = ["Call", "Importer", "Scope", "check_declared", "known_dtype", "rank_of", "static_int"]

@@ -54,3 +54,15 @@ def non_zero(c: Importer, n: Call) -> Any:
 def compress(c: Importer, n: Call) -> Any:
     axis = n.attr("axis")
     return c.b.compress(*n.inputs, **({} if axis is None else {"axis": axis}))
+
+
+@handles("Unique", since=11)
+def unique(c: Importer, n: Call) -> Any:
+    axis = n.attr("axis")
+    attrs = {"sorted": bool(n.attr("sorted", 1))} | ({} if axis is None else {"axis": axis})
+    return c.b.call("unique", (n.x,), attrs).results
+
+
+@handles("TensorScatter", since=24)
+def tensor_scatter(c: Importer, n: Call) -> Any:
+    return c.b.tensor_scatter(*n.take(3), axis=n.attr("axis", -2), mode=n.attr("mode", "linear"))

@@ -28,3 +28,8 @@ def einsum(c: Importer, n: Call) -> Any:
 @handles("MatMulInteger")
 def matmul_integer(c: Importer, n: Call) -> Any:
     return c.b.matmul_integer(*n.take(4))
+
+
+@handles("Det", since=11)
+def det(c: Importer, n: Call) -> Any:
+    return c.b.det(n.x)

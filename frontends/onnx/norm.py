@@ -22,39 +22,53 @@ def _in_dtype(c: Importer, value: Value, like: Value) -> Value:
 
 @handles("BatchNormalization")
 def batch_norm(c: Importer, n: Call) -> Any:
-    """Before opset 14 one output means inference, five mean training. `spatial` 0 has parameters per element."""
+    """Who asks for statistics trains: with `training_mode` since opset 14, before by naming further outputs. `spatial`
+    0 has parameters per element."""
     x, scale, bias, mean, var = n.take(5)
     epsilon = n.attr("epsilon", 1e-5)
-    if n.opset >= 14 and n.attr("training_mode", 0):
+    asked = any(n.wants(i) for i in range(1, 5))
+    if n.attr("training_mode", 0) or (asked and n.opset < 14 and not (n.opset < 7 and n.attr("is_test", 0))):
         return _train(c, n, epsilon)
-    if any(n.wants(i) for i in range(1, 5)):
-        raise n.refuse("the statistics of training mode are not computed", hint="export the model for inference")
+    if asked:
+        raise n.invalid("statistics are asked for in inference mode, which computes none")
     if n.opset < 7 and not n.attr("is_test", 0):
         c.note(n, "is_test is 0 but no statistics are asked for, read as inference")
     _buffers(mean, var)
     if n.opset < 9 and not n.attr("spatial", 1):
-        inverse = c.b.div(scale, c.b.sqrt(c.b.add(var, c.scalar(epsilon, var))))
-        return c.b.add(c.b.mul(c.b.sub(x, mean), inverse), bias)
+        return _normalised(c, x, scale, bias, mean, var, epsilon)
     if rank_of(x, n) < 2:
         raise n.refuse("an input of rank 1 has no channel axis")
     return c.b.batch_norm(x, scale, bias, mean, var, epsilon=epsilon)
 
 
 def _train(c: Importer, n: Call, epsilon: float) -> list[Value]:
-    """Training mode of opset 14: normalise by the batch's own statistics and move the running ones along."""
+    """Normalise by the batch's own mean and (population) variance and move the running ones along. Results: y, running
+    mean and variance, and before opset 14 the batch's mean and variance. Those of half floats are computed in the dtype
+    of the running ones."""
     x, scale, bias, mean, var = n.take(5)
     b, momentum = c.b, n.attr("momentum", 0.9)
-    axes = (0, *range(2, rank_of(x, n)))
-    batch_mean = b.reduce_mean(x, axes, keepdims=False)
-    centred = b.sub(x, b.reduce_mean(x, axes, keepdims=True))
+    per_element = n.opset < 9 and not n.attr("spatial", 1)
+    axes = (0,) if per_element else (0, *range(2, rank_of(x, n)))
+    wide = _in_dtype(c, x, mean) if x.dtype in (F16, BF16) else x
+    batch_mean = b.reduce_mean(wide, axes, keepdims=False)
+    centred = b.sub(wide, b.reduce_mean(wide, axes, keepdims=True))
     batch_var = b.reduce_mean(b.mul(centred, centred), axes, keepdims=False)
-    y = b.batch_norm(x, scale, bias, batch_mean, batch_var, epsilon=epsilon)
+    if per_element:
+        y = _normalised(c, x, scale, bias, batch_mean, batch_var, epsilon)
+    else:
+        y = b.batch_norm(x, scale, bias, batch_mean, batch_var, epsilon=epsilon)
 
     def moved(old: Value, new: Value) -> Value:
         keep, take = (c.scalar(f, old) for f in (momentum, 1 - momentum))
         return b.add(b.mul(old, keep), b.mul(_in_dtype(c, new, old), take))
 
-    return [y, moved(mean, batch_mean), moved(var, batch_var)]
+    return [y, moved(mean, batch_mean), moved(var, batch_var), *((batch_mean, batch_var) if n.opset < 14 else ())]
+
+
+def _normalised(c: Importer, x: Value, scale: Value, bias: Value, mean: Value, var: Value, epsilon: float) -> Value:
+    """Batch normalisation with parameters per element."""
+    inverse = c.b.div(scale, c.b.sqrt(c.b.add(var, c.scalar(epsilon, var))))
+    return c.b.add(c.b.mul(c.b.sub(x, mean), inverse), bias)
 
 
 @handles("InstanceNormalization")

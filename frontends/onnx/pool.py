@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from ...ir.graph import Value
 from .conv import window
-from .importer import Call, Importer
+from .importer import Call, Importer, rank_of
 from .registry import handles
 
 
@@ -40,7 +42,23 @@ def average_pool(c: Importer, n: Call) -> Any:
     )
 
 
+def _root(c: Importer, y: Value, p: float, count: int = 1) -> Value:
+    """(count * y) ** (1 / p)."""
+    return c.b.pow(c.b.mul(y, c.scalar(count, y)) if count > 1 else y, c.scalar(1 / p, y))
+
+
 @handles("LpPool")
+def lp_pool_real(c: Importer, n: Call) -> Any:
+    """Opset 1 has a real `p`: unless it is whole, the root of a sum, which is a mean that counts the padding's zeros."""
+    p, kernel = n.attr("p", 2.0), _kernel(n)
+    if float(p).is_integer():
+        return lp_pool(c, n)
+    powers = c.b.pow(c.b.abs(n.x), c.scalar(p, n.x))
+    mean = c.b.average_pool(powers, kernel_shape=kernel, count_include_pad=True, **window(n, len(kernel)))
+    return _root(c, mean, p, math.prod(kernel))
+
+
+@handles("LpPool", since=2)
 def lp_pool(c: Importer, n: Call) -> Any:
     kernel = _kernel(n)
     ceil = bool(n.attr("ceil_mode", 0))
@@ -58,6 +76,16 @@ def global_max_pool(c: Importer, n: Call) -> Any:
 
 
 @handles("GlobalLpPool")
+def global_lp_pool_real(c: Importer, n: Call) -> Any:
+    """Opset 1 has a real `p`."""
+    p = n.attr("p", 2.0)
+    if float(p).is_integer():
+        return global_lp_pool(c, n)
+    powers = c.b.pow(c.b.abs(n.x), c.scalar(p, n.x))
+    return _root(c, c.b.reduce_sum(powers, tuple(range(2, rank_of(n.x, n))), keepdims=True), p)
+
+
+@handles("GlobalLpPool", since=2)
 def global_lp_pool(c: Importer, n: Call) -> Any:
     return c.b.global_lp_pool(n.x, p=int(n.attr("p", 2)))
 

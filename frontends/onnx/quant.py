@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...formats.onnx import dtypes
+from ...ir.dims import dim_eq
+from ...ir.errors import InvalidModel
 from ...ir.graph import Value
 from ...ir.types import U8, DType
 from .importer import Call, Importer, known_dtype, rank_of
@@ -20,25 +23,34 @@ def aligned(c: Importer, n: Call, x: Value, parameter: Value | None, axis: int) 
     if parameter.rank > 1:
         return parameter
     if parameter.shape == (1,):
-        return c.b.squeeze(parameter, (0,)) if not parameter.is_const else _reshaped(c, parameter, ())
+        return single(c, parameter)
     rank = rank_of(x, n)
     if not -rank <= axis < rank:
         raise n.invalid(f"axis {axis} is outside of rank {rank}")
     axis %= rank
     if parameter.is_const:
-        return _reshaped(c, parameter, (1,) * axis + tuple(parameter.shape) + (1,) * (rank - axis - 1))  # type: ignore[arg-type]
+        return reshaped(c, parameter, (1,) * axis + tuple(parameter.shape) + (1,) * (rank - axis - 1))  # type: ignore[arg-type]
     return c.b.unsqueeze(parameter, tuple(i for i in range(rank) if i != axis))
 
 
-def _reshaped(c: Importer, value: Value, shape: tuple[int, ...]) -> Value:
+def reshaped(c: Importer, value: Value, shape: tuple[int, ...]) -> Value:
     """A constant of another shape; a weight of its own, derived from the old one's."""
     if value.shape == shape:
         return value
-    weight = value.weight
+    weight, sizes = value.weight, (value.array().size, math.prod(shape))
+    if -1 not in shape and sizes[0] != sizes[1]:
+        raise InvalidModel(f"{sizes[0]} scales or zero points, expected {sizes[1]}")
     array = value.array().reshape(shape)
     if weight.key.startswith("const"):  # type: ignore[union-attr]
         return c.b.const(array)
     return c.b.const(array, key=f"{weight.key}.aligned", role="const", origin=f"reshape({weight.key})")  # type: ignore[union-attr]
+
+
+def single(c: Importer, parameter: Value | None) -> Value | None:
+    """A vector of one number as rank 0; anything else as it is."""
+    if parameter is None or parameter.shape != (1,):
+        return parameter
+    return reshaped(c, parameter, ()) if parameter.is_const else c.b.squeeze(parameter, (0,))
 
 
 def check_scale(c: Importer, n: Call, scale: Value) -> None:
@@ -51,16 +63,25 @@ def check_scale(c: Importer, n: Call, scale: Value) -> None:
             c.note(n, "a quantisation scale is not a positive finite number")
 
 
-def check_blocks(n: Call, x: Value, scale: Value, axis: int) -> None:
-    """block_size repeats what the shapes say; a last block that is shorter cannot be said by shapes alone."""
+def block_of(n: Call, x: Value, scale: Value, axis: int) -> int:
+    """block_size repeats what the shapes say (then 0), unless the last block is shorter, or a size is not known.
+
+    Scales along an axis are blocks of 1 where it is not known that there is one for each element.
+    """
     size = n.attr("block_size", 0)
-    if not size or x.shape is None or scale.shape is None:
-        return
-    if len(x.shape) != len(scale.shape) or not -len(x.shape) <= axis < len(x.shape):
-        raise n.invalid(f"blocks along axis {axis} of data {x.type} with scales {scale.type}")
+    if x.shape is None or scale.shape is None:
+        return size
+    if not size:
+        along = len(scale.shape) == 1 and scale.shape != (1,) and -len(x.shape) <= axis < len(x.shape)
+        return int(along and dim_eq(scale.shape[0], x.shape[axis]) is not True)
+    if size < 0 or len(x.shape) != len(scale.shape) or not -len(x.shape) <= axis < len(x.shape):
+        raise n.invalid(f"blocks of {size} along axis {axis} of data {x.type} with scales {scale.type}")
     have, want = scale.shape[axis], x.shape[axis]
-    if type(have) is int and type(want) is int and have * size != want:
-        raise n.refuse(f"{want} elements in {have} blocks of {size}: the last block would be shorter")
+    if type(have) is int and type(want) is int:
+        if have != -(-want // size):
+            raise n.invalid(f"{want} elements in {have} blocks of {size}")
+        return 0 if have in (1, want) or have * size == want else size
+    return size
 
 
 def _code(n: Call) -> DType:
@@ -80,7 +101,7 @@ def quantize(c: Importer, n: Call) -> Any:
     x, scale, zero = n.take(3)
     axis = n.attr("axis", 1)
     check_scale(c, n, scale)
-    check_blocks(n, x, scale, axis)
+    block = block_of(n, x, scale, axis)
     if n.attr("precision"):
         precision = dtypes.from_code(n.attrs["precision"], n.label)
         x, scale = (v if v.dtype is precision else c.b.cast(v, to=precision) for v in (x, scale))
@@ -90,6 +111,7 @@ def quantize(c: Importer, n: Call) -> Any:
         aligned(c, n, x, zero, axis),
         to=_code(n),
         saturate=bool(n.attr("saturate", 1)),
+        block_size=block,
     )
 
 
@@ -98,10 +120,11 @@ def dequantize(c: Importer, n: Call) -> Any:
     x, scale, zero = n.take(3)
     axis = n.attr("axis", 1)
     check_scale(c, n, scale)
-    check_blocks(n, x, scale, axis)
+    block = block_of(n, x, scale, axis)
     code = n.attr("output_dtype", 0)
     to = dtypes.from_code(code, n.label) if code else known_dtype(scale)
-    return c.b.dequantize(x, aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis), to=to)
+    scale, zero = aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis)
+    return c.b.dequantize(x, scale, zero, to=to, block_size=block)
 
 
 @handles("DynamicQuantizeLinear")
@@ -111,34 +134,13 @@ def dynamic_quantize(c: Importer, n: Call) -> Any:
 
 @handles("QLinearMatMul")
 def qlinear_matmul(c: Importer, n: Call) -> Any:
-    """Dequantise, multiply, quantise: sums are exact in the reference kernels, which round once at the end."""
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = n.take(8)
-
-    def real(x: Value, scale: Value, zero: Value, axis: int) -> Value:
-        return c.b.dequantize(x, aligned(c, n, x, scale, axis), aligned(c, n, x, zero, axis), to=known_dtype(scale))
-
-    product = c.b.matmul(real(a, a_scale, a_zero, -2), real(b, b_scale, b_zero, -1))
-    scale, zero = aligned(c, n, product, y_scale, -2), aligned(c, n, product, y_zero, -2)
-    return c.b.quantize(product, scale, zero, to=known_dtype(y_zero))
+    return c.b.qlinear_matmul(*n.take(8))
 
 
 @handles("QLinearConv")
 def qlinear_conv(c: Importer, n: Call) -> Any:
-    """The bias is i32 in units of x_scale * w_scale."""
     from .conv import check_kernel, spatial_rank, window
 
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = n.take(9)
-    check_kernel(n, w)
-
-    def real(value: Value, scale: Value, zero: Value) -> Value:
-        return c.b.dequantize(
-            value, aligned(c, n, value, scale, 0), aligned(c, n, value, zero, 0), to=known_dtype(scale)
-        )
-
-    real_bias = None
-    if bias is not None:
-        unit = c.b.mul(aligned(c, n, x, x_scale, 0), w_scale)
-        real_bias = c.b.mul(c.b.cast(bias, to=known_dtype(x_scale)), unit)
-    attrs = window(n, spatial_rank(n, w, x))
-    y = c.b.conv(real(x, x_scale, x_zero), real(w, w_scale, w_zero), real_bias, groups=n.attr("group", 1), **attrs)
-    return c.b.quantize(y, aligned(c, n, y, y_scale, 1), aligned(c, n, y, y_zero, 1), to=known_dtype(y_zero))
+    x, w = n.inputs[0], n.inputs[3]
+    check_kernel(n, w)  # type: ignore[arg-type]
+    return c.b.qlinear_conv(*n.take(9), groups=n.attr("group", 1), **window(n, spatial_rank(n, w, x)))

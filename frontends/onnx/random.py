@@ -10,7 +10,7 @@ import numpy as np
 from ...formats.onnx import dtypes
 from ...ir.graph import Value
 from ...ir.types import BOOL, F32, I32, DType
-from .importer import Call, Importer
+from .importer import Call, Importer, known_dtype
 from .registry import handles
 
 
@@ -59,10 +59,13 @@ def multinomial(c: Importer, n: Call) -> Any:
 
 @handles("Dropout")
 def dropout(c: Importer, n: Call) -> Any:
-    """Before opset 12 the identity: old files that leave `is_test` at its training default are read as inference, with a
-    note. The mask of what was kept is all ones."""
+    """Before opset 12 the identity, unless a file below opset 7 says `is_test` 0: one that leaves it at that default is
+    read as inference, with a note. The mask of what was kept is all ones."""
     if n.opset < 7 and not n.attr("is_test", 0):
-        c.note(n, "is_test is 0, read as inference")
+        if "is_test" in n.node.attrs and n.attr("ratio", 0.5) > 0:
+            y, kept = c.b.dropout(n.x, c.const(np.float32(n.attr("ratio", 0.5))), **draw(c, n))
+            return y, c.b.cast(kept, to=known_dtype(n.x)) if n.wants(1) else None
+        c.note(n, "read as inference: neither is_test nor a ratio says otherwise")
     return _identity(c, n, BOOL if n.opset >= 10 else n.x.dtype)
 
 
@@ -70,17 +73,16 @@ def dropout(c: Importer, n: Call) -> Any:
 def dropout_operands(c: Importer, n: Call) -> Any:
     """The identity unless `training_mode` may be true: then elements are dropped at random and the others scaled up."""
     x, ratio, training = n.take(3)
-    if training is None or training.scalar() is False:
+    if training is None or training.scalar() is False or (ratio is not None and ratio.scalar() == 0):
         return _identity(c, n, BOOL)
     b = c.b
     if ratio is None:
         ratio = c.const(np.asarray(0.5, np.float32))
     ratio = b.reshape(ratio, ()) if ratio.rank else ratio
-    training = b.reshape(training, ()) if training.rank else training
-    drop = b.where(training, b.cast(ratio, to=F32), c.const(np.float32(0)))
-    kept = b.greater_equal(b.random_uniform(b.shape(x), dtype=F32, **draw(c, n)), drop)
-    scale = b.cast(b.reciprocal(b.sub(c.const(np.float32(1)), drop)), to=x.dtype)
-    return b.where(kept, b.mul(x, scale), c.scalar(0, x)), kept
+    if training.scalar() is None:
+        training = b.reshape(training, ()) if training.rank else training
+        ratio = b.where(training, ratio, c.scalar(0, ratio))
+    return b.dropout(x, ratio, **draw(c, n))
 
 
 def _identity(c: Importer, n: Call, mask: DType | None) -> Any:

@@ -11,20 +11,22 @@ from .registry import handles
 DEFAULT_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 
 
-def _attributes(n: Call) -> dict[str, Any]:
+def attributes(n: Call, kind: str, hidden_axis: int = -1) -> dict[str, Any]:
+    """What the operators share; R's axis `hidden_axis` has the size of the state, where no attribute says it."""
     direction = n.attr("direction", "forward")
+    direction = "forward" if direction == "foward" else direction  # so the default of GRU-1 is spelled
     if direction not in ("forward", "reverse", "bidirectional"):
         raise n.invalid(f"direction is {direction!r}")
     count = 2 if direction == "bidirectional" else 1
     hidden = n.attr("hidden_size")
     recurrence = n.inputs[2]
     if hidden is None:
-        hidden = recurrence.shape[-1] if recurrence is not None and recurrence.shape else None
+        hidden = recurrence.shape[hidden_axis] if recurrence is not None and recurrence.rank == 3 else None
         if type(hidden) is not int:
             raise n.refuse("hidden_size is neither given nor known from R")
     made: dict[str, Any] = {"hidden_size": hidden, "direction": direction}
     given: Any = n.node.attrs.get("activations")
-    made["activations"] = tuple(given) if given else DEFAULT_ACTIVATIONS[n.op_type] * count
+    made["activations"] = tuple(given) if given else DEFAULT_ACTIVATIONS[kind] * count
     for name in ("activation_alpha", "activation_beta"):
         if n.attrs.get(name):
             made[name] = tuple(n.attrs[name])
@@ -53,16 +55,16 @@ def _lower(
 
 @handles("LSTM")
 def lstm(c: Importer, n: Call) -> Any:
-    attrs = _attributes(n) | {"input_forget": bool(n.attr("input_forget", 0))}
+    attrs = attributes(n, "LSTM") | {"input_forget": bool(n.attr("input_forget", 0))}
     return _lower(c, n, "lstm", n.take(8), (0, 5, 6), attrs)
 
 
 @handles("GRU")
 def gru(c: Importer, n: Call) -> Any:
-    attrs = _attributes(n) | {"linear_before_reset": bool(n.attr("linear_before_reset", 0))}
+    attrs = attributes(n, "GRU") | {"linear_before_reset": bool(n.attr("linear_before_reset", 0))}
     return _lower(c, n, "gru", n.take(6), (0, 5), attrs)
 
 
 @handles("RNN")
 def rnn(c: Importer, n: Call) -> Any:
-    return _lower(c, n, "rnn", n.take(6), (0, 5), _attributes(n))
+    return _lower(c, n, "rnn", n.take(6), (0, 5), attributes(n, "RNN"))

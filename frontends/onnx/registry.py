@@ -26,6 +26,11 @@ FAMILIES = (
     "elementwise",
     "index",
     "matmul",
+    "microsoft",
+    "microsoft_attention",
+    "microsoft_quant",
+    "ml",
+    "ml_models",
     "norm",
     "pool",
     "quant",
@@ -33,7 +38,13 @@ FAMILIES = (
     "recurrent",
     "reduce",
     "resize",
+    "sequence",
     "shape",
+    "signal",
+    "text",
+    "training",
+    "trees",
+    "vision",
 )
 
 _TABLE: dict[tuple[str, str], list[tuple[int, Handler]]] = {}
@@ -49,6 +60,7 @@ def handles(*op_types: str, since: int = 1, domain: str = "") -> Callable[[Handl
                 raise TypeError(f"two handlers for {domain}::{op_type} since {since}")
             entries.append((since, handler))
             entries.sort(key=lambda entry: entry[0])
+        _newest.cache_clear()
         return handler
 
     return register
@@ -56,10 +68,13 @@ def handles(*op_types: str, since: int = 1, domain: str = "") -> Callable[[Handl
 
 def handler(domain: str, op_type: str, opset: int) -> Handler | None:
     """The newest handler that starts at or below `opset`."""
-    for since, found in reversed(table().get((domain, op_type), [])):
-        if since <= opset:
-            return found
-    return None
+    table()
+    return _newest(domain, op_type, opset)
+
+
+@functools.cache
+def _newest(domain: str, op_type: str, opset: int) -> Handler | None:
+    return next((found for since, found in reversed(_TABLE.get((domain, op_type), [])) if since <= opset), None)
 
 
 @functools.cache

@@ -47,8 +47,6 @@ def upsample(c: Importer, n: Call) -> Any:
 def resize(c: Importer, n: Call) -> Any:
     x, roi, scales, sizes = n.take(4)
     coordinates = n.attr("coordinate_transformation_mode", "half_pixel")
-    if coordinates == "tf_half_pixel_for_nn":
-        raise n.refuse("coordinate_transformation_mode 'tf_half_pixel_for_nn' was withdrawn in opset 13")
     roi, scales, sizes = _present(roi), _present(scales), _present(sizes)
     if (scales is None) == (sizes is None):
         raise n.invalid("exactly one of scales and sizes must be given")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...formats.onnx import dtypes, tensors
+from ...ir.graph import Value
 from ...ir.tensor import as_tensor
-from ...ir.types import F32, STRING
-from .importer import Call, Importer, rank_of, static_int
+from ...ir.types import F32, I64, STRING
+from .importer import Call, Importer, rank_of
 from .registry import handles
 
 
@@ -31,7 +33,8 @@ def constant(c: Importer, n: Call) -> Any:
         tensor = as_tensor(np.asarray(value, np.float32 if "float" in name else np.int64))
     if tensor.nbytes <= 1024 and not (tensor.dtype.is_float and tensor.size > 1):
         return c.b.const(tensor)
-    return c.weight(n.node.outputs[0], tensor)  # exporters that know no initializers keep their weights like this
+    # exporters that know no initializers keep their weights like this
+    return c.stored(n.node.outputs[0], value, tensor)
 
 
 @handles("ConstantOfShape")
@@ -65,12 +68,24 @@ def concat(c: Importer, n: Call) -> Any:
     return c.b.concat(*n.inputs, axis=n.attr("axis", 1))
 
 
+def _whole(value: Value | None, n: Call, what: str) -> tuple[int, ...]:
+    """The elements of a constant of any dtype: opset 1 has sizes and axes in the dtype of the data."""
+    if value is None or not value.is_const:
+        raise n.refuse(f"{what} must be a known constant")
+    found = [float(v) for v in np.asarray(value.array()).reshape(-1)]
+    if not all(v.is_integer() for v in found):
+        raise n.invalid(f"{what} {found} must be whole numbers")
+    return tuple(map(int, found))
+
+
 @handles("Split")
 def split(c: Importer, n: Call) -> Any:
     """Sizes: an optional operand in opset 1, an attribute until 13, an operand since; else equal parts."""
     x, sizes = n.take(2)
     if "split" in n.attrs:
         sizes = tuple(n.attrs["split"])
+    elif sizes is not None and n.opset < 2:
+        sizes = _whole(sizes, n, "the sizes")
     count = n.attr("num_outputs", len(n.node.outputs))
     if count != len(n.node.outputs):
         raise n.invalid(f"num_outputs is {count}, but {len(n.node.outputs)} outputs are named")
@@ -125,10 +140,10 @@ def tile_one_axis(c: Importer, n: Call) -> Any:
     """Opset 1 repeats along one axis: operands are the count and the axis."""
     x, tiles, axis = n.inputs
     repeats = [1] * rank_of(x, n)  # type: ignore[arg-type]
-    at = static_int(axis, n, "the axis")
+    (at,), (count,) = _whole(axis, n, "the axis"), _whole(tiles, n, "the number of tiles")
     if not 0 <= at < len(repeats):
         raise n.invalid(f"axis {at} is outside of rank {len(repeats)}")
-    repeats[at] = static_int(tiles, n, "the number of tiles")
+    repeats[at] = count
     return c.b.tile(x, tuple(repeats))
 
 
@@ -170,6 +185,15 @@ def depth_to_space(c: Importer, n: Call) -> Any:
 def space_to_depth(c: Importer, n: Call) -> Any:
     """Opset 28 added `mode`: before, and by default, it is the inverse of depth_to_space's DCR."""
     return c.b.space_to_depth(n.x, blocksize=n.attr("blocksize"), mode=n.attr("mode", "DCR"))
+
+
+@handles("CenterCropPad", since=18)
+def center_crop_pad(c: Importer, n: Call) -> Any:
+    """By the schema's own body, which takes sizes of i64 only."""
+    x, sizes = n.inputs
+    if sizes.dtype is not I64:  # type: ignore[union-attr]
+        n = replace(n, inputs=(x, c.b.cast(sizes, to=I64)))
+    return c.expand(n)
 
 
 @handles("Trilu")

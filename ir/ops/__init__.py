@@ -21,11 +21,18 @@ FAMILIES = (
     "arrange",
     "index",
     "resize",
+    "signal",
+    "vision",
     "attention",
     "recurrent",
     "quant",
+    "qlinear",
     "random",
+    "sequence",
+    "text",
     "control",
+    "ml",
+    "trees",
     "structure",
 )
 

@@ -151,7 +151,7 @@ class DepthSpace(OpDef):
     blocksize = attr(int)
     traits = PURE | MOVEMENT | SAME_QUANT | SPATIAL
 
-    def _checked(self, x: Any, blocksize: int, channels_last: bool) -> tuple[Dim, ...] | None:
+    def _blocks(self, x: Any, blocksize: int, channels_last: bool) -> tuple[Dim, ...] | None:
         """(N, C, H, W) of x; None when the rank is unknown."""
         if blocksize < 1:
             raise TypeInferError(f"blocksize {blocksize}")
@@ -178,7 +178,7 @@ class DepthToSpace(DepthSpace):
     channels_last = attr(bool, False)
 
     def infer(self, x, *, blocksize, mode, channels_last):
-        shape = self._checked(x, blocksize, channels_last)
+        shape = self._blocks(x, blocksize, channels_last)
         if shape is None:
             return TensorType(x.dtype, fresh_shape(None))
         n, c, h, w = shape
@@ -199,7 +199,7 @@ class SpaceToDepth(DepthSpace):
     channels_last = attr(bool, False)
 
     def infer(self, x, *, blocksize, mode, channels_last):
-        shape = self._checked(x, blocksize, channels_last)
+        shape = self._blocks(x, blocksize, channels_last)
         if shape is None:
             return TensorType(x.dtype, fresh_shape(None))
         n, c, h, w = shape

@@ -31,12 +31,9 @@ def conv_shape(x: Value, w: Value, groups: int, channels_last: bool, **geometry:
     batch, channels, *spatial = rules.channels_first(data, channels_last)
     _check_groups(groups, channels, weights[0])
     rules.agree(weights[1] * groups, channels, f"channels: w takes {weights[1]} x {groups} groups, x has {channels}")
-    kernel = _kernel(weights)
-    if kernel is None:
-        sizes: tuple[Dim, ...] = tuple(Expr.fresh() for _ in spatial)
-    else:
-        sizes = output_sizes(window(kernel, **geometry), tuple(spatial))
-        _check_sizes(sizes, spatial, kernel)
+    kernel = weights[2:]
+    sizes = output_sizes(window(kernel, **geometry), tuple(spatial))
+    _check_sizes(sizes, spatial, kernel)
     return rules.in_layout((batch, weights[0], *sizes), channels_last)
 
 
@@ -59,7 +56,7 @@ def _kernel(weights: tuple[Dim, ...]) -> tuple[int, ...] | None:
     return None if any(isinstance(d, Expr) for d in weights[2:]) else tuple(weights[2:])  # type: ignore[arg-type]
 
 
-def _check_sizes(sizes: tuple[Dim, ...], spatial: list[Dim], kernel: tuple[int, ...]) -> None:
+def _check_sizes(sizes: tuple[Dim, ...], spatial: list[Dim], kernel: tuple[Dim, ...]) -> None:
     for made, size in zip(sizes, spatial, strict=True):
         if isinstance(made, int) and made <= 0 and size != 0:
             raise TypeInferError(f"the kernel {list(kernel)} is larger than the padded input {rules.show(spatial)}")
@@ -203,11 +200,9 @@ def _transposed_sizes(
     output_shape: tuple[int, ...],
     geometry: dict[str, Any],
 ) -> tuple[Dim, ...]:
-    rank, kernel = len(spatial), _kernel(weights)
+    rank = len(spatial)
     output_shape = spread(output_shape, rank, 0, "output_shape") if output_shape else ()
-    if kernel is None:
-        return output_shape or tuple(Expr.fresh() for _ in spatial)
-    made: Window = window(kernel, **geometry)
+    made: Window = window(weights[2:], **geometry)
     output_padding = spread(output_padding, rank, 0, "output_padding")
     for extra, stride, dilation in zip(output_padding, made.strides, made.dilations, strict=True):
         if not 0 <= extra < max(stride, dilation):

@@ -1,4 +1,4 @@
-"""Gather, scatter, one-hot, non-zero, compress. Indices count from the end when negative; out of range is an error."""
+"""Gather, scatter, one-hot, non-zero, compress, unique. Indices count from the end when negative; out of range is an error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,22 @@ import numpy as np
 
 from ..dims import Dim, Expr, dim_eq, dim_lt
 from ..errors import TypeInferError
-from ..opdef import MOVEMENT, PURE, SAME_QUANT, Axis, AxisMap, DtypeVar, Known, OpDef, Sample, attr, op, operand
-from ..types import BOOL, F32, I32, I64, INDEX, TensorType
+from ..opdef import (
+    MOVEMENT,
+    PURE,
+    SAME_QUANT,
+    Axis,
+    AxisMap,
+    DtypeVar,
+    Known,
+    OpDef,
+    Sample,
+    attr,
+    op,
+    operand,
+    optional,
+)
+from ..types import BOOL, C64, C128, F32, I32, I64, INDEX, TensorType
 from .rules import agree, passing, show
 from .sampling import draw, i64
 from .shapes import NUMBERS, elem_array, elem_count, fresh_shape, known, moved_elems, norm_axis, object_array
@@ -156,7 +170,8 @@ class Scatter(OpDef):
     reads_elems = True
 
     def _reducible(self, x: Any, reduction: str) -> None:
-        if reduction != "none" and x.dtype is not None and x.dtype not in NUMBERS | {BOOL}:
+        complexes = {C64, C128} if reduction in ("add", "mul") else set()
+        if reduction != "none" and x.dtype is not None and x.dtype not in NUMBERS | {BOOL} | complexes:
             raise TypeInferError(f"reduction {reduction} of {x.dtype}")
 
     def _moved(self, x: Any, updates: Any, reduction: str, index: Callable[[], Any] | None) -> Known:
@@ -342,3 +357,80 @@ class Compress(OpDef):
         yield Sample((x, np.array([False, True])), {"axis": 1}, ("cond",))
         yield Sample((x, draw(rng, (12,), BOOL)), {}, ("cond",))
         yield Sample((draw(rng, (4,), I64), np.zeros(4, bool)), {"axis": 0}, ("cond",))
+
+
+@op
+class Unique(OpDef):
+    """The distinct elements of x flattened, or with `axis` its distinct slices: y, and as i64 the place of each one's
+    first occurrence in x, for each of x its place in y, and how often each occurs (ONNX Unique-28).
+
+    In ascending order (slices lexicographically, NaN last and equal to itself) if `sorted`, else as they first occur.
+    """
+
+    x = operand(T)
+    axis = attr(int, None)
+    sorted_ = attr(bool, True)
+    results = ("y", "indices", "inverse", "counts")
+    reads_elems = True
+
+    def infer(self, x, *, axis, sorted):
+        found = TensorType(I64, (Expr.fresh(),))
+        if x.shape is None:
+            y = TensorType(x.dtype, found.shape if axis is None else None)
+            return [y, found, TensorType(I64, fresh_shape(1)), found]
+        count = found.shape[0]
+        if axis is None:
+            return [TensorType(x.dtype, (count,)), found, TensorType(I64, (x.type.numel,)), found]
+        along = norm_axis(axis, x.rank)
+        shape = (*x.shape[:along], count, *x.shape[along + 1 :])
+        return [TensorType(x.dtype, shape), found, TensorType(I64, (x.shape[along],)), found]
+
+    def samples(self, rng):
+        x = rng.integers(0, 3, (4, 2)).astype(np.float32)
+        yield Sample((x,))
+        yield Sample((x,), {"sorted": False})
+        yield Sample((x,), {"axis": 0})
+        yield Sample((x,), {"axis": -1, "sorted": False})
+        yield Sample((rng.integers(-2, 2, (3, 1, 4)),), {"axis": 2})
+        yield Sample((np.asarray(5, np.int32),))
+
+
+@op
+class TensorScatter(OpDef):
+    """A cache with `update` written along `axis` from write_indices [batch] (0) on: past [B, ..., M, ...], update the
+    same but for M, of which it has at most as many. Mode circular wraps around (ONNX TensorScatter-24)."""
+
+    past = operand(T)
+    update = operand(T)
+    write_indices = optional(INDEX)
+    axis = attr(int, -2)
+    mode = attr(str, "linear", choices=("linear", "circular"))
+    traits = MOVES
+
+    def infer(self, past, update, write_indices, *, axis, mode):
+        if write_indices is not None and write_indices.rank not in (None, 1):
+            raise TypeInferError(f"write_indices {write_indices.type} is no vector")
+        if past.shape is None or update.shape is None:
+            return past.type
+        if past.rank != update.rank or norm_axis(axis, past.rank) == 0:
+            raise TypeInferError(f"{update.type} cannot be written into {past.type} along axis {axis}")
+        along = norm_axis(axis, past.rank)
+        for i, (have, want) in enumerate(zip(past.shape, update.shape, strict=True)):
+            if (i == along and dim_lt(have, want) is True) or (i != along and dim_eq(have, want) is False):
+                raise TypeInferError(f"{update.type} does not fit {past.type} on axis {i}")
+        if write_indices is not None and write_indices.shape is not None:
+            agree(write_indices.shape[0], past.shape[0], "write indices and batch")
+        return past.type
+
+    def axes(self, past, update, write_indices, *, axis, mode):
+        if past.rank is None or past.rank != update.rank:
+            return None
+        row = passing(past.rank, (0, axis))
+        return AxisMap((row, row, None if write_indices is None else (None,)), (row,))
+
+    def samples(self, rng):
+        past, update = draw(rng, (2, 3, 5, 2)), draw(rng, (2, 3, 2, 2))
+        yield Sample((past, update, None))
+        yield Sample((past, update, i64(3, 0)))
+        yield Sample((past, update, i64(4, 7)), {"mode": "circular"})
+        yield Sample((draw(rng, (2, 4)), draw(rng, (2, 1)), i64(1, 2)), {"axis": 1})

@@ -1,4 +1,4 @@
-"""Products: matmul, gemm, einsum and their integer forms (matmul_integer, conv_integer)."""
+"""Products: matmul, gemm, einsum; det."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import numpy as np
 
 from ..dims import Dim, dim_eq
 from ..errors import TypeInferError
-from ..opdef import PURE, SPATIAL, Axis, AxisMap, DtypeVar, OpDef, Sample, attr, ints, op, operand, optional, variadic
-from ..types import FLOAT, I8, I32, I64, U8, U32, U64, TensorType
+from ..opdef import Axis, AxisMap, DtypeVar, OpDef, Sample, attr, op, operand, optional, variadic
+from ..types import FLOAT, I32, I64, U32, U64, TensorType
 from . import rules
-from .conv import _conv_axes, conv_shape
-from .shapes import broadcast_dim, broadcast_shapes
-from .window import AUTO_PAD
+from .shapes import INTS, broadcast_dim, broadcast_shapes
 
 T = DtypeVar("T", FLOAT | {I32, I64, U32, U64})
-BYTE = frozenset({I8, U8})
 
 
 def matmul_shape(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -31,7 +28,7 @@ def matmul_shape(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return (*batch, *left[-2:-1][: len(a) - 1], *right[-1:][: len(b) - 1])
 
 
-def _matmul_axes(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> AxisMap:
+def matmul_axes(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> AxisMap:
     batch = broadcast_shapes(a[:-2], b[:-2])
     left = (*_batch_axes(a[:-2], batch), *([Axis("m")] if len(a) > 1 else []), Axis("k", "contract"))
     right = (*_batch_axes(b[:-2], batch), Axis("k", "contract"), *([Axis("n")] if len(b) > 1 else []))
@@ -62,7 +59,7 @@ class Matmul(OpDef):
         return TensorType(dtype, matmul_shape(a.shape, b.shape))
 
     def axes(self, a, b):
-        return _matmul_axes(a.shape, b.shape) if a.shape and b.shape else None
+        return matmul_axes(a.shape, b.shape) if a.shape and b.shape else None
 
     def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
         for a, b in MATMUL_SAMPLES:
@@ -195,7 +192,7 @@ def einsum_labels(equation: str, ranks: tuple[int, ...]) -> tuple[list[list[str]
 class Einsum(OpDef):
     """Sum of products in einsum notation: ellipsis, repeated labels (diagonals) and implicit results as in numpy."""
 
-    xs = variadic(T)
+    xs = variadic(DtypeVar("E", FLOAT | INTS))
     equation = attr(str)
 
     def infer(self, xs, *, equation):
@@ -252,85 +249,24 @@ EINSUM_SAMPLES: tuple[tuple, ...] = (
 
 
 @op
-class MatmulInteger(OpDef):
-    """(a - a_zp)(b - b_zp) in i32 for 8-bit a and b (ONNX MatMulInteger-10).
+class Det(OpDef):
+    """Determinants of square matrices: [..., M, M] to [...] (ONNX Det-22)."""
 
-    Zero points are scalars; a_zp may be one per row of a [M], b_zp one per column of b [N], or of the operand's rank.
-    """
+    x = operand(DtypeVar("F", FLOAT))
 
-    a = operand(BYTE)
-    b = operand(BYTE)
-    a_zp = optional(BYTE)
-    b_zp = optional(BYTE)
+    def infer(self, x):
+        shape = rules.ranked(x, "x", least=2)
+        if shape is None:
+            return TensorType(x.dtype, None)
+        rules.agree(shape[-1], shape[-2], f"rows and columns of {rules.show(shape)}")
+        return TensorType(x.dtype, shape[:-2])
 
-    def infer(self, a, b, a_zp, b_zp):
-        if a.shape is None or b.shape is None:
-            return TensorType(I32, None)
-        for value, other, what, axis in ((a_zp, a, "a_zp", -2), (b_zp, b, "b_zp", -1)):
-            _check_same(value, other, what)
-            if value is not None and value.rank == 1 and other.rank > 1 and value.shape[0] != 1:
-                rules.agree(value.shape[0], other.shape[axis], f"{what} and its operand")
-        return TensorType(I32, matmul_shape(a.shape, b.shape))
-
-    def axes(self, a, b, a_zp, b_zp):
-        if not a.shape or not b.shape or any(z is not None and z.rank != 0 for z in (a_zp, b_zp)):
+    def axes(self, x):
+        if x.rank is None:
             return None
-        made = _matmul_axes(a.shape, b.shape)
-        return AxisMap((*made.operands, *(None if z is None else () for z in (a_zp, b_zp))), made.results)
+        batch = tuple(Axis(f"d{i}") for i in range(x.rank - 2))
+        return AxisMap(((*batch, None, None),), (batch,))
 
     def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
-        a, b = _bytes(rng, (3, 4), U8), _bytes(rng, (4, 5), I8)
-        yield Sample((a, b, None, None))
-        yield Sample((a, b, np.uint8(7), np.int8(-3)))
-        yield Sample((a, b, _bytes(rng, (3,), U8), _bytes(rng, (5,), I8)))
-        yield Sample((_bytes(rng, (2, 3, 4), I8), _bytes(rng, (4, 2), U8), np.int8(5), None))
-
-
-def _check_same(zero_point, data, what: str) -> None:
-    if zero_point is not None and None not in (zero_point.dtype, data.dtype) and zero_point.dtype is not data.dtype:
-        raise TypeInferError(f"{what} has dtype {zero_point.dtype}, its operand {data.dtype}; they must agree")
-
-
-def _bytes(rng: np.random.Generator, shape: tuple[int, ...], dtype) -> np.ndarray:
-    info = np.iinfo(dtype.numpy)
-    return rng.integers(info.min, info.max + 1, shape).astype(dtype.numpy)
-
-
-@op
-class ConvInteger(OpDef):
-    """conv of x - x_zp with w - w_zp in i32 for 8-bit x and w (ONNX ConvInteger-10); w_zp may be per output channel."""
-
-    x = operand(BYTE)
-    w = operand(BYTE)
-    x_zp = optional(BYTE)
-    w_zp = optional(BYTE)
-    strides = attr(ints, ())
-    pads = attr(ints, ())
-    dilations = attr(ints, ())
-    groups = attr(int, 1)
-    auto_pad = attr(str, "explicit", choices=AUTO_PAD)
-    channels_last = attr(bool, False)
-    traits = PURE | SPATIAL
-
-    def infer(self, x, w, x_zp, w_zp, *, groups, channels_last, **geometry):
-        _check_same(x_zp, x, "x_zp")
-        _check_same(w_zp, w, "w_zp")
-        rules.ranked(x_zp, "x_zp", 0, 1)
-        if w_zp is not None and w_zp.rank == 1 and w.shape is not None and w_zp.shape[0] != 1:
-            rules.agree(w_zp.shape[0], w.shape[0], "w_zp and output channels")
-        return TensorType(I32, conv_shape(x, w, groups, channels_last, **geometry))
-
-    def axes(self, x, w, x_zp, w_zp, *, groups, channels_last, **geometry):
-        made = _conv_axes(x, w, groups, channels_last, **geometry)
-        if made is None or any(z is not None and z.rank != 0 for z in (x_zp, w_zp)):
-            return None
-        return AxisMap((*made.operands, *(None if z is None else () for z in (x_zp, w_zp))), made.results)
-
-    def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
-        x, w = _bytes(rng, (2, 4, 6, 5), U8), _bytes(rng, (6, 2, 3, 3), I8)
-        yield Sample((x, w, None, None), {"groups": 2})
-        yield Sample((x, w, np.uint8(128), np.int8(2)), {"groups": 2, "pads": (1, 1, 0, 1), "strides": (2, 1)})
-        yield Sample((x, _bytes(rng, (4, 1, 2, 2), I8), np.uint8(3), _bytes(rng, (4,), I8)), {"groups": 4})
-        yield Sample(
-            (_bytes(rng, (1, 5, 6, 4), I8), _bytes(rng, (3, 4, 3, 3), I8), None, None), {"channels_last": True}
-        )
+        for shape in ((3, 3), (2, 4, 4), (2, 0, 1, 1), (1, 2, 2, 2)):
+            yield Sample((_normal(rng, *shape),))

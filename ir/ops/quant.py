@@ -1,7 +1,8 @@
 """quantize, dequantize, requantize, dynamic_quantize.
 
 Scale and zero point have rank 0 or the data's rank. Along an axis their size is 1, the data's, or a divisor of it (then
-each entry serves a block of data dim / scale dim): per tensor, per axis and per block are one encoding.
+each entry serves a block of data dim / scale dim): per tensor, per axis and per block are one encoding. Only a last block
+that is shorter than the others needs the attribute block_size; 0 leaves it to the shapes.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ STORED = frozenset(
 INTEGER = frozenset({I8, I16, U8, U16, I4, U4, I32})
 
 
-def check_parameter(value: Value | None, data: Value, what: str) -> None:
-    """Rank 0 or the data's rank, sizes that divide the data's. Raises TypeInferError."""
+def check_parameter(value: Value | None, data: Value, what: str, block: int = 0) -> None:
+    """Rank 0 or the data's rank, sizes that divide the data's (blocks of `block` cover them). Raises TypeInferError."""
     if value is None or value.shape is None or data.shape is None or len(value.shape) == 0:
         return
     if len(value.shape) != len(data.shape):
@@ -61,16 +62,12 @@ def check_parameter(value: Value | None, data: Value, what: str) -> None:
             f"{what} of shape {rules.show(value.shape)} has neither rank 0 nor the data's rank {len(data.shape)}"
         )
     for have, want in zip(value.shape, data.shape, strict=True):
-        bad = (
-            isinstance(have, int)
-            and isinstance(want, int)
-            and have != 1
-            and (have == 0 or want % have)
-            and have != want
-        )
-        if bad:
+        if not (isinstance(have, int) and isinstance(want, int)) or have in (1, want):
+            continue
+        if (have != -(-want // block)) if block else (have == 0 or want % have):
+            size = f" of {block}" if block else ""
             raise TypeInferError(
-                f"{what} of shape {rules.show(value.shape)} does not divide data {rules.show(data.shape)} into blocks"
+                f"{what} of shape {rules.show(value.shape)} does not divide data {rules.show(data.shape)} into blocks{size}"
             )
 
 
@@ -97,6 +94,11 @@ def _parameter_axis(axis: Axis | None, have: Any, want: Any) -> Axis | None:
     return Axis(axis.label, "broadcast") if axis is not None and have == 1 and want != 1 else axis
 
 
+def _check_block(size: int) -> None:
+    if size < 0:
+        raise TypeInferError(f"block_size is {size}; expected 0 (as the shapes say) or more")
+
+
 def _same_dtype(zero_point: Value | None, stored: DType | None) -> None:
     if (
         zero_point is not None
@@ -119,13 +121,15 @@ class Quantize(OpDef):
     zero_point = optional(STORED)
     to = attr(DType)
     saturate = attr(bool, True)
+    block_size = attr(int, 0)
 
-    def infer(self, x, scale, zero_point, *, to, **_):
+    def infer(self, x, scale, zero_point, *, to, block_size, **_):
         if to not in STORED:
             raise TypeInferError(f"{to} is no quantised type")
         _same_dtype(zero_point, to)
-        check_parameter(scale, x, "scale")
-        check_parameter(zero_point, x, "zero_point")
+        _check_block(block_size)
+        check_parameter(scale, x, "scale", block_size)
+        check_parameter(zero_point, x, "zero_point", block_size)
         return TensorType(to, x.shape)
 
     def axes(self, x, scale, zero_point, **_):
@@ -139,6 +143,8 @@ class Quantize(OpDef):
         for shape in ((1, 3, 1), (2, 3, 4), (1, 1, 2)):
             scale = rng.uniform(0.01, 0.2, shape).astype(np.float32)
             yield Sample((x, scale, _zero_point(rng, shape, I8)), {"to": I8})
+        scale = rng.uniform(0.01, 0.2, (2, 3, 3)).astype(np.float32)
+        yield Sample((x, scale, _zero_point(rng, scale.shape, I4)), {"to": I4, "block_size": 3})
         yield Sample((x * 1e6, np.array(1, np.float32), None), {"to": F8E4M3FN, "saturate": False})
         yield Sample((x.astype(np.float16), np.array(0.07, np.float16), None), {"to": U8})
 
@@ -151,13 +157,15 @@ class Dequantize(OpDef):
     scale = operand(SCALE)
     zero_point = optional(STORED)
     to = attr(DType)
+    block_size = attr(int, 0)
 
-    def infer(self, x, scale, zero_point, *, to):
+    def infer(self, x, scale, zero_point, *, to, block_size):
         if to not in REAL_FLOAT:
             raise TypeInferError(f"dequantize to {to}; expected f16, bf16, f32 or f64")
         _same_dtype(zero_point, x.dtype)
-        check_parameter(scale, x, "scale")
-        check_parameter(zero_point, x, "zero_point")
+        _check_block(block_size)
+        check_parameter(scale, x, "scale", block_size)
+        check_parameter(zero_point, x, "zero_point", block_size)
         return TensorType(to, x.shape)
 
     def axes(self, x, scale, zero_point, **_):
@@ -171,6 +179,8 @@ class Dequantize(OpDef):
         for shape in ((1, 3, 1), (2, 3, 4), (1, 1, 2)):
             scale = rng.uniform(0.01, 0.2, shape).astype(np.float32)
             yield Sample((x, scale, _zero_point(rng, shape, I8)), {"to": F32})
+        scale = rng.uniform(0.01, 0.2, (2, 3, 3)).astype(np.float32)
+        yield Sample((x, scale, _zero_point(rng, scale.shape, I8)), {"to": F32, "block_size": 3})
         yield Sample((x, np.array(0.5, np.float16), None), {"to": F16})
 
 

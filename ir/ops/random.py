@@ -10,7 +10,7 @@ import numpy as np
 from ..dims import Expr, dim_lt
 from ..errors import TypeInferError
 from ..opdef import PURE, RANDOM, DtypeVar, OpDef, Sample, attr, op, operand
-from ..types import F16, F32, I32, I64, INDEX, DType, TensorType
+from ..types import BOOL, F16, F32, FLOAT, I32, I64, INDEX, DType, TensorType
 from .sampling import draw, i64
 from .shapes import FLOATS, entries
 
@@ -102,3 +102,29 @@ class Multinomial(OpDef):
     def samples(self, rng):
         yield Sample((draw(rng, (3, 5)),), {"sample_size": 4, "seed": 1})
         yield Sample((draw(rng, (1, 2), F16),), {"dtype": I64})
+
+
+@op
+class Dropout(OpDef):
+    """y is x / (1 - ratio) where a number drawn from [0, 1) is not below `ratio`, else 0; `mask` says where (ONNX Dropout
+    in training mode). Inference has no dropout: frontends leave it out."""
+
+    x = operand(DtypeVar("T", FLOAT))
+    ratio = operand(FLOAT)
+    seed = attr(int, 0)
+    salt = attr(int, 0)
+    results = ("y", "mask")
+    traits = PURE | RANDOM
+
+    def infer(self, x, ratio, *, seed, salt):
+        if ratio.rank not in (None, 0):
+            raise TypeInferError(f"the ratio {ratio.type} is no scalar")
+        return [x.type, TensorType(BOOL, x.shape)]
+
+    def axes(self, x, ratio, **attrs):
+        return None  # the draw depends on the position: moving an axis changes it
+
+    def samples(self, rng):
+        yield Sample((draw(rng, (4, 5)), np.array(0.4, np.float32)), {"seed": 7})
+        yield Sample((draw(rng, (0, 3), F16), np.array(0.5, np.float16)), {"salt": 2})
+        yield Sample((draw(rng, ()), np.array(0, np.float32)))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..dims import Dim
+from ..dims import Dim, Expr
 from ..errors import TypeInferError
 from ..opdef import Axis, AxisMap, DtypeVar, OpDef, Sample, attr, floats, op, operand, optional, strs
 from ..types import FLOAT, I32, I64, TensorType
@@ -61,10 +61,7 @@ class _Recurrent(OpDef):
         if hidden_size < 1:
             raise TypeInferError(f"hidden_size is {hidden_size}; it must be at least 1")
         dtype = rules.first_dtype(*(operands[k] for k in ("x", "w", "r")))
-        x = rules.ranked(operands["x"], "x", 3)
-        if x is None:
-            return [TensorType(dtype, None)] * len(self.results)
-        steps, batch, inputs = x
+        steps, batch, inputs = self._extents(operands)
         wide = self.gates * hidden_size
         wanted: dict[str, tuple[Dim, ...]] = {
             "w": (count, wide, inputs),
@@ -79,6 +76,15 @@ class _Recurrent(OpDef):
             self._fit(operands.get(name), name, shape)
         state = TensorType(dtype, (count, batch, hidden_size))
         return [TensorType(dtype, (steps, count, batch, hidden_size)), *[state] * (len(self.results) - 1)]
+
+    @staticmethod
+    def _extents(operands: dict[str, Any]) -> tuple[Dim, Dim, Dim]:
+        """Steps, batch and input features, from the other operands where the rank of x is unknown."""
+        x = rules.ranked(operands["x"], "x", 3)
+        if x is not None:
+            return x[0], x[1], x[2]
+        w, state = rules.ranked(operands["w"], "w", 3), rules.ranked(operands.get("h0"), "h0", 3)
+        return Expr.fresh(), state[1] if state else Expr.fresh(), w[2] if w else Expr.fresh()
 
     def _fit(self, value: Any, name: str, wanted: tuple[Dim, ...]) -> None:
         shape = rules.ranked(value, name, len(wanted))

@@ -12,14 +12,14 @@ import numpy as np
 from ..dims import Dim, Expr
 from ..errors import TypeInferError
 from ..opdef import PURE, SAME_QUANT, SPATIAL, Axis, AxisMap, DtypeVar, OpDef, Sample, attr, ints, op, operand, optional
-from ..types import BOOL, F32, F64, FLOAT, I64, NUMERIC, TensorType
+from ..types import BOOL, F32, FLOAT, I64, NUMERIC, STRING, TensorType
 from . import rules
-from .shapes import norm_axis
+from .shapes import FLOATS, norm_axis
 
 if TYPE_CHECKING:
     from ..value import Value
 
-T = DtypeVar("T", NUMERIC | {BOOL})
+T = DtypeVar("T", NUMERIC | {BOOL, STRING})
 R = DtypeVar("R", FLOAT)
 G = DtypeVar("G", FLOAT)
 
@@ -31,6 +31,7 @@ COORDINATES = (
     "align_corners",
     "asymmetric",
     "tf_crop_and_resize",
+    "tf_half_pixel_for_nn",
 )
 NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 POLICIES = ("stretch", "not_larger", "not_smaller")
@@ -94,6 +95,11 @@ def _keeping_ratio(shape: list[Dim], sizes: list[Dim], policy: str) -> list[Dim]
     return [math.floor(ratio * have + Fraction(1, 2)) for _, have in known]
 
 
+def _check_strings(x: Value, mode: str) -> None:
+    if x.dtype is STRING and mode != "nearest":
+        raise TypeInferError(f"strings cannot be interpolated (mode {mode}); nearest picks one")
+
+
 def _const_scales(scales: Value | None) -> np.ndarray | None:
     """The elements of constant scales; None when they are computed or absent."""
     return scales.array().reshape(-1) if scales is not None and scales.is_const else None
@@ -128,6 +134,7 @@ class Resize(OpDef):
     reads_elems = True
 
     def infer(self, x, roi, scales, sizes, *, mode, axes, antialias, keep_aspect_ratio_policy, channels_last, **attrs):
+        _check_strings(x, mode)
         if antialias and mode == "nearest":
             raise TypeInferError("antialias needs mode linear or cubic")
         if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize" and roi is None:
@@ -195,7 +202,8 @@ class GridSample(OpDef):
     padding_mode = attr(str, "zeros", choices=("zeros", "border", "reflection"))
     align_corners = attr(bool, False)
 
-    def infer(self, x, grid, **_):
+    def infer(self, x, grid, *, mode, **_):
+        _check_strings(x, mode)
         data, points = rules.ranked(x, "x", 4, 5), rules.ranked(grid, "grid", 4, 5)
         if data is None or points is None:
             return x.type.with_shape(None)
@@ -226,7 +234,7 @@ class GridSample(OpDef):
 class AffineGrid(OpDef):
     """theta [N, 2, 3] or [N, 3, 4] and size [N, C, *S] to grid_sample's grid [N, *S, len(S)] (ONNX AffineGrid-20)."""
 
-    theta = operand(frozenset({F32, F64}))
+    theta = operand(FLOATS)
     size = operand(frozenset({I64}))
     align_corners = attr(bool, False)
     reads_elems = True

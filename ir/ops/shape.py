@@ -240,12 +240,13 @@ class Split(OpDef):
 
     @staticmethod
     def _lengths(x: Any, split: Any, axis: int, num_outputs: int | None) -> list[Dim]:
+        made: list[Dim]
         size = None if x.shape is None else x.shape[norm_axis(axis, x.rank)]
         if split is not None:
             given = entries(split)
             if given is None:
                 raise TypeInferError("the number of pieces of a split is unknown")
-            made: list[Dim] = [Expr.fresh() if n is None else n for n in given]
+            made = _pieces(given, size)
         elif num_outputs is None or num_outputs < 1:
             raise TypeInferError("split needs the lengths or num_outputs")
         elif size is None:
@@ -269,6 +270,16 @@ class Split(OpDef):
         yield Sample((draw(rng, (2, 6)), i64(2, 4)), {"axis": -1}, ("split",))
         yield Sample((draw(rng, (2, 7)),), {"axis": 1, "num_outputs": 3})
         yield Sample((draw(rng, (4,), I64),), {"num_outputs": 2})
+
+
+def _pieces(given: Sequence[Dim | None], size: Dim | None) -> list[Dim]:
+    """The lengths of the pieces of an axis: one that is unknown is what the others leave, and nothing falls into
+    empty pieces."""
+    unknown = sum(n is None for n in given)
+    if size == 0:
+        return [0 if n is None else n for n in given]
+    rest = size - sum((n for n in given if n is not None), start=0) if unknown == 1 and size is not None else None
+    return [n if n is not None else rest if rest is not None else Expr.fresh() for n in given]
 
 
 @op
@@ -414,10 +425,12 @@ class Squeeze(OpDef):
             return None
         if axes is not None:
             given = operand_ints(axes)
-            return None if given is None else norm_axes(given, x.rank)
-        if any(isinstance(d, Expr) and dim_eq(d, 1) is None for d in x.shape):
-            return None
-        return tuple(i for i, d in enumerate(x.shape) if d == 1)
+            if given is not None:
+                return norm_axes(given, x.rank)
+        fit = tuple(i for i, d in enumerate(x.shape) if dim_eq(d, 1) is not False)
+        if axes is not None:  # as many axes as can be meant
+            return fit if vector_length(axes) == len(fit) else None
+        return fit if all(x.shape[i] == 1 for i in fit) else None
 
     def axes(self, x, axes):
         along = self._along(x, axes)
@@ -480,7 +493,11 @@ class Expand(OpDef):
         target = entries(shape)
         if target is None or x.shape is None:
             return TensorType(x.dtype, None)
-        type_ = TensorType(x.dtype, broadcast_shapes(x.shape, [Expr.fresh() if d is None else d for d in target]))
+        made = list(broadcast_shapes(x.shape, [1 if d is None else d for d in target]))
+        for axis, size in enumerate(target, len(made) - len(target)):
+            if size is None and (made[axis] == 1 or isinstance(made[axis], Expr)):
+                made[axis] = Expr.fresh()
+        type_ = TensorType(x.dtype, made)
         return moved_elems(type_, [x], lambda a: np.broadcast_to(a, type_.shape))
 
     def axes(self, x, shape):

@@ -6,7 +6,6 @@ defined here.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..dims import Dim, Expr, ceildiv, dim_le, dim_lt, dim_max, dim_min
 from ..errors import TypeInferError
+from ..expr import standing_for
 from ..opdef import Known
 from ..storage import check_limit
 from ..types import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64, DType, TensorType
@@ -47,10 +47,20 @@ def norm_axes(axes: Sequence[int], rank: int, what: str = "axes") -> tuple[int, 
 # ------------------------------------------------------------------------------------------------ broadcasting
 
 
-@functools.cache
+#: Dims that one symbol names at most, so that a long chain of different ones stays linear.
+MAX_PARTS = 16
+#: What the symbols of `_either` stand for. They are named by that, so no other symbol can be taken for one of them.
+_PARTS: dict[Expr, tuple[Expr, ...]] = {}
+
+
 def _either(a: Expr, b: Expr) -> Expr:
-    """The one symbol that stands for `a` broadcast with `b`: which of the two it is depends on which is 1."""
-    return Expr.fresh()
+    """The symbol that stands for `a` broadcast with `b`: which of the two it is depends on which is 1. Broadcasting again
+    what is in it already changes nothing."""
+    found = dict.fromkeys((*_PARTS.get(a, (a,)), *_PARTS.get(b, (b,))))
+    parts = tuple(sorted(found if len(found) <= MAX_PARTS else (a, b), key=str))
+    made = standing_for(f"broadcast({', '.join(map(str, parts))})")
+    _PARTS[made] = parts
+    return made
 
 
 def broadcast_dim(a: Dim, b: Dim) -> Dim:
@@ -60,7 +70,7 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
     if b == 1:
         return a
     if isinstance(a, Expr) and isinstance(b, Expr):
-        return _either(*sorted((a, b), key=str))
+        return _either(a, b)
     if isinstance(a, Expr):
         return b
     if isinstance(b, Expr):
@@ -147,6 +157,8 @@ def _bound(dim: Dim, bound: Dim | None) -> Dim | None:
         return dim
     if dim_le(0, bound) is True:
         return dim_min(bound, dim)
+    if dim_le(bound, 0) is True and dim_le(dim + bound, 0) is True:
+        return 0
     return dim_max(dim + bound, 0) if dim_lt(bound, 0) is True else None
 
 

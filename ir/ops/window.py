@@ -15,9 +15,10 @@ AUTO_PAD = ("explicit", "same_upper", "same_lower")
 
 
 class Window(NamedTuple):
-    """Kernel geometry, one entry per spatial axis. `auto_pad` other than explicit replaces `begins` and `ends`."""
+    """Kernel geometry, one entry per spatial axis. `auto_pad` other than explicit replaces `begins` and `ends`. Kernel
+    sizes are dims: symbolic where the weights' shape is not known."""
 
-    kernel: tuple[int, ...]
+    kernel: tuple[Any, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     begins: tuple[Any, ...]  # dims once `resolve_pads` has met symbolic sizes, else ints
@@ -25,7 +26,7 @@ class Window(NamedTuple):
     auto_pad: str = "explicit"
 
     @property
-    def extents(self) -> tuple[int, ...]:
+    def extents(self) -> tuple[Any, ...]:
         """Input positions from the first to the last tap, inclusive."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
@@ -40,7 +41,7 @@ def spread(values: tuple[int, ...], count: int, default: int, what: str) -> tupl
 
 
 def window(
-    kernel: tuple[int, ...],
+    kernel: tuple[Any, ...],
     strides: tuple[int, ...] = (),
     pads: tuple[int, ...] = (),
     dilations: tuple[int, ...] = (),
@@ -52,7 +53,7 @@ def window(
     dilations = spread(dilations, rank, 1, "dilations")
     pads = spread(pads, 2 * rank, 0, "pads")
     for name, values in (("kernel_shape", kernel), ("strides", strides), ("dilations", dilations)):
-        if any(v < 1 for v in values):
+        if any(type(v) is int and v < 1 for v in values):
             raise TypeInferError(f"{name} is {values}; every entry must be at least 1")
     if auto_pad not in AUTO_PAD:
         raise TypeInferError(f"auto_pad is {auto_pad!r}, expected one of {', '.join(AUTO_PAD)}")
@@ -67,7 +68,7 @@ def output_size(w: Window, axis: int, size: Dim, ceil_mode: bool = False) -> Dim
     if w.auto_pad != "explicit":
         return ceildiv(size, stride)
     padded = size + w.begins[axis] + w.ends[axis]
-    if isinstance(padded, int) and padded < extent and not ceil_mode:
+    if isinstance(padded, int) and isinstance(extent, int) and padded < extent and not ceil_mode:
         return 0
     if not ceil_mode:
         return (padded - extent) // stride + 1

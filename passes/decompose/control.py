@@ -1,4 +1,4 @@
-"""Loops that collect an output of every iteration as loops that only carry values. Knows no target."""
+"""Scans as loops, and loops that collect an output of every iteration as loops that only carry values. Knows no target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.clone import copy_nodes
 from ...ir.graph import Graph
-from ...ir.types import I64, TensorType
+from ...ir.ops.control import goes_on
+from ...ir.types import BOOL, I64, TensorType
 from ...ir.value import Node, Value
 from .rules import Declined, Outcome, decomposes, static
 
@@ -34,11 +35,57 @@ def loop(b: Builder, node: Node) -> Outcome:
     return (*made[:carried], *rows)
 
 
+@decomposes("scan")
+def scan(b: Builder, node: Node) -> Outcome:
+    """A loop: iteration i takes slice i of each scanned value; stacked outputs are put in order afterwards."""
+    carried, count = node.attr("carried"), node.attr("num_scan_inputs")
+    axes = node.attr("scan_input_axes") or (0,) * count
+    backwards = node.attr("scan_input_directions") or (0,) * count
+    stacked = node.results[carried:]
+    if any(y.rank is None for y in stacked) and any(node.attr("scan_output_axes")):
+        return Declined("the rank of a stacked output is not known")
+    region = b.module.new_region("body")
+    index, going = region.add_input(TensorType(I64, ()), "i"), region.add_input(TensorType(BOOL, ()), "going")
+    body = node.regions[0]
+    states = [region.add_input(v.type, v.hint) for v in body.inputs[:carried]]
+    others = [region.add_input(v.type, v.hint) for v in node.operands[carried:]]  # type: ignore[union-attr]
+    inner = Builder(region)
+    slices = [_slice(inner, *row, index) for row in zip(others[:count], axes, backwards, strict=True)]
+    mapping: dict[Value, Value] = dict(zip(body.inputs, [*states, *slices, *others[count:]], strict=True))
+    copy_nodes(body, region, mapping)
+    region.set_outputs([going, *(mapping.get(v, v) for v in body.outputs)])
+    trip = _length(b, node.operands[carried], axes[0])  # type: ignore[arg-type]
+    made = b.call("loop", [trip, b.const(np.array(True)), *node.operands], {"carried": carried}, [region]).results
+    places = node.attr("scan_output_axes") or (0,) * len(stacked)
+    reverse = node.attr("scan_output_directions") or (0,) * len(stacked)
+    return (*made[:carried], *(_put(b, *row) for row in zip(made[carried:], places, reverse, strict=True)))
+
+
+def _length(b: Builder, x: Value, axis: int) -> Value:
+    """The length of an axis, as a scalar."""
+    end = {} if axis == -1 else {"end": axis + 1}
+    return b.squeeze(b.shape(x, start=axis, **end), (0,))
+
+
+def _slice(b: Builder, x: Value, axis: int, backwards: int, index: Value) -> Value:
+    at = b.sub(b.sub(_length(b, x, axis), 1), index) if backwards else index
+    return b.gather(x, at, axis=axis)
+
+
+def _put(b: Builder, y: Value, axis: int, backwards: int) -> Value:
+    """A stack with its first axis at `axis`, reversed if `backwards`."""
+    made = b.reverse(y, axes=(0,)) if backwards else y
+    if not axis:
+        return made
+    rest = list(range(1, y.rank))
+    rest.insert(axis % y.rank, 0)
+    return b.transpose(made, perm=tuple(rest))
+
+
 def runs_through(node: Node) -> bool:
     """Nothing but the trip count ends the loop."""
-    cond, again = node.operands[1], node.regions[0].outputs[0]
-    goes_on = again is node.regions[0].inputs[1] or again.ints() == (1,)
-    return goes_on and (cond is None or cond.ints() == (1,))
+    cond = node.operands[1]
+    return goes_on(node.regions[0]) and (cond is None or cond.ints() == (1,))
 
 
 def _rows(b: Builder, limit: Value, row: Value) -> Value:

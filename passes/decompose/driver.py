@@ -93,6 +93,10 @@ def _apply(node: Node, tables: tuple[Mapping[str, Rule], ...]) -> list[Node] | D
             else:
                 where = str(node.loc)
                 raise PassError(f"the decomposition of {node.name} failed: {error}", where=where) from error
+        except TypeError:  # rules count dims
+            if all(not isinstance(v.type, TensorType) or v.rank is not None for v in node.inputs()):
+                raise
+            outcome = Declined("an operand's rank is not known")
         made = _between(mark, node)
         if isinstance(outcome, Declined):
             for new in reversed(made):

@@ -12,7 +12,7 @@ from ...ir.value import Node, Value
 from .rules import Declined, decomposes, scalar, static
 
 
-def spread_blocks(b: Builder, parameter: Value, x: Value) -> Any:
+def spread_blocks(b: Builder, parameter: Value, x: Value, block_size: int = 0) -> Any:
     """A scale or zero point whose blocks are repeated until it broadcasts against `x`, or Declined."""
     if parameter.rank == 0:
         return parameter
@@ -22,12 +22,14 @@ def spread_blocks(b: Builder, parameter: Value, x: Value) -> Any:
         want = x.shape[axis]
         if have == 1 or have == want:
             continue
-        if type(want) is not int or have == 0 or want % have:
+        if type(want) is not int or have == 0 or (want % have and not block_size):
             return Declined("blocks of a size that is not known")
-        shape = parameter.shape
+        size, shape = block_size or want // have, parameter.shape
         apart = b.unsqueeze(parameter, (axis + 1,))
-        wide = b.expand(apart, (*shape[: axis + 1], want // have, *shape[axis + 1 :]))
-        parameter = b.reshape(wide, (*shape[:axis], want, *shape[axis + 1 :]))
+        wide = b.expand(apart, (*shape[: axis + 1], size, *shape[axis + 1 :]))
+        parameter = b.reshape(wide, (*shape[:axis], have * size, *shape[axis + 1 :]))
+        if have * size != want:
+            parameter = b.slice(parameter, (0,), (want,), (axis,))
     return parameter
 
 
@@ -49,7 +51,8 @@ def quantize(b: Builder, node: Node) -> Value | Declined:
     to = node.attr("to")
     if not to.is_int or to.bits > 16:
         return Declined(f"quantising to {to} is not decomposed")
-    scale = spread_blocks(b, scale, x)
+    block = node.attr("block_size")
+    scale = spread_blocks(b, scale, x, block)
     if isinstance(scale, Declined):
         return scale
     wide = x.dtype if x.dtype.is_float and x.dtype.bits >= scale.dtype.bits else scale.dtype
@@ -57,7 +60,7 @@ def quantize(b: Builder, node: Node) -> Value | Declined:
     compute = wide if wide in (F32, F64) else F32
     y = b.round(_cast(b, quotient, compute))
     if zero is not None:
-        zero = spread_blocks(b, zero, x)
+        zero = spread_blocks(b, zero, x, block)
         y = b.add(y, _cast(b, zero, compute))
     return _saturated(b, y, to)
 
@@ -70,17 +73,19 @@ def _cast(b: Builder, x: Value, to: DType) -> Value:
 def dequantize(b: Builder, node: Node) -> Value | Declined:
     """(x - zero_point) * scale; the difference in i32 where x has integers that f32 has not."""
     x, scale, zero = (*node.operands, None)[:3]
-    to = node.attr("to")
-    scale = spread_blocks(b, scale, x)
+    to, block = node.attr("to"), node.attr("block_size")
+    scale = spread_blocks(b, scale, x, block)
     if isinstance(scale, Declined):
         return scale
+    if zero is not None:
+        zero = spread_blocks(b, zero, x, block)
     compute = F64 if F64 in (to, scale.dtype) else F32
     if x.dtype.is_int and x.dtype.bits >= 32 and zero is not None:
-        y = _cast(b, b.sub(x, spread_blocks(b, zero, x)), compute)
+        y = _cast(b, b.sub(x, zero), compute)
     else:
         y = _cast(b, x, compute)
         if zero is not None:
-            y = b.sub(y, _cast(b, spread_blocks(b, zero, x), compute))
+            y = b.sub(y, _cast(b, zero, compute))
     return _cast(b, b.mul(y, _cast(b, scale, compute)), to)
 
 

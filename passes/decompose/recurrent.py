@@ -50,7 +50,7 @@ _DEFAULTS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-def _gates(
+def gate_functions(
     b: Builder, node: Node, default: tuple[str, ...], directions: int, unclipped: int | None = None
 ) -> list[list[Function]] | None:
     """The gate functions of each direction, clipped first where the op says so (but the one at `unclipped`).
@@ -191,7 +191,7 @@ def lstm(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
     layer = _layer(b, node)
     if isinstance(layer, Declined):
         return layer
-    functions = _gates(b, node, ("Sigmoid", "Tanh", "Tanh"), len(layer.directions), unclipped=2)
+    functions = gate_functions(b, node, ("Sigmoid", "Tanh", "Tanh"), len(layer.directions), unclipped=2)
     if functions is None:
         return Declined("an unknown gate activation")
     made = []
@@ -233,7 +233,7 @@ def gru(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
     layer = _layer(b, node)
     if isinstance(layer, Declined):
         return layer
-    functions = _gates(b, node, ("Sigmoid", "Tanh"), len(layer.directions))
+    functions = gate_functions(b, node, ("Sigmoid", "Tanh"), len(layer.directions))
     if functions is None:
         return Declined("an unknown gate activation")
     made, size = [], layer.size
@@ -283,7 +283,7 @@ def rnn(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
     layer = _layer(b, node)
     if isinstance(layer, Declined):
         return layer
-    functions = _gates(b, node, ("Tanh",), len(layer.directions))
+    functions = gate_functions(b, node, ("Tanh",), len(layer.directions))
     if functions is None:
         return Declined("an unknown gate activation")
     made = []

@@ -31,13 +31,17 @@ FAMILIES = (
     "elementwise",
     "index",
     "matmul",
+    "ml",
     "norm",
     "pool",
+    "qlinear",
     "quant",
+    "random",
     "recurrent",
     "reduce",
     "resize",
     "shape",
+    "structure",
 )
 
 

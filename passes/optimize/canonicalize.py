@@ -12,6 +12,7 @@ import numpy as np
 from ...ir.dims import dim_eq
 from ...ir.graph import Node, Value
 from ...ir.opdef import COMMUTATIVE
+from ...ir.types import STRING
 from ..manager import pattern_pass
 from ..pattern import literal_equals
 from ..rewrite import StagingBuilder, rule
@@ -77,6 +78,8 @@ def merge_casts(b: StagingBuilder, node: Node):
     x = inner.operands[0]
     if x.dtype is None or not _widens(x.dtype, inner.attr("to")):
         return None
+    if node.attr("to") is STRING and inner.attr("to").is_float:
+        return None  # the spelling depends on the type: f32 0.1 is "0.1", as f64 it is "0.10000000149011612"
     return b.call("cast", (x,), dict(node.attrs)).result
 
 

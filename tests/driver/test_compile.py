@@ -62,7 +62,7 @@ def test_quiet_and_verbose(irc: Any, net: str) -> None:
     quiet = irc("compile", net, "-o", "out.onnx", "-q")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     verbose = irc("compile", net, "-o", "out.onnx", "-v")
-    assert "passes    dce,canonicalize" in verbose.err
+    assert "passes    inline,dce,canonicalize" in verbose.err
     rules = irc("compile", net, "-o", "out.onnx", "-vv")
     assert "fuse_silu" in rules.err and "fuse_silu" not in verbose.err
     assert "fuse_silu" not in rules.out

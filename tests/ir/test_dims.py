@@ -301,3 +301,13 @@ def test_bad_text_is_one_clear_error(text):
 def test_many_signs_and_terms_do_not_recurse():
     assert parse_dim("-" * 60_001 + "N") == -N
     assert parse_dim("+".join(["N"] * 30_000)) == 30_000 * N
+
+
+def test_common_factors_cancel() -> None:
+    assert str((N * M * K) // (4 * N * M)) == "K//4"
+    assert str((N * M + N * K) // (N * 2)) == "(K + M)//2"
+    assert (N * M * K) // (N * M) is K
+    for n, m, k in ((1, 3, 9), (5, 2, 7), (3, 8, 4)):
+        bindings = {"N": n, "M": m, "K": k}
+        assert evaluate((N * M * K) // (4 * N * M), bindings) == (n * m * k) // (4 * n * m)
+        assert evaluate((N * M + N * K) // (N * 2), bindings) == (n * m + n * k) // (2 * n)

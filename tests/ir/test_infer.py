@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from anyir.ir import infer
 from anyir.ir.dims import sym
 from anyir.ir.errors import TypeInferError, VerifyError
 from anyir.ir.graph import Module
@@ -135,3 +136,52 @@ def test_errors_name_the_node() -> None:
     add.main.inputs[1].type = f32(3)
     with pytest.raises(TypeInferError, match="add at"):
         infer_node(add.main.first)
+
+
+def test_what_depends_on_data_has_one_symbol() -> None:
+    """A made-up symbol stays what it is when its node is inferred again, alone, by propagation or by retyping."""
+    made = module("""(%c: i64[4], %b: bool[2]) {
+      %i = non_zero(%c) : i64[1, _0]
+      %s = shape(%i) : i64[2]
+      %n = compress(%s, %b) : i64[_1]
+      %t = concat(%i, %i) {axis = 1} : i64[1, 2*_0]
+      return(%t, %n)
+    }""")
+    infer_module(made)
+    before = [v.type for node in made.main.nodes() for v in node.results]
+    for again in (lambda: infer_module(made), lambda: propagate(made.main.nodes()), lambda: retype(made.main.nodes())):
+        again()
+        assert all(a is v.type for a, v in zip(before, (v for n in made.main.nodes() for v in n.results), strict=True))
+    found, doubled = (node.result.shape[1] for node in (*made.main.nodes("non_zero"), *made.main.nodes("concat")))
+    assert doubled is found + found
+
+
+def test_results_that_share_a_made_up_symbol_go_on_sharing_it() -> None:
+    made = module("(%x: f32[N], %k: i64[1]) { %v, %i = topk(%x, %k) : f32[_0], i64[_0] return(%v, %i) }")
+    infer_module(made)
+    values, indices = made.main.outputs
+    assert values.shape is not None and values.shape == indices.shape
+    old = values.type
+    infer_module(made)
+    assert values.type is old and indices.shape == values.shape
+
+
+def test_better_knowledge_replaces_a_made_up_symbol() -> None:
+    made = module("(%x: f32[N, 2], %t: i64[2]) { %y = reshape(%x, %t) : f32[_0, _1] return(%y) }")
+    node = made.main.first
+    assert not infer_node(node)
+    made.main.inputs[1].refine(made.main.inputs[1].type, (N, None))
+    assert infer_node(node)
+    assert node.result.type is f32(N, 2)
+
+
+def test_a_long_chain_is_propagated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node is inferred once, however the seeds are ordered."""
+    made = chain("f32[*]", *["f32[*]"] * 2000)
+    made.main.inputs[0].refine(f32(N))
+    nodes = list(made.main.nodes())
+    asked: list[object] = []
+    monkeypatch.setattr(infer, "infer_node", lambda node: (asked.append(node), infer_node(node))[1])
+    propagate(reversed(nodes))
+    assert nodes[-1].result.type is f32(N)
+    assert asked == nodes

@@ -119,6 +119,44 @@ def test_an_ill_conditioned_graph_gets_a_wide_limit_and_says_so() -> None:
     assert not limits_for(well, {"x": x})["y"].ill_conditioned
 
 
+def test_whole_numbers_stay_exact() -> None:
+    """1 - mask is exactly 0 where the mask is 1: times the lowest float it must not become a huge bias that rounding moved."""
+    mask = np.array([1, 1, 1, 0], np.float32)
+
+    def body(b: Builder, x: Any) -> Any:
+        bias = b.mul(b.sub(np.float32(1.0), b.const(mask, key="mask")), np.finfo(np.float32).min)
+        return b.softmax(b.add(x, bias), axis=-1)
+
+    x = RNG.standard_normal((3, 4)).astype(np.float32)
+    limit = limits_for(module_of((3, 4), body), {"x": x})["y"]
+    assert not limit.ill_conditioned and limit.atol < 1e-4
+
+
+def test_a_sigmoid_by_way_of_tanh_passes() -> None:
+    """Common libraries are off by units of 1/2 where the result is all but zero."""
+    module = module_of((64,), lambda b, x: b.sigmoid(x))
+    x = np.linspace(-20, -14, 64, dtype=np.float32)
+    by_tanh = (np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))).astype(np.float32)
+    reference, limits = run(module, {"x": x}), limits_for(module, {"x": x})
+    assert compare(reference, {"y": by_tanh}, limits).passed
+    assert not compare(reference, {"y": by_tanh + np.float32(1e-5)}, limits).passed
+
+
+def test_a_long_sum_of_one_sign_in_float32_passes() -> None:
+    """Small terms lose digits in a running sum that is large already; in 16 lanes, as vector units sum."""
+    module = module_of((1, 20000), lambda b, x: b.softmax(x, axis=-1))
+    x = RNG.standard_normal((1, 20000)).astype(np.float32)
+    x[0, 0] = 17.0
+    e = np.exp(x - x.max())
+    lanes = np.zeros(16, np.float32)
+    for row in e.reshape(-1, 16):
+        lanes += row
+    total = lanes.sum(dtype=np.float32)
+    reference, limits = run(module, {"x": x}), limits_for(module, {"x": x})
+    assert compare(reference, {"y": e / total}, limits).passed
+    assert not compare(reference, {"y": e / (total + e[0, 1:].sum())}, limits).passed
+
+
 def test_the_limit_grows_with_the_reduction_and_with_the_dtype() -> None:
     def product(k: int, dtype: DType) -> float:
         w = np.random.default_rng(0).standard_normal((k, 8)).astype(dtype.numpy)

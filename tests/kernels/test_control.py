@@ -1,4 +1,4 @@
-"""if and loop on the kernels: branches, carried values, captures, early ends, stacked outputs, no iteration at all."""
+"""if, loop and scan on the kernels: branches, carried values, captures, early ends, stacked outputs, no iteration at all."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from anyir.ir.builder import Builder
-from anyir.ir.errors import TypeInferError
+from anyir.ir.dims import sym
+from anyir.ir.errors import InvalidModel, TypeInferError
 from anyir.ir.graph import Graph, Module
 from anyir.ir.types import BOOL, F32, I64, TensorType
 from anyir.ir.verify import verify
+from anyir.kernels.budget import Budget, OverBudget, spending
 from anyir.kernels.run import run
 
 SCALAR = TensorType(I64, ())
@@ -103,3 +105,78 @@ def test_regions_are_checked() -> None:
     three.set_outputs([three.add_input(TensorType(F32, (4,)))])
     with pytest.raises(TypeInferError, match="input 0 of region else"):
         Builder(graph).call("if", [flag, x], {}, [one, three])
+
+
+def endless() -> Module:
+    """A loop that nothing ends, with an empty body."""
+    module = Module()
+    graph = module.add_graph("main")
+    body = module.new_region("body")
+    _, flag, state = (body.add_input(t) for t in (SCALAR, FLAG, VECTOR))
+    body.set_outputs([flag, state])
+    node = Builder(graph).call("loop", [None, None, graph.add_input(VECTOR, "x")], {"carried": 1}, [body])
+    graph.set_outputs(node.results)
+    module.add_signature("main", graph, ["x"], ["y"])
+    return module
+
+
+def test_a_loop_without_end_comes_to_the_end_of_its_budget() -> None:
+    with spending(Budget(10**9, 10**9)), pytest.raises(OverBudget):
+        run(endless(), [np.ones(3, np.float32)])
+
+
+def scanning(length: Any, other: Any, **attrs: Any) -> Module:
+    """Running sums of x * y over their slices, and each slice of x."""
+    module = Module()
+    graph = module.add_graph("main")
+    x, y = (graph.add_input(TensorType(F32, (n, 3)), h) for n, h in ((length, "x"), (other, "y")))
+    body = module.new_region("body")
+    state, u, v = (body.add_input(VECTOR) for _ in range(3))
+    b = Builder(body)
+    body.set_outputs([b.add(state, b.mul(u, v)), u])
+    start = Builder(graph).const(np.zeros(3, np.float32))
+    wanted = {"carried": 1, "num_scan_inputs": 2, **attrs}
+    graph.set_outputs(Builder(graph).call("scan", [start, x, y], wanted, [body]).results)
+    module.add_signature("main", graph, ["x", "y"], ["s", "z"])
+    return module
+
+
+def test_a_scan() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    module = scanning(2, 2, scan_input_directions=(0, 1), scan_output_axes=(-1,), scan_output_directions=(1,))
+    verify(module)
+    made = run(module, [x, x])
+    assert made["s"].tolist() == (x * x[::-1]).sum(0).tolist() and made["z"].tolist() == x[::-1].T.tolist()
+    assert module.main.outputs[1].type == TensorType(F32, (3, 2))
+
+
+def test_a_scan_of_nothing() -> None:
+    module = scanning(sym("N"), sym("N"))
+    assert module.main.outputs[1].type == TensorType(F32, (sym("N"), 3))
+    made = run(module, [np.zeros((0, 3), np.float32)] * 2)
+    assert made["s"].tolist() == [0, 0, 0] and made["z"].shape == (0, 3)
+
+
+def test_scanned_values_have_one_length() -> None:
+    with pytest.raises(TypeInferError, match="2 and 3 differ"):
+        scanning(2, 3)
+    with pytest.raises(InvalidModel, match=r"lengths \[2, 3\]"):
+        run(scanning(sym("N"), sym("M")), [np.ones((2, 3), np.float32), np.ones((3, 3), np.float32)])
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"num_scan_inputs": 0},
+        {"num_scan_inputs": 3},
+        {"carried": -1},
+        {"scan_input_axes": (0,)},
+        {"scan_input_axes": (0, 2)},
+        {"scan_input_axes": (1, 1)},
+        {"scan_output_axes": (2,)},
+        {"scan_output_directions": (2,)},
+    ],
+)
+def test_attributes_of_a_scan_are_checked(attrs: dict) -> None:
+    with pytest.raises(TypeInferError):
+        scanning(2, 2, **attrs)

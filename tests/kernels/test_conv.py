@@ -166,3 +166,78 @@ def test_conv_integer_is_exact(call):
     wanted = _integer_conv(x, w, 77, zeros.astype(object).reshape(-1, 1, 1, 1), 2, (1, 0, 1, 1))
     assert made.dtype == np.int32
     np.testing.assert_array_equal(made, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("per_group", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "pads"),
+    [
+        ((3,), 1, 1, (1, 1)), ((4,), 3, 2, (5, 0)), ((1, 5), 2, 1, (0, 2, 0, 2)), ((2, 3), 1, 3, (4, 0, 1, 9)),
+        ((3, 3), 2, 1, (0, 1, 0, 0)), ((1, 1), 2, 1, (0, 0, 0, 0)), ((2, 1, 3), 2, 2, (1, 0, 2, 0, 3, 1)),
+    ],
+)  # fmt: skip
+def test_depthwise(call, rounded_once, dtype, per_group, kernel, stride, dilation, pads):
+    """Two outputs per group, every phase of a stride, odd and even taps."""
+    rng = np.random.default_rng(0)
+    rank, groups = len(kernel), 6
+    x = rng.standard_normal((2, groups * per_group, *(9, 12, 7)[:rank])).astype(dtype)
+    w = rng.standard_normal((2 * groups, per_group, *kernel)).astype(dtype)
+    b = rng.standard_normal(2 * groups).astype(dtype)
+    attrs = {"groups": groups, "strides": (stride,) * rank, "dilations": (dilation,) * rank, "pads": pads}
+    rounded_once(call("conv", x, w, b, **attrs), _torch_conv(x, w, b, attrs))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_views_and_channels_last(call, groups):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 3, 11, 9)).astype(np.float32).transpose(1, 0, 3, 2)[:, :, ::-1]
+    w = rng.standard_normal((8, 3, 3, 8 // groups)).astype(np.float32).transpose(0, 3, 1, 2)
+    b = rng.standard_normal(8).astype(np.float32)
+    attrs = {"groups": groups, "pads": (1, 1, 1, 1)}
+    wanted = call("conv", np.ascontiguousarray(x), np.ascontiguousarray(w), b, **attrs)
+    np.testing.assert_array_equal(call("conv", x, w, b, **attrs), wanted)
+    last = call("conv", np.moveaxis(x, 1, -1), w, b, channels_last=True, **attrs)
+    np.testing.assert_array_equal(np.moveaxis(last, -1, 1), wanted)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_nan_and_infinity_reach_the_windows_that_hold_them(call, groups):
+    x = np.ones((1, 4, 6, 6), np.float32)
+    x[0, 1, 2, 2], x[0, 1, 5, 5] = np.nan, np.inf
+    w = np.ones((4, 4 // groups, 3, 3), np.float32)
+    made = call("conv", x, w, None, groups=groups, pads=(1, 1, 1, 1))
+    reached = made[0, 1]
+    assert np.isnan(reached[1:4, 1:4]).all() and np.isposinf(reached[4:, 4:]).all()
+    assert np.isfinite(reached[:, 0]).all() and np.isfinite(reached[0]).all()
+
+
+def test_pads_wider_than_the_data_and_empty_tensors(call, rounded_once):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 4, 3, 2)).astype(np.float32), rng.standard_normal((4, 4, 2, 2)).astype(np.float32)
+    attrs = {"pads": (7, 0, 0, 9), "strides": (2, 3)}
+    rounded_once(call("conv", x, w, None, **attrs), _torch_conv(x, w, None, attrs))
+    attrs = {"pads": (7, 0, 0, 9), "groups": 4}
+    rounded_once(call("conv", x, w[:, :1], None, **attrs), _torch_conv(x, w[:, :1], None, attrs))
+    assert call("conv", x[:0], w).shape == (0, 4, 2, 1)
+    assert call("conv", x, w[:0]).shape == (1, 0, 2, 1)
+    bias = np.arange(4, dtype=np.float32)
+    made = call("conv", x[:, :0], w[:, :0], bias)
+    np.testing.assert_array_equal(made, np.broadcast_to(bias.reshape(1, 4, 1, 1), (1, 4, 2, 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 28, 300])
+def test_integer_sums_at_the_extremes(call, channels):
+    """Products of 255 * 255 over more taps than float32 holds."""
+    x = np.full((1, channels, 5, 5), 255, np.uint8)
+    w = np.full((2, channels, 3, 3), 255, np.uint8)
+    w[1, ::2] = 254
+    made = call("conv_integer", x, w, np.uint8(0), np.uint8(0), pads=(1, 1, 1, 1))
+    padded = np.pad(x.astype(object), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    for out in range(2):
+        total = sum(
+            (padded[0, :, kh : kh + 5, kw : kw + 5] * w[out, :, kh, kw].astype(object)[:, None, None]).sum(axis=0)
+            for kh in range(3)
+            for kw in range(3)
+        )
+        np.testing.assert_array_equal(made[0, out], total.astype(np.int32))

@@ -141,3 +141,49 @@ def test_compress(call: Call) -> None:
     np.testing.assert_array_equal(call("compress", X, flags), X.ravel()[1:3])
     with pytest.raises(InvalidModel, match="condition"):
         call("compress", X, np.ones(9, bool), axis=0)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "u8", "?", "c8", "U", "bfloat16", "float16"])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+@pytest.mark.parametrize("sort", [True, False])
+def test_unique(call: Call, dtype: str, axis: int | None, sort: bool) -> None:
+    """Against the definition: what is found rebuilds x, occurs once, and comes first where it says."""
+    codes = np.random.default_rng(8).integers(0, 2, (6, 3))
+    if dtype == "U":
+        x = np.array(["b", "a"], object)[codes]
+    else:
+        x = codes.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    y, first, inverse, counts = call("unique", x, axis=axis, sorted=sort)
+    rows = [row.tolist() for row in (x.reshape(-1, 1) if axis is None else np.moveaxis(x, axis, 0))]
+    found = [row.tolist() for row in (y.reshape(-1, 1) if axis is None else np.moveaxis(y, axis, 0))]
+    assert y.dtype == x.dtype and all(v.dtype == np.int64 for v in (first, inverse, counts))
+    assert [found[i] for i in inverse] == rows
+    assert first.tolist() == [rows.index(row) for row in found]
+    assert counts.tolist() == [rows.count(row) for row in found]
+    key = [[(v.real, v.imag) if isinstance(v, complex) else v for v in row] for row in found]
+    assert key == sorted(key) if sort else first.tolist() == sorted(first.tolist())
+
+
+def test_unique_of_special_numbers_and_of_nothing(call: Call) -> None:
+    y, first, inverse, counts = call("unique", np.array([np.nan, 2, -0.0, np.nan, 0.0]))
+    assert str(y.tolist()) == "[-0.0, 2.0, nan]" and first.tolist() == [2, 1, 0]
+    assert inverse.tolist() == [2, 1, 0, 2, 0] and counts.tolist() == [2, 1, 2]
+    assert [v.shape for v in call("unique", np.zeros((0, 3), np.int32), axis=0)] == [(0, 3), (0,), (0,), (0,)]
+    assert call("unique", np.zeros((3, 0)), axis=0)[3].tolist() == [3]
+    big = np.array([2**63, 2**63 + 1, 2**63], np.uint64)  # equal in float64
+    assert call("unique", big)[0].tolist() == [2**63, 2**63 + 1]
+
+
+@pytest.mark.parametrize("mode", ["linear", "circular"])
+def test_tensor_scatter(call: Call, mode: str) -> None:
+    draws = np.random.default_rng(9)
+    past, update = draws.standard_normal((3, 2, 5, 2)), draws.standard_normal((3, 2, 2, 2))
+    for starts in (None, np.array([0, 2, 3])) if mode == "linear" else (np.array([4, 7, 1]),):
+        wanted = past.copy()
+        for b, i in np.ndindex(3, 2):
+            wanted[b, :, ((0 if starts is None else starts[b]) + i) % 5] = update[b, :, i]
+        np.testing.assert_array_equal(call("tensor_scatter", past, update, starts, mode=mode), wanted)
+        moved = call("tensor_scatter", past.swapaxes(1, 2), update.swapaxes(1, 2), starts, axis=1, mode=mode)
+        np.testing.assert_array_equal(moved, wanted.swapaxes(1, 2))
+    with pytest.raises(InvalidModel):
+        call("tensor_scatter", past, update, np.array([0, 4, 0]))

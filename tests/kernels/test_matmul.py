@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,17 @@ def test_matmul_integer(call, samples):
         made = call("matmul_integer", *operands)
         assert made.dtype == np.int32
         np.testing.assert_array_equal(made, left @ right)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (2, 4, 4), (0, 2, 2), (2, 0, 0)])
+def test_det_is_leibniz_sum(call, shape):
+    """The sum over permutations, exact for small integers."""
+    x = np.random.default_rng(6).integers(-3, 4, shape).astype(np.float32)
+    size = shape[-1]
+    wanted = np.zeros(shape[:-2])
+    for order in itertools.permutations(range(size)):
+        crossed = sum(a > b for a, b in itertools.combinations(order, 2))
+        wanted = wanted + (-1) ** crossed * np.prod([x[..., i, j] for i, j in enumerate(order)], axis=0)
+    made = call("det", x)
+    assert made.dtype == x.dtype
+    np.testing.assert_allclose(made, wanted, atol=1e-5)

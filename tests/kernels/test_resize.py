@@ -137,3 +137,27 @@ def test_uncompiled_body_is_the_same_function(call, samples):
         compiled = call("resize", *sample.operands, **sample.attrs)
         with interpreted():
             np.testing.assert_array_equal(call("resize", *sample.operands, **sample.attrs), compiled)
+
+
+def test_sampling_of_other_dtypes_and_of_nothing(call):
+    """Nearest moves elements of any dtype untouched; complex numbers are interpolated by parts; integers are rounded."""
+    far = np.array([[[[-0.5, -0.5], [0.5, 0.5], [3.0, 0.0]]]], np.float32)
+    wide = np.array([[[[2**53 + 1, 7], [3, 2**62 + 1]]]])  # not exact in float64
+    assert call("grid_sample", wide, far, mode="nearest").tolist() == [[[[2**53 + 1, 2**62 + 1, 0]]]]
+    words = np.array([[[["a", "b"], ["c", "d"]]]], object)
+    assert call("grid_sample", words, far, mode="nearest").tolist() == [[[["a", "d", ""]]]]
+    assert call("resize", words, None, np.array([1, 1, 1, 2], np.float32))[0, 0, 0].tolist() == ["a", "a", "b", "b"]
+    doubled = call("resize", wide, None, np.array([1, 1, 2, 1], np.float32))
+    assert doubled[0, 0, :, 0].tolist() == [2**53 + 1, 2**53 + 1, 3, 3]
+    z = np.array([[[[1 + 2j, 3 - 4j]]]], np.complex64)
+    middle = call("grid_sample", z, np.zeros((1, 1, 1, 2), np.float32))
+    assert middle.dtype == z.dtype and middle.item() == 2 - 1j
+    stretched = call("resize", z, None, np.array([1, 1, 1, 2], np.float32), mode="linear")
+    assert stretched.dtype == z.dtype and stretched.reshape(-1).tolist() == [1 + 2j, 1.5 + 0.5j, 2.5 - 2.5j, 3 - 4j]
+    numbers = np.array([[[[0, 3]]]], np.int8)
+    assert call("grid_sample", numbers, np.zeros((1, 1, 1, 2), np.float32)).item() == 2  # 1.5, half to even
+    infinite = np.array([[[[np.inf, 1.0]]]])
+    assert call("grid_sample", infinite, np.array([[[[-2.5, 0.0]]]])).item() == 0.0
+    for mode in ("linear", "nearest"):
+        none = call("grid_sample", np.zeros((0, 2, 3, 3), np.float32), np.zeros((0, 4, 5, 2), np.float32), mode=mode)
+        assert none.shape == (0, 2, 4, 5)

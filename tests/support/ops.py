@@ -11,9 +11,9 @@ import numpy as np
 from anyir.ir.builder import Builder
 from anyir.ir.dims import Dim, Expr, evaluate, substitute, sym, symbols
 from anyir.ir.graph import Module, Node, Value
-from anyir.ir.opdef import AxisMap, Sample
+from anyir.ir.opdef import AxisMap, Sample, Typed
 from anyir.ir.ops import get_op
-from anyir.ir.types import DType, TensorType
+from anyir.ir.types import STRING, DType, MapType, OptionalType, SequenceType, TensorType, Type
 from anyir.kernels.run import run_node
 
 
@@ -42,9 +42,13 @@ def call(name: str, sample: Sample, *, symbolic: bool = False, const: bool | Non
     op = get_op(name)
     module = Module()
     graph = module.add_graph("main")
-    flat = [None if a is None else np.asarray(a) for o in sample.operands for a in (o if isinstance(o, list) else [o])]
+    given = [a for o in sample.operands for a in (o if isinstance(o, list) else [o])]
+    flat = [a.value if isinstance(a, Typed) else None if a is None else np.asarray(a) for a in given]
     values: list[Value | None] = []
-    for index, array in enumerate(flat):
+    for index, (array, item) in enumerate(zip(flat, given, strict=True)):
+        if isinstance(item, Typed):
+            values.append(graph.add_input(item.type, f"x{index}"))
+            continue
         if array is None:
             values.append(None)
             continue
@@ -60,19 +64,38 @@ def call(name: str, sample: Sample, *, symbolic: bool = False, const: bool | Non
 def results(node: Node, arrays: list[Any]) -> list[np.ndarray]:
     """What the kernel makes of the node."""
     padded = arrays[: len(node.operands)]
-    return [np.asarray(a) for a in run_node(node, padded)]
+    return [a if a is None or isinstance(a, list) else np.asarray(a) for a in run_node(node, padded)]
 
 
 def check_types(node: Node, made: list[np.ndarray]) -> None:
     """Inferred dtypes, shapes and elements say nothing false about the results; static operands say everything."""
     for value, array in zip(node.results, made, strict=True):
-        assert value.dtype is None or value.dtype.numpy == array.dtype
-        if value.shape is not None:
-            assert len(value.shape) == array.ndim, f"{value.type} for {array.shape}"
-            for dim, size in zip(value.shape, array.shape, strict=True):
-                assert not _evaluable(dim) or _number(dim) == size, f"{value.type} for {array.shape}"
-        for elem, item in zip(value.elems or (), array.reshape(-1), strict=bool(value.elems)):
+        check_type(value.type, array)
+        for elem, item in zip(value.elems or (), np.ravel(array) if value.elems else (), strict=True):
             assert elem is None or not _evaluable(elem) or _number(elem) == int(item), f"{value.elems} for {array}"
+
+
+def check_type(type_: Type, made: Any) -> None:
+    """A type says nothing false about an array, a sequence of them or an optional."""
+    if isinstance(type_, OptionalType):
+        return None if made is None else check_type(type_.elem, made)
+    if isinstance(type_, SequenceType):
+        assert isinstance(made, list)
+        for item in made:
+            check_type(type_.elem, item)
+        return None
+    if isinstance(type_, MapType):
+        assert isinstance(made, dict)
+        for key, item in made.items():
+            assert isinstance(key, str if type_.key is STRING else int)
+            check_type(type_.elem, np.asarray(item))
+        return None
+    assert isinstance(type_, TensorType) and (type_.dtype is None or type_.dtype.numpy == made.dtype)
+    if type_.shape is not None:
+        assert len(type_.shape) == made.ndim, f"{type_} for {made.shape}"
+        for dim, size in zip(type_.shape, made.shape, strict=True):
+            assert not _evaluable(dim) or _number(dim) == size, f"{type_} for {made.shape}"
+    return None
 
 
 def _evaluable(dim: Dim) -> bool:

@@ -8,6 +8,7 @@ from ....ir.builder import Builder
 from ....ir.clone import copy_nodes
 from ....ir.dims import Expr
 from ....ir.graph import Graph
+from ....ir.ops.control import goes_on
 from ....ir.types import I32, TensorType, Type
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
@@ -52,9 +53,8 @@ def _scalar(b: Builder, value: Value) -> Value:
 
 def _runs_through(node: Node) -> bool:
     """Nothing but the trip count ends the loop."""
-    cond, again = node.operand("cond"), node.regions[0].outputs[0]
-    goes_on = again is node.regions[0].inputs[1] or again.ints() == (1,)
-    return goes_on and (cond is None or cond.ints() == (1,))
+    cond = node.operand("cond")
+    return goes_on(node.regions[0]) and (cond is None or cond.ints() == (1,))
 
 
 def _stack(b: Builder, y: Value, limit: Value | None, values: tuple[Value, ...]) -> Value:

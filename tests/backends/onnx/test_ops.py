@@ -23,19 +23,25 @@ NAMES = sorted(
     op.name
     for op in load_families().values()
     if type(op).__module__.rpartition(".")[2] in FAMILIES
-    and op.name not in ("return", "opaque", "if", "loop")
+    and op.name not in ("return", "opaque", "call", "if", "loop", "scan")
     and RANDOM not in op.traits
 )
 
 #: Where onnxruntime itself is wrong or differs by choice.
 PEER_DIFFERS = {
+    **dict.fromkeys(("blackman_window", "hamming_window"), "has its weights in float32 for float64 windows"),
+    "dft": "has the factors of float64 transforms in float32",
     "max_unpool": "ignores the strides between given output_shape and its own",
     "quantize": "divides float16 in float32",
     "resize": "cuts interpolated integers off, as its own choice; ONNX's reference rounds",
     "shrink": "computes float64 in float32",
 }
 #: Valid ONNX that onnxruntime refuses when it runs.
-NOT_RUN = {"matmul_integer": "zero points per row", "conv_integer": "zero points of w must be equal"}
+NOT_RUN = {
+    "matmul_integer": "zero points per row",
+    "conv_integer": "zero points of w must be equal",
+    "stft": "frames as long as the signal",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,5 +70,6 @@ def test_written_ops_compute_the_same(name: str) -> None:
             except SystemFailure:
                 assert name in NOT_RUN
                 continue
-            report = compare(truth, {k: np.asarray(v) for k, v in found.items()}, limits)
+            found = {k: v if isinstance(v, list) else np.asarray(v) for k, v in found.items()}
+            report = compare(truth, found, limits)
             assert report.passed or name in PEER_DIFFERS, f"sample {index} at opset {opset}: {report}"

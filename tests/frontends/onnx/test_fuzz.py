@@ -1,5 +1,6 @@
-"""Mutated models of the backend suite: each is refused with our own error, or read into a module that verifies and that
-the writer writes or refuses. One field of a message is changed at a time, so that most mutants get past the parser."""
+"""Mutated models of the backend suite: each is refused with our own error, or read into a module that verifies, that runs
+within a budget or is refused, and that the passes and the writer take or refuse. One field of a message is changed at a
+time, so that most mutants get past the parser."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ import pytest
 from anyir.backends import onnx as backend
 from anyir.frontends.onnx import read
 from anyir.ir.errors import AnyIRError, InternalError
+from anyir.ir.graph import Module
+from anyir.ir.parser import parse_module
+from anyir.ir.verify import verify
+from anyir.kernels import budget
+from anyir.kernels.inputs import sample_inputs
+from anyir.kernels.run import run
+from anyir.passes.manager import run_pipeline
+from anyir.passes.presets import preset
 from anyir.tests.support import onnx_suite as suite
+from anyir.tests.support.onnx_files import everything
 
 INTS = (0, 1, -1, 2, 3, 7, -2, 99, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1, -(1 << 63), 1 << 62)
 FLOATS = (0.0, -1.0, float("nan"), float("inf"), 1e30, -0.0, 1e-40)
@@ -81,12 +91,25 @@ def survives(seed: int) -> None:
     model.CopyFrom(rng.choice(seeds()))
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         mutate(model, rng)
-    try:
-        module = read(model)  # verifies
-        if seed % 4 == 0:
-            backend.to_model_proto(module)
-    except AnyIRError as error:
-        assert not isinstance(error, InternalError), f"seed {seed}: {error}"
+    for step in STEPS[: 1 if seed % 4 else len(STEPS)]:
+        try:
+            module = read(model)  # verifies
+            step(module)
+        except AnyIRError as error:
+            assert not isinstance(error, InternalError), f"seed {seed}: {error}"
+
+
+def executed(module: Module) -> None:
+    with budget.spending(budget.Budget(work=10**9, nbytes=1 << 26)):
+        run(module, sample_inputs(module))
+
+
+def optimised(module: Module) -> None:
+    run_pipeline(module, preset(2))
+    verify(module)
+
+
+STEPS = (backend.to_model_proto, executed, optimised)
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -99,3 +122,33 @@ def test_mutants(block: int) -> None:
 def test_many_mutants() -> None:
     for seed in range(10_000, 30_000):
         survives(seed)
+
+
+def whole(seed: int, files: list[Any]) -> None:
+    """Read in one of the four ways, through text, and written, twice: the same each time."""
+    rng = random.Random(seed)
+    model = onnx.ModelProto()
+    model.CopyFrom(rng.choice(files))
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        mutate(model, rng)
+    ways = {"functions": rng.choice(("keep", "inline")), "defaults": rng.choice(("keep", "fix"))}
+    try:
+        module = read(model, **ways)
+        assert parse_module(str(module)) == module
+        first = backend.to_model_proto(module).SerializeToString(deterministic=True)
+        assert backend.to_model_proto(read(first)).SerializeToString(deterministic=True) == first, f"seed {seed}"
+    except AnyIRError as error:
+        assert not isinstance(error, InternalError), f"seed {seed}: {error}"
+
+
+def test_mutants_of_files_with_everything_in_them() -> None:
+    files = everything()
+    for seed in range(400):
+        whole(seed, files)
+
+
+@pytest.mark.slow
+def test_many_mutants_of_files_with_everything_in_them() -> None:
+    files = everything()
+    for seed in range(1000, 9000):
+        whole(seed, files)

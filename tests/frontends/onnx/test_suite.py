@@ -6,35 +6,19 @@ import pytest
 from anyir.tests.support import onnx_suite as suite
 
 GROUPS = 16
+EVERY_KIND = (*suite.KINDS, suite.NETWORKS)
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_no_case_is_wrong(group: int) -> None:
-    """Every case passes or is refused for an operator of the table."""
-    wrong = {}
-    for case in suite.sampled(GROUPS, group):
-        if case.name in suite.RANDOM:
-            continue
-        outcome = suite.judged(case, suite.on_kernels)
-        refused = outcome.startswith("unsupported") and (
-            case.name in suite.REFUSED or suite.operators(case) & suite.UNSUPPORTED
-        )
-        if outcome != "pass" and not refused:
-            wrong[case.name] = outcome
-    assert not wrong
+def test_every_case_passes(group: int) -> None:
+    """All but those whose expected output is one draw of a generator: see test_random.py for their distributions."""
+    outcomes = {
+        case.name: suite.judged(case, suite.on_kernels)
+        for case in suite.sampled(GROUPS, group, EVERY_KIND)
+        if case.name not in suite.RANDOM
+    }
+    assert {name: outcome for name, outcome in outcomes.items() if outcome != "pass"} == {}
 
 
-def test_the_table_of_refused_operators_is_not_stale() -> None:
-    """Each operator of the table that the suite covers is still refused somewhere."""
-    still = set()
-    for case in suite.cases().values():
-        named = suite.operators(case) & suite.UNSUPPORTED
-        if named - still and suite.judged(case, suite.on_kernels).startswith("unsupported"):
-            still |= named
-    assert still == suite.UNSUPPORTED
-
-
-def test_how_many_cases_pass() -> None:
-    """The figure that only ever goes up."""
-    refused = sum(bool(suite.operators(c) & suite.UNSUPPORTED) for c in suite.cases().values())
-    assert len(suite.cases()) - refused - len(suite.REFUSED) >= 1850
+def test_the_whole_suite_is_tried() -> None:
+    assert len(suite.cases()) >= 2033

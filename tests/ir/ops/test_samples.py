@@ -7,7 +7,7 @@ from anyir.ir.ops import load_families
 from anyir.tests.support.ops import call, check_axes, check_types, results, samples_of
 
 #: Ops of the graph itself and ops with regions, which have tests of their own.
-WITHOUT = {"return", "opaque", "if", "loop"}
+WITHOUT = {"return", "opaque", "call", "if", "loop", "scan"}
 NAMES = sorted(set(load_families()) - WITHOUT)
 
 

@@ -278,3 +278,44 @@ def test_reshape_keeps_the_axes_that_it_keeps(s: Any) -> None:
     mapping = node.op.axis_map(node)
     assert [a and a.label for a in mapping.operands[0]] == ["h0", None, None, "t0"]
     assert [a and a.label for a in mapping.results[0]] == ["h0", None, "t0"]
+
+
+def test_broadcasting_again_what_is_in_a_symbol_already_changes_nothing(s: Any) -> None:
+    a, b, c = (s.value(name) for name in "ABC")
+    both = s.b.add(a, b)
+    assert both.type is not a.type and both.type is not b.type
+    assert s.b.add(both, a).type is both.type and s.b.add(b, a).type is both.type
+    assert s.b.add(s.b.add(c, a), b).type is s.b.add(both, c).type
+
+
+def test_pieces_of_a_split_by_sizes_that_are_not_all_known(s: Any, shape_of: Any) -> None:
+    def pieces(dim: Any, elems: tuple) -> list[str]:
+        sizes = s.value(len(elems), dtype=I64)
+        sizes.refine(sizes.type, elems)
+        return [shape_of(y) for y in s.b.call("split", (s.value(dim), sizes)).results]
+
+    assert pieces("N", (2, None)) == ["2", "N - 2"]
+    assert pieces(0, (None, None, None)) == ["0", "0", "0"]
+    first, second = pieces(6, (None, None))
+    assert first.startswith("_") and second.startswith("_") and first != second
+
+
+def test_squeezing_as_many_axes_as_can_be_meant(s: Any, shape_of: Any) -> None:
+    axes = s.value(1, dtype=I64)
+    assert shape_of(s.b.squeeze(s.value(1, 3, 4), axes)) == "3, 4"
+    assert shape_of(s.b.squeeze(s.value("N", 3, 4), axes)) == "3, 4"
+    assert s.b.squeeze(s.value(1, 3, 1), axes).shape != (3,), "either of two may be meant"
+    assert all(str(d).startswith("_") for d in s.b.squeeze(s.value("N", 3, "M"), axes).shape)
+
+
+def test_the_last_n_of_n(s: Any, shape_of: Any) -> None:
+    """x[-n:] of n elements is all of them, for n = 0 too; of others it is not, when n may be 0."""
+    x = s.value("N", dtype=F32)
+    start = s.b.neg(s.b.shape(x))
+    assert shape_of(s.b.slice(x, start, i64(2**63 - 1))) == "N"
+    assert shape_of(s.b.slice(s.value("M"), start, i64(2**63 - 1))).startswith("_")
+
+
+def test_expand_by_sizes_that_are_not_known(s: Any, shape_of: Any) -> None:
+    made = s.b.expand(s.value(3, 1, "N"), s.value(3, dtype=I64))
+    assert made.shape[0] == 3 and all(str(d).startswith("_") for d in made.shape[1:])
