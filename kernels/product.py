@@ -1,0 +1,119 @@
+"""Matrix products of stored arrays: summed in float64 by BLAS, rounded once to the result's dtype, panel by panel.
+
+BLAS wants its operands in float64. The larger operand is widened a panel at a time, in a buffer that stays in cache, and
+each part of the product is rounded as soon as it is there: no float64 copy of a weight or of a result is ever made whole.
+Integer products are exact (`integer_product`). Imports no framework.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .precision import narrow
+
+Array = np.ndarray
+#: Changes a float64 part of a product in place before it is rounded: (part, its rows, its columns).
+Finish = Callable[[Array, slice, slice], None]
+
+PANEL_BYTES = 1 << 19
+#: Panels narrower than this waste BLAS.
+LEAST_PANEL = 16
+#: float32 holds every integer up to here, so sums that stay below are exact in any order.
+EXACT_FLOAT32 = 1 << 24
+#: The largest difference of two 8-bit values of one type.
+BYTE_RANGE = 255
+
+
+def product(a: Array, b: Array, dtype: np.dtype) -> Array:
+    """numpy's matmul of a [..., M, K] and b [..., K, N] in `dtype`; a 1-D operand is a row (left) or a column (right)."""
+    left = a[None, :] if a.ndim == 1 else a
+    right = b[:, None] if b.ndim == 1 else b
+    if left.shape[-1] != right.shape[-2]:
+        raise ValueError(f"matmul of {a.shape} and {b.shape}")
+    if right.ndim == 2:
+        y = np.empty((*left.shape[:-1], right.shape[1]), dtype)
+        rows = math.prod(left.shape[:-1])
+        multiply(left.reshape(rows, left.shape[-1]), right, y.reshape(rows, right.shape[1]))
+    else:
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        y = np.empty((*batch, left.shape[-2], right.shape[-1]), dtype)
+        _batched(np.broadcast_to(left, batch + left.shape[-2:]), np.broadcast_to(right, batch + right.shape[-2:]), y)
+    if a.ndim == 1:
+        y = y[..., 0, :]
+    return y[..., 0] if b.ndim == 1 else y
+
+
+def _batched(a: Array, b: Array, y: Array) -> None:
+    """y [..., M, N] = a @ b, all with the same leading axes; what fits a panel goes to BLAS at once."""
+    if y.ndim == 2:
+        multiply(a, b, y)
+    elif 8 * (a.size + b.size + y.size) <= PANEL_BYTES:
+        _settle(np.matmul(widened(a), widened(b)), y)
+    else:
+        for i in range(len(y)):
+            _batched(a[i], b[i], y[i])
+
+
+def multiply(a: Array, b: Array, y: Array, finish: Finish | None = None) -> None:
+    """y [M, N] = a [M, K] @ b [K, N], `finish`ed in float64 and rounded once to y's dtype. Operands may be any views."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    if a.size <= b.size:
+        left, whole = widened(a), slice(0, rows)
+        for part in _panels(columns, inner + rows, b.dtype):
+            made = left @ widened(b[:, part])
+            if finish is not None:
+                finish(made, whole, part)
+            _settle(made, y[:, part])
+        return
+    right, whole = widened(b), slice(0, columns)
+    for part in _panels(rows, inner + columns, a.dtype):
+        made = widened(a[part]) @ right
+        if finish is not None:
+            finish(made, part, whole)
+        _settle(made, y[part])
+
+
+def widened(x: Array) -> Array:
+    """`x` in float64 and in its own memory order, which BLAS takes as it is."""
+    return x.astype(np.float64, order="K", copy=False)
+
+
+def _panels(size: int, per_entry: int, dtype: np.dtype) -> list[slice]:
+    """An axis of `size` in parts whose operand and result, `per_entry` elements each, fit the panel."""
+    step = max(LEAST_PANEL, PANEL_BYTES // (8 * max(per_entry, 1)))
+    return [slice(start, min(size, start + step)) for start in range(0, size, step)]
+
+
+def _settle(made: Array, y: Array) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        y[...] = made if y.dtype in (np.float32, np.float64) else narrow(made, y.dtype)
+
+
+def integer_product(a: Array, b: Array, largest_a: int, largest_b: int) -> Array:
+    """a [..., M, K] @ b [..., K, N] of integral values, |a| <= largest_a and |b| <= largest_b, exactly. int32, wrapping.
+
+    Runs of terms whose sums cannot exceed 2**24 are added up by BLAS in float32, where they are exact in any order, and
+    the runs in int64.
+    """
+    run = max(EXACT_FLOAT32 // max(largest_a * largest_b, 1), 1)
+    left, right = (x.astype(np.float32, order="K", copy=False) for x in (a, b))
+    terms = left.shape[-1]
+    if terms <= run:
+        return np.matmul(left, right).astype(np.int32)
+    total: Array | None = None
+    for start in range(0, terms, run):
+        end = start + run
+        made = np.matmul(left[..., start:end], right[..., start:end, :]).astype(np.int64)
+        total = made if total is None else np.add(total, made, out=total)
+    return np.asarray(total).astype(np.int32)
+
+
+def less_zero_point(x: Array, zero_point: Array | None) -> Array:
+    """8-bit `x` less a zero point that broadcasts to it, exactly, in float32."""
+    values = x.astype(np.float32, order="K")
+    if zero_point is not None and np.any(zero_point):
+        values -= zero_point.astype(np.float32)
+    return values
