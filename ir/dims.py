@@ -157,9 +157,17 @@ class Facts:
 
 
 def simplify(dim: Dim, facts: Facts | None = None) -> Dim:
-    """`dim` under proven facts: equalities put in, floordiv and mod by known divisors resolved, min/max decided."""
+    """`dim` under proven facts: equalities put in, floordiv and mod by known divisors resolved, min/max decided. One that
+    divides by what the facts prove to be 0 has no value and stays as it is."""
     if facts is None or not isinstance(dim, Expr):
         return dim
+    try:
+        return _simplified(dim, facts)
+    except InvalidModel:
+        return dim
+
+
+def _simplified(dim: Expr, facts: Facts) -> Dim:
     view, ranges = _under(substitute(dim, facts._solved), facts)
     back = {_quotient(name, k): name for name in facts.divisors if (k := facts.divisor_of(name)) > 1}
     quotients = [name for name in symbols(view) if name in back]
@@ -189,7 +197,10 @@ def _under(dim: Dim, facts: Facts) -> tuple[Dim, Ranges]:
         low, high = facts.range_of(whole)
         return -(-low // k), high if math.isinf(high) else high // k
 
-    return _rebuild(dim, symbol, ranges), ranges
+    try:
+        return _rebuild(dim, symbol, ranges), ranges
+    except InvalidModel:  # it divides by what is 0 by these facts: it has no value, so any range is true of it
+        return dim, ranges
 
 
 # ----------------------------------------------------------------------------------------------- comparison

@@ -62,9 +62,10 @@ def number(b: Builder, value: float, like: Value) -> Value:
 
 def filled_like(b: Builder, x: Value, value: float) -> Value:
     """A tensor of x's shape and dtype."""
-    if x.shape is not None and all(isinstance(d, int) for d in x.shape):
-        return b.const(np.full(x.shape, value, x.dtype.numpy))  # type: ignore[arg-type, union-attr]
-    return b.expand(number(b, value, x), b.shape(x))
+    if x.dtype is None:
+        raise Unsupported(f"a derivative by a value of type {x.type}")
+    known = x.shape is not None and all(isinstance(d, int) for d in x.shape)
+    return b.expand(number(b, value, x), x.shape if known else b.shape(x))
 
 
 def ones_like(b: Builder, x: Value) -> Value:
@@ -465,6 +466,7 @@ def _slice(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
         if not isinstance(size, int):
             raise Unsupported("the derivative of slice along an axis of unknown size")
         positions = np.asarray(slice_positions(size, *bounds), np.int64)
+        check_limit("fold_bytes", 8 * size, "bytes of a table in a derivative")
         back = np.full(size, len(positions), np.int64)
         back[positions] = np.arange(len(positions))
         pads = [0] * (2 * len(x.shape))

@@ -108,7 +108,8 @@ def _lower(proto: ModelProto, path: Path | None, choice: _Choice) -> Module:
 def _take_declared_ranks(importer: Importer, outputs: list[Value], scope: Scope) -> None:
     """Where inference knows nothing of an output's shape, its declaration counts, each dim for itself."""
     for value, info in zip(outputs, importer.model.proto.graph.output, strict=True):
-        declared = importer.declared(info.name, scope) if value.node is not None and value.rank is None else None
+        open_ = value.node is not None and isinstance(value.type, TensorType) and value.rank is None
+        declared = importer.declared(info.name, scope) if open_ else None
         if isinstance(declared, TensorType) and value.dtype in (None, declared.dtype) and declared.rank is not None:
             value.refine(declared)
             importer.module.diagnostics.append(f"output '{clean(info.name)}': the shape is taken from its declaration")

@@ -28,7 +28,7 @@ def _length(b: Builder, x: Value, axis: int) -> Value:
 
 def _line(b: Builder, x: Value, axis: int) -> Value:
     dim = x.shape[axis]
-    return b.const(np.arange(dim)) if type(dim) is int else b.range(0, _length(b, x, axis), 1)
+    return b.const(np.arange(room(dim))) if type(dim) is int else b.range(0, _length(b, x, axis), 1)
 
 
 def _visible(
@@ -141,7 +141,7 @@ def _width(query: Value, value: Value) -> Part:
 def _scores(b: Builder, node: Node, query: Value, key: Value) -> Value:
     scale = node.attr("scale")
     width: Any = query.shape[3]
-    factor = 1 / math.sqrt(width) if scale is None else scale
+    factor = 1 / math.sqrt(max(width, 1)) if scale is None else scale
     grouped = _grouped(b, b.mul(query, scalar(b, factor, query)), key.shape[1])
     product = b.matmul(grouped, b.transpose(key, perm=(0, 1, 3, 2)))
     if grouped.shape[1] == query.shape[1]:

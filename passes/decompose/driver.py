@@ -87,6 +87,8 @@ def _apply(node: Node, tables: tuple[Mapping[str, Rule], ...]) -> list[Node] | D
         mark = node.prev
         try:
             outcome = rule(Builder(node.graph, before=node, loc=node.loc), node)
+        except LimitExceeded as error:
+            outcome = Declined(error.message)
         except AnyIRError as error:
             if any(isinstance(v.type, TensorType) and v.type.shape and 0 in v.type.shape for v in node.inputs()):
                 outcome = Declined(f"a dim of an operand is 0: {error.message}")

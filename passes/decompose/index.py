@@ -18,7 +18,7 @@ def _line(b: Builder, x: Value, axis: int, rank: int, place: int) -> Value:
     """0 .. dim - 1 of `axis` of `x`, along `place` of a tensor of `rank`."""
     length = x.shape[axis]
     if type(length) is int:
-        line = b.const(np.arange(length))
+        line = b.const(np.arange(room(length)))
     else:
         line = b.range(0, b.squeeze(b.shape(x, start=axis, end=axis + 1), (0,)), 1)
     return b.reshape(line, tuple(-1 if i == place else 1 for i in range(rank)))
@@ -80,7 +80,7 @@ def one_hot(b: Builder, node: Node) -> Value | Declined:
     axis = node.attr("axis") % rank
     length = depth.ints()
     if length is not None:
-        line, count = b.const(np.arange(length[0])), b.const(np.asarray(length[0]))
+        line, count = b.const(np.arange(room(max(length[0], 0)))), b.const(np.asarray(length[0]))
     else:
         count = b.reshape(_as_i64(b, depth), ())
         line = b.range(0, count, 1)

@@ -105,6 +105,7 @@ def _diagonal(b: Builder, value: Value, labels: str) -> _Term | None:
             return None
         shape = [1] * value.rank
         shape[first] = shape[second] = size
+        room(size, size)
         mask = b.const(np.eye(size, dtype=bool).reshape(shape))
         value = b.reduce_sum(b.where(mask, value, scalar(b, 0, value)), (second,), keepdims=False)
         labels = labels[:second] + labels[second + 1 :]

@@ -109,6 +109,7 @@ def max_pool_with_indices(b: Builder, node: Node) -> tuple[Value | None, ...] | 
 def _counts(made: Window, spatial: tuple[int, ...], ends: tuple[int, ...], include_pad: bool) -> np.ndarray:
     """By how many elements each window of the padded input is to be divided: [*output sizes]."""
     lines = []
+    room(*(begin + size + end for begin, size, end in zip(made.begins, spatial, ends, strict=True)))
     for axis, size in enumerate(spatial):
         begin, end = made.begins[axis], made.ends[axis]
         valid = np.zeros(begin + size + ends[axis])
@@ -254,6 +255,7 @@ def adaptive_average_pool(b: Builder, node: Node) -> Value | Declined:
         size = x.shape[axis]
         if type(size) is not int:
             return Declined("adaptive windows of unknown sizes")
+        room(out, size)
         matrix = np.zeros((out, size))
         for row, (start, end) in enumerate(_bounds(size, out)):
             matrix[row, start:end] = 1 / (end - start)

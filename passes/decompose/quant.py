@@ -61,6 +61,8 @@ def quantize(b: Builder, node: Node) -> Value | Declined:
     y = b.round(_cast(b, quotient, compute))
     if zero is not None:
         zero = spread_blocks(b, zero, x, block)
+        if isinstance(zero, Declined):
+            return zero
         y = b.add(y, _cast(b, zero, compute))
     return _saturated(b, y, to)
 
@@ -79,6 +81,8 @@ def dequantize(b: Builder, node: Node) -> Value | Declined:
         return scale
     if zero is not None:
         zero = spread_blocks(b, zero, x, block)
+        if isinstance(zero, Declined):
+            return zero
     compute = F64 if F64 in (to, scale.dtype) else F32
     if x.dtype.is_int and x.dtype.bits >= 32 and zero is not None:
         y = _cast(b, b.sub(x, zero), compute)
@@ -100,7 +104,10 @@ def requantize(b: Builder, node: Node) -> Value | Declined:
         return scale
     y = b.round(b.mul(b.cast(x, to=F32), _cast(b, scale, F32)))
     if zero is not None:
-        y = b.add(y, _cast(b, spread_blocks(b, zero, x), F32))
+        zero = spread_blocks(b, zero, x)
+        if isinstance(zero, Declined):
+            return zero
+        y = b.add(y, _cast(b, zero, F32))
     return _saturated(b, y, node.attr("to"))
 
 

@@ -96,6 +96,7 @@ def _keeps(target: dict, node: Node) -> bool:
 
 def _resized_axis(b: Builder, node: Node, y: Value, axis: int, target: dict, roi: np.ndarray | None) -> Value:
     size: Any = y.shape[axis]
+    room(size, 1 if node.attr("mode") == "nearest" else size)
     if node.attr("mode") == "nearest":
         places = _axis_kernel(node, np.arange(size, dtype=np.float64), target, roi, np.nan)
         made = (
@@ -225,6 +226,7 @@ def affine_grid(b: Builder, node: Node) -> Value | Declined:
     known, rank = size.ints(), theta.shape[1]
     if known is None or type(rank) is not int:
         return Declined("the size of the grid is computed")
+    room(*known[2:], rank + 1)
     identity = np.eye(rank, rank + 1)[None]
     base = affine_grid_kernel(identity, np.asarray((1, 1, *known[2:])), align_corners=node.attr("align_corners"))
     points = np.concatenate([base.reshape(-1, rank), np.ones((base.size // rank, 1))], axis=1)

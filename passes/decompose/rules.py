@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from ...ir.builder import Builder
 from ...ir.dims import Dim
+from ...ir.storage import check_limit
 from ...ir.types import BF16, F16, F32, DType
 from ...ir.value import Node, Value
 
@@ -131,6 +133,14 @@ def spatial_axes(rank: int, channels_last: bool) -> tuple[int, ...]:
 def per_channel(b: Builder, vector: Value, rank: int, channels_last: bool = False) -> Value:
     """A [C] vector that broadcasts along the channel axis of a tensor of this rank."""
     return vector if channels_last or rank < 2 else b.reshape(vector, (-1, *[1] * (rank - 2)))
+
+
+def room(*dims: int) -> int:
+    """The number of elements of a table of these dims, which a rule is about to make. Raises LimitExceeded (the rule then
+    declines) where they take more bytes than a folded constant may: dims come from the model and cost it nothing."""
+    count = math.prod(dims)
+    check_limit("fold_bytes", 8 * count, "bytes of a table in a decomposition")
+    return count
 
 
 def static(*dims: Dim | None) -> bool:

@@ -205,7 +205,7 @@ def reverse_sequence(b: Builder, node: Node) -> Value | Declined:
         return Declined("the number of steps is not known")
     line = [1] * x.rank
     line[time] = x.shape[time]
-    steps = b.const(np.arange(x.shape[time]).reshape(line))
+    steps = b.const(np.arange(room(x.shape[time])).reshape(line))
     line = [1] * x.rank
     line[batch] = -1
     lengths = b.reshape(lens if lens.dtype is I64 else b.cast(lens, to=I64), tuple(line))
@@ -220,6 +220,7 @@ def _source_positions(mode: str, length: Any, begin: int, end: int) -> np.ndarra
 
 
 def _bordered(mode: str, size: int, begin: int, end: int) -> np.ndarray:
+    room(begin + size + end)
     at = np.arange(-begin, size + end)
     if mode == "edge":
         return np.clip(at, 0, size - 1)
@@ -333,7 +334,7 @@ def _positions(b: Builder, x: Value, axis: int) -> Value:
     """0, 1 ... along one of the last two axes, as [n, 1] or [n]."""
     length = x.shape[axis]
     if type(length) is int:
-        line = b.const(np.arange(length))
+        line = b.const(np.arange(room(length)))
     else:
         line = b.range(0, b.squeeze(b.shape(x, start=axis, end=axis + 1), (0,)), 1)
     return b.unsqueeze(line, (1,)) if axis == x.rank - 2 else line
@@ -360,4 +361,5 @@ def expand(b: Builder, node: Node) -> Value | Declined:
     shape: Any = node.result.shape
     if not static(*shape):
         return Declined("the result's shape is not known")
+    room(*shape)
     return b.where(b.const(np.ones(shape, bool)), x, scalar(b, 0, x))

@@ -13,14 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from anyir.frontends import onnx as frontend
 from anyir.frontends.onnx import importer
 from anyir.frontends.onnx.coverage import FILE, handler_start
 from anyir.ir.graph import Graph, Node
+from anyir.tests.support import microsoft_models
 
 Lowerings = dict[tuple[str, str, int], set[tuple[str, ...]]]
 
 #: The tests whose models show every operator.
-WITNESSES = ("suite", "every_schema", "random", "control", "sequence", "text", "ml", "ml_models", "gradient", "microsoft*")
+WITNESSES = (
+    "suite", "every_schema", "random", "control", "sequence", "text", "ml", "ml_models", "trees", "training", "microsoft*",
+)  # fmt: skip
 
 
 @contextmanager
@@ -65,6 +69,8 @@ def main() -> None:
     with watching() as found:
         if pytest.main(["-q", "-p", "no:cacheprovider", *files]):
             sys.exit("the tests fail: nothing was written")
+        for model, _ in microsoft_models.models():
+            frontend.read(model)
     known = {(o.domain, o.op_type) for o in operators()} | set(registry.table())
     tree: dict[str, dict[str, dict[str, list]]] = {}
     for (domain, op_type, since), forms in sorted(found.items()):
