@@ -16,7 +16,9 @@ TARGETS = ("onnx", "tflite", "mindir", "torch")
 @click.command("ops")
 @click.argument("source", required=False)
 @click.option("--to", "target", default="all", show_default=True, help="onnx, tflite, mindir, torch or all.")
-@click.option("--from", "frontend", type=click.Choice(["onnx"]), help="Every operator of a format instead of our own ops.")
+@click.option(
+    "--from", "frontend", type=click.Choice(["onnx"]), help="Every operator of a format instead of our own ops."
+)
 @click.option("--markdown", is_flag=True, help="Print the page docs/matrix.md, with --from docs/onnx.md.")
 @shared.limit_options
 @shared.screen_options
@@ -64,7 +66,12 @@ def matrix(targets: tuple[str, ...] = TARGETS, names: list[str] | None = None) -
         names = [op.name for op in core_ops()]
     supports = _supports(targets)
     return [
-        (type(get_op(name)).__module__.rpartition(".")[2], name, _kernel(name), *(support(name) for support in supports))
+        (
+            type(get_op(name)).__module__.rpartition(".")[2],
+            name,
+            _kernel(name),
+            *(support(name) for support in supports),
+        )
         for name in names
     ]
 
@@ -86,7 +93,13 @@ def operators(targets: tuple[str, ...] = TARGETS, names: list[str] | None = None
         else:
             tests = [lambda name: _kernel(name) != "-", *(lambda name, s=s: s(name) != "-" for s in supports)]
             cells = [_share(operator.forms, test) for test in tests]
-        read = becomes if operator.how == "handler" else f"{becomes} (its function body)" if operator.how == "body" else "-"
+        read = (
+            becomes
+            if operator.how == "handler"
+            else f"{becomes} (its function body)"
+            if operator.how == "body"
+            else "-"
+        )
         rows.append((operator.domain or "ai.onnx", operator.op_type, operator.opsets, read, *cells))
     return rows
 

@@ -86,6 +86,7 @@ def trilu(x: Array, k: Array | None = None, *, upper: bool) -> Array:
     """The upper (or lower) triangle of the last two axes, the diagonal moved by `k`; zero (or the empty string) elsewhere."""
     offset = 0 if k is None else int(np.asarray(k).reshape(-1)[0])
     rows, columns = x.shape[-2:]
+    hold(8 * (rows + 1) * (columns + 1))  # also where a dim is 0
     distance = np.arange(columns)[None, :] - np.arange(rows)[:, None]
     keep = distance >= offset if upper else distance <= offset
     return np.where(keep, x, np.zeros((), x.dtype) if x.dtype != np.object_ else "")
@@ -94,6 +95,7 @@ def trilu(x: Array, k: Array | None = None, *, upper: bool) -> Array:
 @kernel("eye_like")
 def eye_like(x: Array, *, k: int, dtype: DType | None) -> Array:
     rows, columns = x.shape
+    hold(8 * (rows + 1) * (columns + 1))
     return (np.arange(columns)[None, :] - np.arange(rows)[:, None] == k).astype(dtype.numpy if dtype else x.dtype)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Work is counted in multiply-adds of a dense product, of which a core does about 10**10 a second.
 ELEMENT, NODE = 20, 800_000
+#: ... and of what one step in plain Python takes.
+SLOW = 1000
 #: What a model itself adds to the limits: checks run it a dozen times.
 WORK_PER_PARAMETER, WORK_PER_NODE, BYTES_PER_BYTE = 2_000, 20 * NODE, 4
 #: Ops whose work is more than their results: each element adds up many products.

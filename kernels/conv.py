@@ -17,6 +17,7 @@ import numpy as np
 
 from ..ir.ops.window import Window, output_sizes, resolve_pads, transposed, window
 from .budget import hold
+from .constants import kept
 from .jit import jit
 from .precision import narrow, wide
 from .product import BYTE_RANGE, integer_product, less_zero_point, multiply, widened
@@ -86,8 +87,11 @@ def _add_scaled(line, source, weight):
 def conv(x, w, b=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad="explicit", channels_last=False):
     """x [N, C, *S] (or [N, *S, C]), w [O, C/groups, *K], b [O] to [N, O, *S'] in x's dtype and layout."""
     geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
-    bias = np.zeros(w.shape[0]) if b is None else wide(b)
-    y = convolve(channels_first(stored, x, channels_last), stored(w), bias, geometry, groups)
+    bias = np.zeros(w.shape[0]) if b is None else kept(wide, b)
+    weights = kept(wide, w, otherwise=None)
+    y = convolve(
+        channels_first(stored, x, channels_last), stored(w) if weights is None else weights, bias, geometry, groups
+    )
     return channels_as(narrow(y, x.dtype), channels_last)
 
 
@@ -255,6 +259,11 @@ def _direct(x, w, bias, y, full, groups):
 
 def _unfolded(x, w, bias, y, full, groups):
     n, outs = y.shape[:2]
+    if groups == 1 and _is_pointwise(full, x.shape[2:], y.shape[2:]):
+        matrix = w.reshape(outs, -1)
+        for data, made in zip(x.reshape(n, x.shape[1], -1), y.reshape(n, outs, -1), strict=True):
+            multiply(matrix, data, made, _adder(bias[:, None]))
+        return
     results, offsets = y.reshape(n, groups, outs // groups, -1), bias.reshape(groups, -1, 1)
     weights = w.reshape(groups, outs // groups, -1)
     for samples, places, cols in _tiles(x, full, y.shape[2:], groups, np.float64):
@@ -265,6 +274,11 @@ def _unfolded(x, w, bias, y, full, groups):
         made = np.matmul(weights, cols)
         made += offsets
         results[samples, :, :, places] = made
+
+
+def _is_pointwise(full, places, sizes):
+    """Whether every output place sees one tap of the data, its own: nothing has to be unfolded."""
+    return full.kernel == full.strides == (1, 1, 1) and places == sizes and not any(full.begins)
 
 
 def _adder(offsets):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.errors import InvalidModel
+from .budget import hold
 from .numeric import narrow, wide
 from .registry import kernel
 
@@ -129,6 +130,7 @@ def compress(x: Array, cond: Array, *, axis: int | None) -> Array:
 @kernel("unique")
 def unique(x: Array, *, axis: int | None, sorted: bool) -> tuple[Array, Array, Array, Array]:
     """Elements become their ranks, so that slices of any dtype compare as rows of integers."""
+    hold(48 * x.size)
     data = x.reshape(-1) if axis is None else x
     along = 0 if axis is None else axis % x.ndim
     _, ranks = np.unique(wide(data).reshape(-1), return_inverse=True)

@@ -62,14 +62,14 @@ def multiply(a: Array, b: Array, y: Array, finish: Finish | None = None) -> None
     (rows, inner), columns = a.shape, b.shape[1]
     if a.size <= b.size:
         left, whole = widened(a), slice(0, rows)
-        for part in _panels(columns, inner + rows, b.dtype):
+        for part in _panels(columns, rows if b.dtype == np.float64 else inner + rows):
             made = left @ widened(b[:, part])
             if finish is not None:
                 finish(made, whole, part)
             _settle(made, y[:, part])
         return
     right, whole = widened(b), slice(0, columns)
-    for part in _panels(rows, inner + columns, a.dtype):
+    for part in _panels(rows, columns if a.dtype == np.float64 else inner + columns):
         made = widened(a[part]) @ right
         if finish is not None:
             finish(made, part, whole)
@@ -81,8 +81,13 @@ def widened(x: Array) -> Array:
     return x.astype(np.float64, order="K", copy=False)
 
 
-def _panels(size: int, per_entry: int, dtype: np.dtype) -> list[slice]:
-    """An axis of `size` in parts whose operand and result, `per_entry` elements each, fit the panel."""
+def transposed(x: Array) -> Array:
+    """The transpose of `x` in float64, row-major: what BLAS reads quickest beside a few rows."""
+    return np.ascontiguousarray(widened(x.T))
+
+
+def _panels(size: int, per_entry: int) -> list[slice]:
+    """An axis of `size` in parts whose widened operand and result, `per_entry` elements each, fit the panel."""
     step = max(LEAST_PANEL, PANEL_BYTES // (8 * max(per_entry, 1)))
     return [slice(start, min(size, start + step)) for start in range(0, size, step)]
 

@@ -6,10 +6,13 @@ its raw words are used, which numpy keeps stable across versions; the distributi
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..ir.errors import InvalidModel
 from ..ir.types import DType
+from .budget import ELEMENT, hold, spend
 from .numeric import is_float, narrow
 from .registry import kernel
 from .shape import as_ints
@@ -19,6 +22,7 @@ Array = np.ndarray
 
 def uniforms(shape: tuple[int, ...], seed: int, salt: int) -> Array:
     """float64 in [0, 1) with 53 random bits each."""
+    hold(24 * math.prod(shape))
     key = np.array([seed & (2**64 - 1), salt & (2**64 - 1)], np.uint64)
     words = np.random.Philox(key=key).random_raw(int(np.prod(shape, dtype=np.int64)))
     return ((np.asarray(words, np.uint64) >> np.uint64(11)) * 2.0**-53).reshape(shape)
@@ -64,6 +68,8 @@ def multinomial(x: Array, *, sample_size: int, dtype: DType, seed: int, salt: in
     logits = x.astype(np.float64)
     weight = np.exp(logits - logits.max(axis=1, keepdims=True))
     edges = np.cumsum(weight, axis=1)
+    hold(9 * x.size * sample_size)
+    spend(ELEMENT * x.size * sample_size)
     drawn = uniforms((x.shape[0], sample_size), seed, salt) * edges[:, -1:]
     return (drawn[:, :, None] >= edges[:, None, :-1]).sum(axis=2).astype(dtype.numpy)
 

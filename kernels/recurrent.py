@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ir.errors import InvalidModel
+from .constants import kept
 from .precision import narrow, wide
-from .product import product
+from .product import product, widened
 from .registry import kernel
 
 Array = np.ndarray
@@ -125,8 +126,8 @@ class Layer(NamedTuple):
 
 
 def _layer(x, w, r, b, seq_lens, direction) -> Layer:
-    bias = np.zeros((w.shape[0], 2 * w.shape[1])) if b is None else wide(b)
-    return Layer(x, w, wide(r), bias, _lengths(x, seq_lens), directions(direction))
+    bias = np.zeros((w.shape[0], 2 * w.shape[1])) if b is None else kept(wide, b)
+    return Layer(x, kept(widened, w, otherwise=w), kept(wide, r), bias, _lengths(x, seq_lens), directions(direction))
 
 
 def _run(

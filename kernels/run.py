@@ -21,6 +21,7 @@ from ..ir.ops.sequence import renewed
 from ..ir.signature import Signature
 from ..ir.types import STRING, OptionalType, SequenceType, TensorType, Type
 from . import budget
+from .constants import Shelf, shelf_of
 from .registry import get_kernel
 from .text import texts
 
@@ -106,9 +107,9 @@ def run_graph(
 ) -> list[Any]:
     """The outputs of a graph or region, in order. `evaluate` stands in for `run_node`, in its regions too."""
     _settle_allocator()
-    state = _State(dict(zip(graph.inputs, arrays, strict=True)), taps or {}, budget.current())
-    try:
-        with np.errstate(all="ignore"):  # NaN and infinities are results like others
+    with shelf_of(graph.module) as shelf, np.errstate(all="ignore"):  # NaN and infinities are results like others
+        state = _State(dict(zip(graph.inputs, arrays, strict=True)), taps or {}, budget.current(), shelf)
+        try:
             for node in graph.nodes():
                 operands = state.operands(node)
                 results = evaluate(node, operands) if evaluate else run_node(node, operands)
@@ -116,9 +117,9 @@ def run_graph(
                 del operands  # else they live while observers and the next kernel run
                 state.made(node, results)
                 del results
-        return state.operands(graph.return_node)
-    finally:
-        state.close()
+            return state.operands(graph.return_node)
+        finally:
+            state.close()
 
 
 #: Just below the largest block that glibc would ever take from its heap (mallopt(3), M_MMAP_THRESHOLD).
@@ -135,8 +136,15 @@ def _settle_allocator() -> None:
 class _State:
     """The values that are still wanted, how often, and what they hold of the budget."""
 
-    def __init__(self, values: dict[Value, Any], taps: Mapping[Value, Observer], spent: budget.Budget | None) -> None:
+    def __init__(
+        self,
+        values: dict[Value, Any],
+        taps: Mapping[Value, Observer],
+        spent: budget.Budget | None,
+        shelf: Shelf,
+    ) -> None:
         self.values = values
+        self.shelf = shelf
         self.taps = taps
         self.budget = spent
         self.held = 0
@@ -146,9 +154,9 @@ class _State:
 
     def operands(self, node: Node) -> list[Any]:
         """The arrays of a node's operands, None for an absent one."""
-        values = self.values
+        values, constant = self.values, self.shelf.array
         return [
-            None if value is None else values[value] if value.weight is None else value.array()
+            None if value is None else values[value] if value.weight is None else constant(value.weight.tensor)
             for value in node.operands
         ]
 

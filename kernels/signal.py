@@ -9,7 +9,7 @@ import numpy as np
 from ..ir.errors import InvalidModel
 from ..ir.ops.signal import signal_axis
 from ..ir.types import DType
-from .budget import hold
+from .budget import SLOW, hold, spend
 from .numeric import is_float, narrow, truncate, wide
 from .registry import kernel
 
@@ -117,6 +117,7 @@ def mel_weight_matrix(
     if count < 0 or length < 1 or rate < 1 or not low > -700 or not high > -700:
         raise InvalidModel(f"mel_weight_matrix: {count} bins, dft of {length}, {rate} Hz, {low} to {high}", code="F020")
     hold(8 * rows * count)
+    spend(SLOW * count)
     first, last = (2595.0 * np.log10(1.0 + f / 700.0) for f in (low, high))
     mel = first + np.arange(count + 2) * ((last - first) / (count + 2))
     edges = np.floor((length + 1) * (700.0 * (10.0 ** (mel / 2595.0) - 1.0)) / rate).astype(np.int64)

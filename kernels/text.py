@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ir.errors import InvalidModel, MissingPackage
 from ..ir.types import DType
-from .budget import hold, spend
+from .budget import SLOW, hold, spend
 from .registry import kernel
 
 Array = np.ndarray
@@ -29,8 +29,6 @@ UPPER, LOWER = str.maketrans({"i": "İ"}), str.maketrans({"I": "ı", "İ": "i"})
 #: What spells a number: an optional sign, decimal digits with one point, an exponent; or a word.
 NUMBER = re.compile(r"\s*[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)\s*", re.ASCII | re.IGNORECASE)
 WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-#: Multiply-adds that take as long as one step in plain Python.
-SLOW = 1000
 #: More digits than any number type tells apart.
 MOST_DIGITS = 4096
 

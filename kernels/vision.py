@@ -111,6 +111,7 @@ def roi_align(
     half = coordinate_transformation_mode == "half_pixel"
     kind = np.float64 if rois.dtype == np.float64 else np.float32
     scaled = rois.astype(kind) * kind(spatial_scale) - kind(0.5 if half else 0.0)
+    spend(len(rois) * x.shape[1] * output_height * (x.shape[2] + output_width) * x.shape[3])
     y = np.zeros((len(rois), x.shape[1], output_height, output_width))
     for n, (image, (left, top, right, bottom)) in enumerate(zip(images, scaled, strict=True)):
         rows = _points(top, bottom, output_height, sampling_ratio, half, x.shape[2])
@@ -126,7 +127,8 @@ def _points(first: Any, last: Any, bins: int, ratio: int, half: bool, size: int)
         raise InvalidModel(f"roi_align: a region from {first} to {last}", code="F020")
     width = extent / type(first)(bins)
     count = ratio if ratio > 0 else max(math.ceil(width), 0)
-    hold(64 * bins * count)
+    hold(64 * bins * count + 8 * bins * size)
+    spend(40 * bins * count)
     at = float(first) + float(width) * (np.arange(bins)[:, None] + (np.arange(count) + 0.5) / max(count, 1))
     inside = (at >= -1.0) & (at <= size)
     at = np.clip(at, 0.0, size - 1.0)
@@ -223,6 +225,10 @@ def _corners(boxes: Array, center_point_box: bool) -> Array:
     return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=-1)
 
 
+#: Multiply-adds that take as long as the overlap of two boxes: a dozen passes over arrays.
+MEETING = 400
+
+
 def _suppressed(corners: Array, scores: Array, most: int, overlap: Any, least: Any) -> Array:
     """The boxes that are kept, best first."""
     order = np.argsort(-scores, kind="stable")
@@ -231,7 +237,7 @@ def _suppressed(corners: Array, scores: Array, most: int, overlap: Any, least: A
     areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     kept: list[int] = []
     while order.size and len(kept) < most:
-        spend(40 * order.size)
+        spend(MEETING * order.size)
         best, order = order[0], order[1:]
         kept.append(int(best))
         shared = np.minimum(corners[best, 2:], corners[order, 2:]) - np.maximum(corners[best, :2], corners[order, :2])

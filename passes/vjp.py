@@ -19,6 +19,7 @@ from ..ir.builder import Builder
 from ..ir.dims import dim_eq
 from ..ir.errors import Unsupported
 from ..ir.graph import Node, Value
+from ..ir.storage import check_limit
 
 Handed = tuple[Value | None, ...]
 Rule = Callable[[Builder, Node, Handed], Sequence[Value | None]]
@@ -465,8 +466,8 @@ def _slice(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
         size = x.shape[axis]
         if not isinstance(size, int):
             raise Unsupported("the derivative of slice along an axis of unknown size")
-        positions = np.asarray(slice_positions(size, *bounds), np.int64)
         check_limit("fold_bytes", 8 * size, "bytes of a table in a derivative")
+        positions = np.asarray(slice_positions(size, *bounds), np.int64)
         back = np.full(size, len(positions), np.int64)
         back[positions] = np.arange(len(positions))
         pads = [0] * (2 * len(x.shape))

@@ -13,7 +13,7 @@ from ...ir.symbols import settle_symbols
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
 from ...kernels.run import run_node
-from ...passes.decompose import DECOMPOSITIONS, Declined, decompose, load
+from ...passes.decompose import DECOMPOSITIONS, Declined, decomposable, decompose
 from ...passes.decompose.rules import Outcome, Rule, in_channels_first
 from . import registry
 
@@ -51,7 +51,11 @@ def support(name: str) -> str:
     registry.load()
     if name in registry.ROWS:
         return "direct"
-    return "decomposed" if name in registry.RULES or name in load() else "-"
+    return "decomposed" if name in registry.RULES or decomposable(name, _writes) else "-"
+
+
+def _writes(name: str) -> bool:
+    return support(name) != "-"
 
 
 def chosen_signature(module: Module, key: str | None) -> Signature:

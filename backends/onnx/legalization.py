@@ -166,11 +166,11 @@ def _decomposed(clone: Module, opset: int) -> Iterator[Offender]:
 
 def support(name: str) -> str:
     """direct: ONNX has it at some opset; decomposed: it is written as smaller ops; -: it is refused."""
-    from ...passes.decompose import load
+    from ...passes.decompose import decomposable
 
     if name in registry.table():
         return "direct"
-    return "decomposed" if name in load() else "-"
+    return "decomposed" if decomposable(name, lambda needed: support(needed) != "-") else "-"
 
 
 def refusal_of(left: list[Offender], working: _Attempt | None) -> Unsupported:

@@ -19,7 +19,7 @@ from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, F16, F32, F64, DType, TensorType
 from ...ir.value import Node, Value
 from ...kernels.run import run_node
-from ...passes.decompose import decompose, load
+from ...passes.decompose import decomposable, decompose
 from ...passes.layout import assign_layout, simplify_transposes
 from .fuse import fuse
 from .lower import lowerings
@@ -66,7 +66,11 @@ def support(name: str) -> str:
     """direct: TFLite has it; decomposed: it is written as other ops; -: it is refused."""
     if name in rows():
         return "direct"
-    return "decomposed" if name in lowerings() or name in load() else "-"
+    return "decomposed" if name in lowerings() or decomposable(name, _writes) else "-"
+
+
+def _writes(name: str) -> bool:
+    return support(name) != "-"
 
 
 def _chosen(module: Module, signature: str | None) -> Module:
@@ -145,6 +149,7 @@ _TAKEN_APART = frozenset(
         "lp_normalization",
         "max_pool_with_indices",
         "max_unpool",
+        "qlinear_conv",
         "hardmax",
         "grid_sample",
     ]

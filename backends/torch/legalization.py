@@ -17,8 +17,7 @@ from ...ir.ops import get_op
 from ...ir.ops.window import resolve_pads, spread, transposed, window
 from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, BOOL, C64, C128, F16, F32, F64, I8, I16, I32, I64, U8, TensorType
-from ...passes.decompose import Declined, Rule, decompose
-from ...passes.decompose import load as load_shared
+from ...passes.decompose import Declined, Rule, decomposable, decompose
 from .calls import FAMILIES, ROWS, Refusal
 from .plan import is_host
 
@@ -70,7 +69,11 @@ def support(name: str) -> str:
         return "direct"
     if get_op(name).regions:
         return "decomposed" if name == "call" else "-"
-    return "decomposed" if name in RULES or name in load_shared() or name in ("shape", "size") else "-"
+    return "decomposed" if name in RULES or name in ("shape", "size") or decomposable(name, _writes) else "-"
+
+
+def _writes(name: str) -> bool:
+    return support(name) != "-"
 
 
 def _dtype_reason(node: Node) -> str | None:
@@ -224,6 +227,8 @@ def unsqueeze(b: Builder, node: Node):
     where = axes.ints() if axes is not None else None
     if x is None or where is None or x.rank is None:
         return Declined("its axes are not constant")
+    if len(where) == 1:
+        return Declined("")
     rank = x.rank + len(where)
     for axis in sorted(a % rank for a in where):
         x = b.unsqueeze(x, (axis,))

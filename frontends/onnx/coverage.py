@@ -57,14 +57,24 @@ def _ranges(domain: str, op_type: str, versions: list[int]) -> Iterator[Operator
     starts = [since for since, _ in registry.table().get((domain, op_type), [])]
     bounds = sorted({max(first, s) for s in starts} | ({first} if not starts or min(starts) > first else set()))
     if not starts:
-        bounds = [first, *(v for v in versions[1:] if _has_body(domain, op_type, v) != _has_body(domain, op_type, first))]
+        bounds = [
+            first,
+            *(v for v in versions[1:] if _has_body(domain, op_type, v) != _has_body(domain, op_type, first)),
+        ]
     for start, following in zip(bounds, [*bounds[1:], None], strict=True):
         if last is not None and start > last:
             continue
         end = following - 1 if following is not None else last
         found = registry.handler(domain, op_type, start)
         how = "handler" if found is not None else "body" if _has_body(domain, op_type, start) else "-"
-        yield Operator(domain, op_type, start, end, how, lowerings().get((domain, op_type, handler_start(domain, op_type, start)), ()))
+        yield Operator(
+            domain,
+            op_type,
+            start,
+            end,
+            how,
+            lowerings().get((domain, op_type, handler_start(domain, op_type, start)), ()),
+        )
 
 
 def _has_body(domain: str, op_type: str, opset: int) -> bool:

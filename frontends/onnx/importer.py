@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...formats.onnx import dtypes, external, notes, tensors, views
+from ...formats.onnx import dtypes, external, notes, schemas, tensors, views
 from ...formats.onnx.types import Dims, type_of
 from ...ir.builder import Builder
 from ...ir.errors import AnyIRError, InternalError, InvalidModel, Unsupported, clean
@@ -292,10 +292,25 @@ class Importer:
         call = Call(node, operands, opset, self._attributes(node, scope), scope)
         found = registry.handler(node.domain, node.op_type, opset)
         if found is not None:
-            return found(self, call)
+            return found(self, call) if node.domain in schemas.KNOWN_DOMAINS else self._lower_vendor(found, call)
         if node.schema is None:
             return self._opaque(call)
         return self.expand(call)
+
+    def _lower_vendor(self, handler: registry.Handler, call: Call) -> Any:
+        """An operator that is no standard one: in a form that has no lowering it is carried through like an unknown one."""
+        graph = self.b.graph
+        before = next(iter(graph.reversed()), None)
+        try:
+            return handler(self, call)
+        except Unsupported as error:
+            for node in graph.reversed():
+                if node is before:
+                    break
+                node.erase()
+            self.note(call, f"{call.op_type} is carried through as it is: {error.message}")
+            given = {name: call.attrs[name] for name in call.node.attrs if name in call.attrs}
+            return self._opaque(replace(call, attrs=given))
 
     def _attributes(self, node: views.Node, scope: Scope) -> dict[str, Any]:
         attrs = dict(node.schema.defaults) if node.schema else {}

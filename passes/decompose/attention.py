@@ -10,7 +10,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.types import BOOL, I64
 from ...ir.value import Node, Value
-from .rules import Declined, Part, Size, decomposes, reshape_to, scalar, shape_of
+from .rules import Declined, Part, Size, decomposes, reshape_to, room, scalar, shape_of
 
 
 def _heads(b: Builder, x: Value, count: int) -> Value:

@@ -35,7 +35,7 @@ def loop(b: Builder, node: Node) -> Outcome:
     return (*made[:carried], *rows)
 
 
-@decomposes("scan")
+@decomposes("scan", needs=("loop",))
 def scan(b: Builder, node: Node) -> Outcome:
     """A loop: iteration i takes slice i of each scanned value; stacked outputs are put in order afterwards."""
     carried, count = node.attr("carried"), node.attr("num_scan_inputs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ...ir.builder import Builder
-from ...ir.errors import AnyIRError, InternalError, PassError
+from ...ir.errors import AnyIRError, InternalError, LimitExceeded, PassError
 from ...ir.graph import Graph, Module
 from ...ir.opdef import PURE
 from ...ir.types import TensorType

@@ -7,7 +7,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.types import I64
 from ...ir.value import Node, Value
-from .rules import Declined, decomposes, shape_of, sizes
+from .rules import Declined, decomposes, room, shape_of, sizes
 
 
 def _as_i64(b: Builder, x: Value) -> Value:

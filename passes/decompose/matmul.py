@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.types import F32, I32
 from ...ir.value import Node, Value
-from .rules import Declined, Part, Size, decomposes, reshape_to, scalar, transposed
+from .rules import Declined, Part, Size, decomposes, reshape_to, room, scalar, slice_axis, static, transposed
 
 
 @decomposes("gemm")
@@ -44,26 +46,57 @@ def matmul_integer(b: Builder, node: Node) -> Value:
 
 #: Integers up to this size, and so sums that stay below it, are exact in f32.
 _EXACT = 1 << 24
+#: The largest difference of an 8-bit integer and its zero point.
+_WIDEST = 255
 
 
 @decomposes("conv_integer")
 def conv_integer(b: Builder, node: Node) -> Value | Declined:
-    """A float convolution, where no sum can leave the integers that f32 represents exactly."""
+    """Float convolutions over runs of channels in which no sum can leave the integers that f32 has, summed in i32."""
     x, w, x_zero, w_zero = (*node.operands, None, None)[:4]
-    taps = 1
-    for dim in w.shape[1:]:
-        if type(dim) is not int:
-            return Declined("the kernel size is not known")
-        taps *= dim
-    if taps * 255 * 255 >= _EXACT:
-        return Declined(f"sums over {taps} products are not exact in f32")
+    if not static(*w.shape):
+        return Declined("the filter's size is not known")
+    runs = _exact_runs(_reach(w, w_zero))
+    if runs is None or (len(runs) > 1 and node.attr("groups") > 1):
+        return Declined(f"sums over {math.prod(w.shape[1:])} products are not exact in f32")
     left, right = b.cast(x, to=F32), b.cast(w, to=F32)
     if x_zero is not None:
         left = b.sub(left, b.cast(x_zero, to=F32))
     if w_zero is not None:
         zero = b.cast(w_zero, to=F32)
         right = b.sub(right, b.reshape(zero, (-1, *[1] * (w.rank - 1))) if zero.rank == 1 else zero)
-    return b.cast(b.conv(left, right, **dict(node.attrs)), to=I32)
+    channels = x.rank - 1 if node.attr("channels_last") else 1
+    total = None
+    for start, stop in runs:
+        parts = (left, right)
+        if len(runs) > 1:
+            parts = slice_axis(b, left, channels, start, stop), slice_axis(b, right, 1, start, stop)
+        part = b.cast(b.conv(*parts, **dict(node.attrs)), to=I32)
+        total = part if total is None else b.add(total, part)
+    return total
+
+
+def _reach(w: Value, zero: Value | None) -> np.ndarray:
+    """Per filter and channel, what the sum of its products can at most amount to: [out, in] in int64."""
+    taps = tuple(range(2, w.rank))
+    if not w.is_const or (zero is not None and not zero.is_const):
+        return np.full(w.shape[:2], math.prod(w.shape[2:]) * _WIDEST * _WIDEST, np.int64)
+    point = np.int64(0) if zero is None else zero.array().astype(np.int64)
+    point = point.reshape(-1, *[1] * (w.rank - 1)) if point.ndim == 1 else point
+    return np.abs(w.array().astype(np.int64) - point).sum(taps) * _WIDEST
+
+
+def _exact_runs(reach: np.ndarray) -> list[tuple[int, int]] | None:
+    """Channels in runs whose sums stay exact for every filter; None where one channel alone is too much."""
+    starts, total = [0], np.zeros(len(reach), np.int64)
+    for channel in range(reach.shape[1]):
+        if (reach[:, channel] >= _EXACT).any():
+            return None
+        total = total + reach[:, channel]
+        if (total >= _EXACT).any():
+            starts.append(channel)
+            total = reach[:, channel]
+    return list(itertools.pairwise([*starts, reach.shape[1]]))
 
 
 # ------------------------------------------------------------------------------------------------------- einsum

@@ -15,6 +15,7 @@ from .rules import (
     along_axis,
     decomposes,
     flat_size,
+    room,
     scalar,
     shape_of,
     sizes,

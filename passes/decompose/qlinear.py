@@ -73,7 +73,7 @@ def qlinear_conv(b: Builder, node: Node) -> Value | Declined:
     return b.requantize(total, _ratio(b, *scales), zeros[2], to=node.result.dtype)
 
 
-@decomposes("dynamic_quantize_lstm")
+@decomposes("dynamic_quantize_lstm", needs=("loop",))
 def dynamic_quantize_lstm(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
     """A loop per direction: the input's products come before it, each step quantises the state it starts from."""
     turned = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[node.attr("direction")]
@@ -81,8 +81,8 @@ def dynamic_quantize_lstm(b: Builder, node: Node) -> tuple[Value, ...] | Decline
     x, lens = node.operands[0], node.operand("seq_lens")
     if functions is None or x.shape is None:
         return Declined("an unknown gate activation, or an input of unknown rank")
-    length = _steps(b, x) if lens is None else b.cast(b.reduce_max(lens, (0,), keepdims=False), to=I64)
-    data = x if lens is None else b.slice(x, (0,), b.reshape(length, (1,)), (0,))
+    length = _steps(b, x)
+    data = x if lens is None else _blanked(b, x, lens, length)
     rows = []
     for d, backwards in enumerate(turned):
         entries = b.add(_product(b, data, *_weights(b, node, d, "w")), _bias(b, node, d))
@@ -90,10 +90,7 @@ def dynamic_quantize_lstm(b: Builder, node: Node) -> tuple[Value, ...] | Decline
         y, hidden, cell = _scan(b, node, d, entries, length)
         y = _turned(b, y, lens) if backwards else y
         rows.append([b.unsqueeze(y, (1,)), b.unsqueeze(hidden, (0,)), b.unsqueeze(cell, (0,))])
-    made = [_joined(b, column, axis) for column, axis in zip(zip(*rows, strict=True), (1, 0, 0), strict=True)]
-    if lens is not None:
-        made[0] = b.pad(made[0], _after(b, b.sub(_steps(b, x), length), 4), scalar(b, 0, made[0]))
-    return tuple(made)
+    return tuple(_joined(b, column, axis) for column, axis in zip(zip(*rows, strict=True), (1, 0, 0), strict=True))
 
 
 def _steps(b: Builder, x: Value) -> Value:
@@ -102,10 +99,11 @@ def _steps(b: Builder, x: Value) -> Value:
     return b.const(np.asarray(steps, np.int64)) if type(steps) is int else b.squeeze(b.shape(x, start=0, end=1), (0,))
 
 
-def _after(b: Builder, count: Value, rank: int) -> Value:
-    """Pads of `count` behind the first axis."""
-    none = b.const(np.zeros(rank, np.int64))
-    return b.concat(none, b.reshape(count, (1,)), b.const(np.zeros(rank - 1, np.int64)), axis=0)
+def _blanked(b: Builder, x: Value, lens: Value, length: Value) -> Value:
+    """Zeros for the steps after the longest sample's last: what stands there must not widen the range that is quantised."""
+    longest = b.cast(b.reduce_max(lens, (0,), keepdims=False), to=I64)
+    there = b.less(b.range(np.int64(0), length, np.int64(1)), longest)
+    return b.where(b.unsqueeze(there, (1, 2)), x, scalar(b, 0, x))
 
 
 def _joined(b: Builder, values: Sequence[Value], axis: int) -> Value:

@@ -52,18 +52,17 @@ def quantize(b: Builder, node: Node) -> Value | Declined:
     if not to.is_int or to.bits > 16:
         return Declined(f"quantising to {to} is not decomposed")
     block = node.attr("block_size")
-    scale = spread_blocks(b, scale, x, block)
+    wide = x.dtype if x.dtype.is_float and x.dtype.bits >= scale.dtype.bits else scale.dtype
+    scale = spread_blocks(b, _cast(b, scale, wide), x, block)
     if isinstance(scale, Declined):
         return scale
-    wide = x.dtype if x.dtype.is_float and x.dtype.bits >= scale.dtype.bits else scale.dtype
-    quotient = b.div(_cast(b, x, wide), _cast(b, scale, wide))
     compute = wide if wide in (F32, F64) else F32
-    y = b.round(_cast(b, quotient, compute))
+    y = b.round(_cast(b, b.div(_cast(b, x, wide), scale), compute))
     if zero is not None:
-        zero = spread_blocks(b, zero, x, block)
+        zero = spread_blocks(b, _cast(b, zero, compute), x, block)
         if isinstance(zero, Declined):
             return zero
-        y = b.add(y, _cast(b, zero, compute))
+        y = b.add(y, zero)
     return _saturated(b, y, to)
 
 
@@ -76,21 +75,21 @@ def dequantize(b: Builder, node: Node) -> Value | Declined:
     """(x - zero_point) * scale; the difference in i32 where x has integers that f32 has not."""
     x, scale, zero = (*node.operands, None)[:3]
     to, block = node.attr("to"), node.attr("block_size")
-    scale = spread_blocks(b, scale, x, block)
+    compute = F64 if F64 in (to, scale.dtype) else F32
+    scale = spread_blocks(b, _cast(b, scale, compute), x, block)
     if isinstance(scale, Declined):
         return scale
+    exact = x.dtype.is_int and x.dtype.bits >= 32
     if zero is not None:
-        zero = spread_blocks(b, zero, x, block)
+        zero = spread_blocks(b, zero if exact else _cast(b, zero, compute), x, block)
         if isinstance(zero, Declined):
             return zero
-    compute = F64 if F64 in (to, scale.dtype) else F32
-    if x.dtype.is_int and x.dtype.bits >= 32 and zero is not None:
+    if exact and zero is not None:
         y = _cast(b, b.sub(x, zero), compute)
     else:
         y = _cast(b, x, compute)
-        if zero is not None:
-            y = b.sub(y, _cast(b, zero, compute))
-    return _cast(b, b.mul(y, _cast(b, scale, compute)), to)
+        y = y if zero is None else b.sub(y, zero)
+    return _cast(b, b.mul(y, scale), to)
 
 
 @decomposes("requantize")

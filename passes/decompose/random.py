@@ -9,7 +9,7 @@ from ...ir.value import Node, Value
 from .rules import decomposes, scalar
 
 
-@decomposes("dropout")
+@decomposes("dropout", needs=("random_uniform",))
 def dropout(b: Builder, node: Node) -> tuple[Value, Value]:
     """Numbers that are not below the ratio keep their element; 8-bit floats are scaled in f32."""
     x, ratio = node.operands

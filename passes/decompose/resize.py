@@ -27,6 +27,7 @@ from .rules import (
     half_float,
     in_f32,
     reshape_to,
+    room,
     scalar,
     shape_of,
     sizes,

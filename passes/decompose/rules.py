@@ -43,6 +43,7 @@ FAMILIES = (
     "reduce",
     "resize",
     "shape",
+    "signal",
     "structure",
 )
 
@@ -60,17 +61,22 @@ Rule = Callable[[Builder, Node], Outcome]
 #: Op name -> its rule. Filled by the family files; `load` imports them all.
 DECOMPOSITIONS: dict[str, Rule] = {}
 
+#: Op name -> the ops that its rule always makes and that a target may lack: without them the rule is of no use.
+NEEDS: dict[str, tuple[str, ...]] = {}
 
-def decomposes(*names: str, rounds: bool = False) -> Callable[[Rule], Rule]:
+
+def decomposes(*names: str, rounds: bool = False, needs: tuple[str, ...] = ()) -> Callable[[Rule], Rule]:
     """Register a rule for ops by name.
 
     `rounds`: the rule rounds more than once, so a node on half floats first becomes the same node on f32 between casts.
+    `needs`: ops without which a target gains nothing from the rule; see `decomposable`.
     """
 
     def register(rule: Rule) -> Rule:
         made = _through_f32(rule) if rounds else rule
         for name in names:
             DECOMPOSITIONS[name] = made
+            NEEDS[name] = needs
         return rule
 
     return register
@@ -112,6 +118,11 @@ def load() -> dict[str, Rule]:
     for family in FAMILIES:
         importlib.import_module(f".{family}", __package__)
     return DECOMPOSITIONS
+
+
+def decomposable(name: str, writes: Callable[[str], bool]) -> bool:
+    """There is a shared rule for the op, and what it cannot do without is written by the target."""
+    return name in load() and all(writes(needed) for needed in NEEDS[name])
 
 
 # ---------------------------------------------------------------------------------------- shared building blocks

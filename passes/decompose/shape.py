@@ -18,6 +18,7 @@ from .rules import (
     decomposes,
     flat_size,
     reshape_to,
+    room,
     scalar,
     shape_of,
     sizes,

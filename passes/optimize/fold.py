@@ -7,6 +7,7 @@ already is replaced by them. Over a budget (`ir/storage.py` LIMITS) the node sim
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ...ir.opdef import PURE, RANDOM
 from ...ir.storage import limit
 from ...ir.tensor import as_tensor
 from ...ir.types import STRING, U64, TensorType
+from ...kernels.budget import ELEMENT, NODE, Budget, spending
 from ...kernels.jit import interpreted
 from ...kernels.registry import find_kernel
 from ...kernels.run import run_node
@@ -25,6 +27,8 @@ from ..manager import Context, module_pass
 SLACK = 1 << 20
 #: Up to this many scalar operations the uncompiled kernel is faster than waiting for numba.
 INTERPRETED_WORK = 20_000
+#: All folds of a module together may take the work of so many of the largest, and so much per byte of its constants.
+FOLDS, WORK_PER_BYTE = 20, 50
 #: Ops that say something which a number would lose.
 KEEP = frozenset({"dequantize", "quantize", "requantize", "opaque"})
 
@@ -43,6 +47,7 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
     """
     own = sum(weight.nbytes for weight in module.weights)
     budget = max(limit("fold_total_bytes"), 2 * own)
+    spent = _allowance(module, own)
     largest = max_bytes or limit("fold_bytes")
     for graph in module.all_graphs():
         for node in graph.nodes():
@@ -52,9 +57,16 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
                 ctx.stats["fold"] += 1
                 continue
             size = _affordable(node, min(largest, budget))
-            if size is not None and _fold_computed(graph, node):
+            if size is not None and _fold_computed(graph, node, spent):
                 budget -= size
                 ctx.stats["fold"] += 1
+
+
+def _allowance(module: Module, own: int) -> Budget:
+    """What all folds of a module may cost, whose constants have `own` bytes: the limits of one fold bound no thousand."""
+    nodes = sum(len(graph) for graph in module.all_graphs())
+    work = ELEMENT * (FOLDS * limit("fold_work") + WORK_PER_BYTE * own) + NODE * nodes
+    return Budget(work, limit("fold_total_bytes") + 4 * (limit("fold_bytes") + own))
 
 
 def _fold_known(graph: Graph, node: Node) -> bool:
@@ -101,17 +113,14 @@ def _work(node: Node, result_count: int) -> int:
     return result_count + sum(counts)
 
 
-def _fold_computed(graph: Graph, node: Node) -> bool:
+def _fold_computed(graph: Graph, node: Node, spent: Budget) -> bool:
     """Run the kernel and put constants in place; False when there is no kernel or it refuses (the node then stays)."""
     if find_kernel(node.name) is None:
         return False
     arrays = [None if v is None else v.array() for v in node.operands]
     small = _work(node, sum(v.type.numel for v in node.results)) <= INTERPRETED_WORK  # type: ignore[attr-defined]
     try:
-        if small:
-            with interpreted():
-                results = run_node(node, arrays)
-        else:
+        with spending(spent), interpreted() if small else nullcontext():
             results = run_node(node, arrays)
     except AnyIRError:
         return False

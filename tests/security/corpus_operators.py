@@ -129,7 +129,15 @@ def _png(width: int, height: int) -> bytes:
 
 def _tiff(width: int, height: int) -> bytes:
     """One strip that claims everything."""
-    entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (279, 4, HUGE - 1)]
+    entries = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (279, 4, HUGE - 1),
+    ]
     body = b"".join(
         tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + (1).to_bytes(4, "little")
         + (value & 0xFFFFFFFF).to_bytes(4, "little")
@@ -178,9 +186,7 @@ def _string_doublings(count: int) -> onnx.ModelProto:
 
 
 def _mapped(count: int, inner: int) -> onnx.ModelProto:
-    body = helper.make_graph(
-        [N("Expand", ["e", "big"], ["f"])], "body", [info("e", None)], [info("f", None)]
-    )
+    body = helper.make_graph([N("Expand", ["e", "big"], ["f"])], "body", [info("e", None)], [info("f", None)])
     nodes = [N("Expand", ["x", "many"], ["m"]), N("SplitToSequence", ["m"], ["s"], axis=0)]
     nodes += [N("SequenceMap", ["s"], ["t"], body=body), N("ConcatFromSequence", ["t"], ["y"], axis=0)]
     return net(nodes, [const("many", [count, 1]), const("big", [1, inner])], [info("x", [1, 1])])
@@ -214,9 +220,7 @@ def _gradients(count: int) -> onnx.ModelProto:
     """Gradients of gradients: each could be several times as large as the last."""
     nodes = [N("Mul", ["x", "x"], ["x0"]), N("Tanh", ["x0"], ["y0"])]
     for i in range(count):
-        nodes.append(
-            N("Gradient", ["x"], [f"y{i + 1}"], domain="ai.onnx.preview.training", xs=["x"], y=f"y{i}")
-        )
+        nodes.append(N("Gradient", ["x"], [f"y{i + 1}"], domain="ai.onnx.preview.training", xs=["x"], y=f"y{i}"))
     nodes[-1].output[0] = "y"
     return net(nodes, (), None, None, training=1)
 
@@ -231,7 +235,11 @@ def _svm(vectors: int) -> onnx.ModelProto:
 def _reductions(count: int) -> onnx.ModelProto:
     """Each fold is allowed; together they take for ever."""
     shapes = [const(f"d{i}", [4 << 4 * i, 1 << 14]) for i in range(3)]
-    nodes = [N("Expand", ["pixel", "d0"], ["e0"]), N("Tile", ["e0", "times"], ["e1"]), N("Tile", ["e1", "times"], ["e"])]
+    nodes = [
+        N("Expand", ["pixel", "d0"], ["e0"]),
+        N("Tile", ["e0", "times"], ["e1"]),
+        N("Tile", ["e1", "times"], ["e"]),
+    ]
     nodes += [N("ReduceLogSumExp", ["e", "axis"], ["r0"], keepdims=0)]
     for i in range(count):
         nodes += [N("Concat", [f"r{i}"] * 1, [f"q{i}"], axis=0), N("Add", ["e", f"q{i}"], [f"a{i}"])]
@@ -434,7 +442,9 @@ def _functions(depth: int, calls: int, *, circle: bool = False, nested: bool = F
     made = net([N("f0", ["x"], ["y"], domain="mine")], mine=1)
     for i in range(depth):
         last = i + 1 == depth
-        target = N("Relu", ["a"], ["b0"]) if last and not circle else N(f"f{(i + 1) % depth}", ["a"], ["b0"], domain="mine")
+        target = (
+            N("Relu", ["a"], ["b0"]) if last and not circle else N(f"f{(i + 1) % depth}", ["a"], ["b0"], domain="mine")
+        )
         nodes = [target, *(N(target.op_type, [f"b{k}"], [f"b{k + 1}"], domain=target.domain) for k in range(calls - 1))]
         end = f"b{calls - 1}"
         if nested:
@@ -528,7 +538,9 @@ def _overlapping(folder: Path) -> Path:
     nodes: Nodes = []
     for i in range(200):
         w = TensorProto(name=f"w{i}", data_type=F32, dims=[1 << 17], data_location=TensorProto.EXTERNAL)
-        w.external_data.extend([entry("location", "data.bin"), entry("offset", str(4 * i)), entry("length", str(1 << 19))])
+        w.external_data.extend(
+            [entry("location", "data.bin"), entry("offset", str(4 * i)), entry("length", str(1 << 19))]
+        )
         weights.append(w)
         nodes.append(N("Add", [last, w.name], [f"v{i}"]))
         last = f"v{i}"

@@ -103,6 +103,11 @@ def number_of(b: Builder, dim: Dim, sources: Sequence[Value]) -> Value:
         if dim in (source.shape or ()):
             axis = source.shape.index(dim)
             return b.slice(b.call("tfl.shape", (source,)).result, (axis,), (axis + 1,), (0,))
+    for size in (d for source in sources for d in source.shape or ()):
+        line = _line(dim, size)
+        if line is not None:
+            scaled = b.mul(number_of(b, size, sources), i32(b, line[0]))
+            return b.add(scaled, i32(b, line[1])) if line[1] else scaled
     total: Value | None = None
     for mono, factor in dim.terms:
         term = i32(b, factor)
@@ -113,6 +118,16 @@ def number_of(b: Builder, dim: Dim, sources: Sequence[Value]) -> Value:
     if total is None:
         raise InternalError(f"the dim {dim} cannot be computed")
     return total
+
+
+def _line(dim: Dim, size: Dim) -> tuple[int, int] | None:
+    """(a, b) of `dim` = a * `size` + b, a not 0; None where there are no such numbers."""
+    if isinstance(dim, int) or isinstance(size, int):
+        return None
+    mono, factor = next((mono, factor) for mono, factor in size.terms if mono)
+    times, odd = divmod(dict(dim.terms).get(mono, 0), factor)
+    rest = dim - times * size
+    return (times, rest) if times and not odd and isinstance(rest, int) else None
 
 
 # Opaque dims by the op that computes them; divisions are of non-negative numbers.
@@ -140,7 +155,13 @@ def number_of_symbol(b: Builder, name: str, sources: Sequence[Value]) -> Value:
 def knows_dims(shape: Sequence[Dim], *sources: Value) -> bool:
     """`dims_of` can compute this shape from these values."""
     plain = {d for source in sources for d in source.shape or () if type(d) is not int}
-    return all(type(d) is int or d in plain or all(sym(name) in plain for name in symbols(d)) for d in shape)
+    return all(
+        type(d) is int
+        or d in plain
+        or all(sym(name) in plain for name in symbols(d))
+        or any(_line(d, size) is not None for size in plain)
+        for d in shape
+    )
 
 
 def padded(b: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Value:

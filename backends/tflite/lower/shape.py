@@ -17,11 +17,18 @@ from .common import as_i32, dims_of, i32, knows_dims, numbers, reshaped, shape_i
 def reshape(b: Builder, node: Node) -> Outcome:
     """Zeros that copy a dim become numbers; computed shapes int32."""
     x, shape = node.operands
-    made = target(node.result.shape) if node.result.shape is not None else None
-    if made is not None and (shape.ints() != made or shape.dtype is not I64):
-        return b.reshape(x, made, allowzero=0 in made)
-    if node.result.shape is not None and x.shape is not None and knows_dims(node.result.shape, x):
-        return b.reshape(x, dims_of(b, node.result.shape, x))
+    if shape.ints() is None and shape.dtype is I32:
+        return Declined("")
+    dims = node.result.shape
+    made = target(dims) if dims is not None else None
+    if made is not None:
+        same = shape.ints() == made and shape.dtype is I64
+        return Declined("") if same else b.reshape(x, made, allowzero=0 in made)
+    if dims is not None and x.shape is not None:
+        unknown = [i for i, d in enumerate(dims) if not knows_dims((d,), x)]
+        if not unknown or (len(unknown) == 1 and 0 not in dims):
+            parts = [-1 if i in unknown else d for i, d in enumerate(dims)]
+            return b.reshape(x, dims_of(b, parts, x), allowzero=0 in dims)
     if shape.ints() is None and shape.dtype is not I32:
         return b.reshape(x, as_i32(b, shape), allowzero=node.attr("allowzero"))
     return Declined("")

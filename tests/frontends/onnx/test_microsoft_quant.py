@@ -15,7 +15,7 @@ from anyir.frontends import onnx as frontend
 from anyir.ir.errors import InvalidModel, Unsupported
 from anyir.kernels.run import run
 from anyir.runtimes import onnxruntime as ort
-from anyir.tests.support.onnx_nodes import FLOAT, HALF, element, judge, nearest, one_node, written
+from anyir.tests.support.onnx_nodes import FLOAT, HALF, carried, element, judge, nearest, one_node, written
 
 RNG = np.random.default_rng(3)
 DYNAMIC = pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
@@ -341,5 +341,8 @@ def test_packed_weights_keep_their_bytes(tmp_path) -> None:
 def test_what_matmul_nbits_refuses(change, error, reason) -> None:
     inputs, attributes = packed_weights(4, 32, 16)
     model, _ = one_node("MatMulNBits", inputs, {"Y": FLOAT}, const=("B",), **(attributes | change))
-    with pytest.raises(error, match=reason):
-        frontend.read(model)
+    if error is Unsupported:
+        carried(model, reason)
+    else:
+        with pytest.raises(error, match=reason):
+            frontend.read(model)

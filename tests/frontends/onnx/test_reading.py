@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from anyir.frontends.onnx import read
-from anyir.ir.errors import Unsupported, UsageError
+from anyir.ir.errors import UsageError
 from anyir.ir.types import BOOL, F32, I64
 from anyir.kernels.run import run
 from onnx import TensorProto, helper, numpy_helper, parser

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import anyir
 import pytest
 from anyir.tests.support import onnx_suite as suite
 
@@ -22,3 +26,9 @@ def test_every_case_passes(group: int) -> None:
 
 def test_the_whole_suite_is_tried() -> None:
     assert len(suite.cases()) >= 2033
+
+
+def test_the_page_lists_what_is_not_plainly_passed() -> None:
+    page = (Path(anyir.__file__).parent / "docs" / "onnx-conformance.md").read_text(encoding="utf-8")
+    worse = {name for name, _ in suite.PEERS_FAIL}
+    assert set(re.findall(r"`(test_\w+)`", page)) == suite.RANDOM | suite.NOISY | worse
