@@ -40,6 +40,7 @@ LIMITS: MappingProxyType[str, int] = MappingProxyType(
         "items": 4_000_000,  # nodes, values and initializers together, functions inlined
         "call_depth": 32,  # functions that call functions
         "inlined_nodes": 1_000_000,
+        "gradient_nodes": 50_000,  # made by derivatives: those of a derivative are several times as many
         "rank": 64,
         "dim": (1 << 63) - 1,
         "tensor_bytes": (1 << 63) - 1,  # as a type; data is limited by what the file holds

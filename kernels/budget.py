@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import LimitExceeded, TypeInferError
 from ..ir.storage import limit
-from ..ir.types import BOOL, TensorType, Type
+from ..ir.types import BOOL, STRING, TensorType, Type
 
 if TYPE_CHECKING:
     from ..ir.graph import Module, Node
@@ -87,13 +87,13 @@ class Budget:
     def charge(self, node: Node, operands: Sequence[Any]) -> None:
         """Pay for one node before its kernel runs."""
         counts = [array.size for array in operands if hasattr(array, "size")]
-        work, results = NODE, 0
+        work, results = NODE + _slow_work(operands), 0
         if not node.regions:
             for type_ in _result_types(node, operands):
                 count = _elements(type_)
                 count = 8 * sum(counts) if count is None else count
                 results += count * _item_bytes(type_)
-                work += ELEMENT * count
+                work += (SLOW if isinstance(type_, TensorType) and type_.dtype is STRING else ELEMENT) * count
         self.hold(results)
         self.release(results)  # it is held when the graph keeps it
         work += ELEMENT * sum(counts)
@@ -141,6 +141,12 @@ def nbytes(item: Any) -> int:
         return sum(map(nbytes, item))
     held: int = getattr(item, "nbytes", 0)
     return held + sum(map(len, item.flat)) if held and item.dtype.kind == "O" else held
+
+
+def _slow_work(operands: Sequence[Any]) -> int:
+    """Strings and the items of sequences are walked through in plain Python."""
+    lists = sum(len(item) for item in operands if type(item) is list)
+    return SLOW * (lists + sum(item.size for item in operands if getattr(item, "dtype", None) == object))
 
 
 @functools.lru_cache(maxsize=1 << 14)

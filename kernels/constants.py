@@ -1,9 +1,8 @@
 """A module's constants as kernels see them: their arrays, and what kernels make of them, kept from one run to the next.
 
-    w = kept(widened, w)                    # widened(w); remembered if w is a small constant of the running module
-    w = kept(transposed, w, otherwise=w.T)  # w.T where it is none
+    bias = kept(wide, b)        # wide(b), remembered if b is a small constant of the running module
 
-Reading a small weight and widening it costs more than multiplying by it. Only constants are remembered, never the values
+Reading a small constant and preparing it costs as much as using it. Only constants are remembered, never the values
 of a run; a module keeps at most `ROOM` bytes, and they go with it. What is kept is shared: nobody writes into it. Imports
 no framework.
 """
@@ -84,17 +83,11 @@ def shelf_of(module: Module) -> Iterator[Shelf]:
         _current.reset(token)
 
 
-_MADE = object()
-
-
-def kept(how: Callable[..., Any], *arrays: Any, parameters: tuple[Any, ...] = (), otherwise: Any = _MADE) -> Any:
-    """how(*arrays, *parameters), made once if all arrays are small constants of the running module. If they are not it is
-    made for this call, or is `otherwise` where that is given."""
+def kept(how: Callable[..., Any], *arrays: Any, parameters: tuple[Any, ...] = ()) -> Any:
+    """how(*arrays, *parameters), made once if all the arrays are small constants of the running module."""
     shelf = _current.get()
     found = None if shelf is None else shelf.made(how, arrays, parameters)
-    if found is not None:
-        return found
-    return how(*arrays, *parameters) if otherwise is _MADE else otherwise
+    return how(*arrays, *parameters) if found is None else found
 
 
 __all__ = ["Shelf", "kept", "shelf_of"]

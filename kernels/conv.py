@@ -88,10 +88,7 @@ def conv(x, w, b=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad=
     """x [N, C, *S] (or [N, *S, C]), w [O, C/groups, *K], b [O] to [N, O, *S'] in x's dtype and layout."""
     geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
     bias = np.zeros(w.shape[0]) if b is None else kept(wide, b)
-    weights = kept(wide, w, otherwise=None)
-    y = convolve(
-        channels_first(stored, x, channels_last), stored(w) if weights is None else weights, bias, geometry, groups
-    )
+    y = convolve(channels_first(stored, x, channels_last), stored(w), bias, geometry, groups)
     return channels_as(narrow(y, x.dtype), channels_last)
 
 

@@ -5,8 +5,8 @@
 
 numba is imported at the first compiled call only. Inside `interpreted()` (constant folding) nothing is ever compiled.
 Functions decorated with `jit` may call each other by their global names. Both bodies do the same float64 arithmetic in
-the same order, so which one runs does not show (but for erf and tanh, which numba takes from another library: they may
-differ in the last bit of float64).
+the same order, unless `any_order` is said, so which one runs does not show (but for erf and tanh, which numba takes from
+another library: they may differ in the last bit of float64).
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ def is_interpreted() -> bool:
 class JitFunction:
     """A function with two bodies: `py_func` as written, and its compiled twin, made at the first call that needs it."""
 
-    def __init__(self, function: Callable, steps: Callable[..., int]) -> None:
+    def __init__(self, function: Callable, steps: Callable[..., int], any_order: bool) -> None:
         update_wrapper(self, function)
         self.py_func = function
         self.steps = steps
+        self.any_order = any_order
         self._taken = 0
         self._compiled: Callable | None = None
 
@@ -72,17 +73,18 @@ class JitFunction:
     def compiled(self) -> Callable:
         """The numba dispatcher (one specialisation per argument types, cached on disk)."""
         if self._compiled is None:
-            self._compiled = _compile(self.py_func)
+            self._compiled = _compile(self.py_func, self.any_order)
         return self._compiled
 
 
-def jit(steps: Callable[..., int]) -> Callable[[Callable], JitFunction]:
+def jit(steps: Callable[..., int], *, any_order: bool = False) -> Callable[[Callable], JitFunction]:
     """Decorate a numba-compatible function; arguments are arrays and scalars, positional only. `steps` gets the same
-    arguments and says how often the innermost loop runs (a bound will do)."""
-    return lambda function: JitFunction(function, steps)
+    arguments and says how often the innermost loop runs (a bound will do). With `any_order` the compiler may add up in
+    any order, as BLAS does."""
+    return lambda function: JitFunction(function, steps, any_order)
 
 
-def _compile(function: Callable) -> Callable:
+def _compile(function: Callable, any_order: bool) -> Callable:
     """njit with a copy of the globals in which other jit functions are their dispatchers."""
     import numba
 
@@ -96,7 +98,8 @@ def _compile(function: Callable) -> Callable:
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     twin.__module__ = function.__module__
     twin.__qualname__ = function.__qualname__
-    return numba.njit(twin, cache=True, nogil=True, error_model="numpy")
+    relaxed = {"reassoc", "contract", "nsz"} if any_order else False
+    return numba.njit(twin, cache=True, nogil=True, error_model="numpy", fastmath=relaxed)
 
 
 def cache_folder() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from .constants import kept
 from .numeric import is_integer
 from .precision import narrow, wide
-from .product import BYTE_RANGE, integer_product, less_zero_point, multiply, product, transposed, widened
+from .product import BYTE_RANGE, integer_product, less_zero_point, multiply, product
 from .registry import kernel
 
 
@@ -20,7 +20,7 @@ def matmul(a, b):
     """numpy's product: [..., M, K] and [..., K, N] to [..., M, N]; a 1-D operand is a row (left) or column (right)."""
     if is_integer(a.dtype):
         return np.matmul(a, b, dtype=a.dtype)
-    return product(kept(widened, a, otherwise=a), kept(widened, b, otherwise=b), a.dtype)
+    return product(a, b, a.dtype)
 
 
 @kernel("gemm")
@@ -32,9 +32,8 @@ def gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=False, transB=False):
     left, right = (a.T if transA else a), (b.T if transB else b)
     if is_integer(a.dtype):
         return _integer_gemm(left, right, c, alpha, beta)
-    right = kept(transposed if transB else widened, b, otherwise=right)
     y = np.empty((left.shape[0], right.shape[1]), a.dtype)
-    offsets = None if c is None else np.broadcast_to(kept(widened, c), y.shape)
+    offsets = None if c is None else np.broadcast_to(kept(wide, c), y.shape)
 
     def finish(part, rows, columns):
         if alpha != 1.0:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .jit import jit
 from .precision import narrow
 
 Array = np.ndarray
@@ -19,6 +20,8 @@ Array = np.ndarray
 Finish = Callable[[Array, slice, slice], None]
 
 PANEL_BYTES = 1 << 19
+#: So few rows or columns that widening the other operand for BLAS would take longer than the product.
+FEW = 8
 #: Panels narrower than this waste BLAS.
 LEAST_PANEL = 16
 #: float32 holds every integer up to here, so sums that stay below are exact in any order.
@@ -60,30 +63,96 @@ def _batched(a: Array, b: Array, y: Array) -> None:
 def multiply(a: Array, b: Array, y: Array, finish: Finish | None = None) -> None:
     """y [M, N] = a [M, K] @ b [K, N], `finish`ed in float64 and rounded once to y's dtype. Operands may be any views."""
     (rows, inner), columns = a.shape, b.shape[1]
+    thin = _thin(a, b)
+    if thin is not None:
+        if finish is not None:
+            finish(thin, slice(0, rows), slice(0, columns))
+        _settle(thin, y)
+        return
     if a.size <= b.size:
         left, whole = widened(a), slice(0, rows)
-        for part in _panels(columns, rows if b.dtype == np.float64 else inner + rows):
+        for part in _panels(columns, inner + rows):
             made = left @ widened(b[:, part])
             if finish is not None:
                 finish(made, whole, part)
             _settle(made, y[:, part])
         return
     right, whole = widened(b), slice(0, columns)
-    for part in _panels(rows, columns if a.dtype == np.float64 else inner + columns):
+    for part in _panels(rows, inner + columns):
         made = widened(a[part]) @ right
         if finish is not None:
             finish(made, part, whole)
         _settle(made, y[part])
 
 
+def _thin(a: Array, b: Array) -> Array | None:
+    """a [M, K] @ b [K, N] in float64 where one of the two is a few rows or columns and the other is float32: it is read
+    once and widened in registers. None where that does not apply, or is not compiled."""
+    if a.shape[0] <= FEW:
+        return _few_rows(a, b)
+    made = _few_rows(b.T, a.T) if b.shape[1] <= FEW else None
+    return None if made is None else made.T
+
+
+def _few_rows(a: Array, b: Array) -> Array | None:
+    if b.dtype != np.float32:
+        return None
+    loop, lines = (_across, b) if b.flags.c_contiguous else (_dots, b.T)
+    if not lines.flags.c_contiguous:
+        return None
+    rows, y = a.astype(np.float64, order="C"), np.empty((a.shape[0], b.shape[1]))
+    if not loop.ready(rows, lines, y):
+        return None
+    loop(rows, lines, y)
+    return y
+
+
+@jit(lambda a, lines, y: a.shape[0] * lines.size, any_order=True)
+def _dots(a, lines, y):
+    """y [M, N] = a [M, K] times lines [N, K], four rows at a time."""
+    rows, inner = a.shape
+    for n in range(len(lines)):
+        line = lines[n]
+        for m in range(0, rows - 3, 4):
+            a0, a1, a2, a3 = a[m], a[m + 1], a[m + 2], a[m + 3]
+            t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
+            for k in range(inner):
+                value = np.float64(line[k])
+                t0 += a0[k] * value
+                t1 += a1[k] * value
+                t2 += a2[k] * value
+                t3 += a3[k] * value
+            y[m, n], y[m + 1, n], y[m + 2, n], y[m + 3, n] = t0, t1, t2, t3
+        for m in range(rows - rows % 4, rows):
+            row, total = a[m], 0.0
+            for k in range(inner):
+                total += row[k] * np.float64(line[k])
+            y[m, n] = total
+
+
+@jit(lambda a, lines, y: a.shape[0] * lines.size, any_order=True)
+def _across(a, lines, y):
+    """y [M, N] = a [M, K] times lines [K, N], four lines at a time."""
+    inner, columns = lines.shape
+    y[:] = 0.0
+    for k in range(0, inner - 3, 4):
+        b0, b1, b2, b3 = lines[k], lines[k + 1], lines[k + 2], lines[k + 3]
+        for m in range(len(a)):
+            row = y[m]
+            a0, a1, a2, a3 = a[m, k], a[m, k + 1], a[m, k + 2], a[m, k + 3]
+            for n in range(columns):
+                row[n] += (a0 * b0[n] + a1 * b1[n]) + (a2 * b2[n] + a3 * b3[n])
+    for k in range(inner - inner % 4, inner):
+        line = lines[k]
+        for m in range(len(a)):
+            row, factor = y[m], a[m, k]
+            for n in range(columns):
+                row[n] += factor * line[n]
+
+
 def widened(x: Array) -> Array:
     """`x` in float64 and in its own memory order, which BLAS takes as it is."""
     return x.astype(np.float64, order="K", copy=False)
-
-
-def transposed(x: Array) -> Array:
-    """The transpose of `x` in float64, row-major: what BLAS reads quickest beside a few rows."""
-    return np.ascontiguousarray(widened(x.T))
 
 
 def _panels(size: int, per_entry: int) -> list[slice]:

@@ -14,7 +14,7 @@ import numpy as np
 from ..ir.errors import InvalidModel
 from .constants import kept
 from .precision import narrow, wide
-from .product import product, widened
+from .product import product
 from .registry import kernel
 
 Array = np.ndarray
@@ -127,7 +127,7 @@ class Layer(NamedTuple):
 
 def _layer(x, w, r, b, seq_lens, direction) -> Layer:
     bias = np.zeros((w.shape[0], 2 * w.shape[1])) if b is None else kept(wide, b)
-    return Layer(x, kept(widened, w, otherwise=w), kept(wide, r), bias, _lengths(x, seq_lens), directions(direction))
+    return Layer(x, w, kept(wide, r), bias, _lengths(x, seq_lens), directions(direction))
 
 
 def _run(

@@ -131,6 +131,7 @@ def regex_full_match(x: Array, *, pattern: str) -> Array:
         ) from None
     options = re2.Options()
     options.log_errors = False
+    options.never_capture = True  # else memory is taken for every bracket
     try:
         compiled = re2.compile(raw(pattern), options)
     except re2.error as error:
@@ -192,7 +193,7 @@ def _counted(tokens: list, grams: dict[int, dict[tuple, int]], skips: int) -> di
         for step in range(1, far + 2):
             reach = step * (length - 1)
             if reach < len(tokens):
-                spend(SLOW * len(tokens) * length)
+                spend(SLOW * len(tokens) * (length + 2))
             for at in range(len(tokens) - reach):
                 number = known.get(tuple(tokens[at : at + reach + 1 : step]))
                 if number is not None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.errors import AnyIRError, InvalidModel, LimitExceeded, MissingPackage
+from ..ir.errors import AnyIRError, InvalidModel, MissingPackage
 from ..ir.ops.vision import PIXEL_FORMATS
 from ..ir.ops.window import output_sizes, window
-from .budget import hold, spend
+from .budget import OverBudget, hold, spend
 from .index import checked
 from .numeric import narrow, wide
 from .registry import kernel
@@ -271,7 +271,7 @@ def image_decoder(encoded_stream: Array, *, pixel_format: str) -> Array:
     except (AnyIRError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise LimitExceeded(f"an encoded image is too large: {error}") from None
+        raise OverBudget(f"an encoded image is too large: {error}") from None
     except Exception as error:  # whatever a decoder meets in a broken file: ONNX wants an empty image then
         if isinstance(error, OSError) and "not available" in str(error):
             raise MissingPackage(f"this Pillow lacks a decoder: {error}") from None

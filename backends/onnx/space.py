@@ -49,6 +49,8 @@ class Space:
         self.by_value: dict[Value | Temp, str] = {}
         self.literals: dict[tuple, str] = {}
         self.stored: dict[Value, None] = {}
+        #: Region inputs that stand for constants, which are stored where they are first used, not where they are captured.
+        self.captured: dict[Value, Value] = {}
         self.plans: dict[Graph, list[Draft]] = {}
         self.used: set[Any] = set()
         self.outputs: set[Value] = set()
@@ -62,6 +64,7 @@ class Space:
             return ""
         if isinstance(ref, Literal):
             return self._literal(as_tensor(ref.array, ref.dtype), ref.hint)
+        ref = self.captured.get(ref, ref)
         constant = isinstance(ref, Value) and ref.weight is not None
         if constant and self.joins and ref.weight.nbytes <= JOINED:
             return self._literal(ref.weight.tensor, ref.weight.wanted)
@@ -203,7 +206,10 @@ class Space:
     def _subgraph(self, proto: GraphProto, name: str, given: Subgraph) -> None:
         region = given.region
         for inner, outer in given.aliases.items():
-            if inner in self.used:
+            outer = self.captured.get(outer, outer)
+            if outer is not None and outer.is_const:
+                self.captured[inner] = outer
+            elif inner in self.used:
                 self.by_value[inner] = self.name(outer)
         proto.name = sanitise(region.name) or name
         self.interface(proto.input, given.inputs, [self.name(v) for v in given.inputs])

@@ -109,6 +109,7 @@ class Importer:
         self.module = module
         self.b: Builder = None  # type: ignore[assignment]
         self.depth = 0
+        self.derived = 0
         self._regions = 0
         self._salt = 0
         self._stored: dict[int, tuple[Any, Value]] = {}

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...ir.graph import Value
+from ...ir.storage import check_limit
 from ...ir.types import I64
 from ...passes.autodiff import gradients, recomputed
 from .importer import Call, Importer, known_dtype
 from .registry import handles
 
 DOMAIN = "ai.onnx.preview.training"
+#: A gradient walks through the graph; so many nodes on the way count as one made.
+WALKED = 20
 
 
 def _groups(n: Call, kinds: int) -> list[tuple[Value, ...]]:
@@ -110,10 +113,14 @@ def gradient(c: Importer, n: Call) -> Any:
     known = [_named(c, n, name) for name in (*names, n.attr("y"))]
     *free, y = known
     moved = {old: new for old, new in zip(free, n.inputs, strict=True) if old is not new and new is not None}
+    before = len(c.b.graph)
     if moved:
         y = recomputed(c.b, y, free, moved)
     at = [moved.get(value, value) for value in free]
-    return gradients(c.b, y, at[: len(n.attr("xs"))], at)
+    made = gradients(c.b, y, at[: len(n.attr("xs"))], at)
+    c.derived += len(c.b.graph) - before + before // WALKED
+    check_limit("gradient_nodes", c.derived, "nodes made by gradients", n.label)
+    return made
 
 
 def _named(c: Importer, n: Call, name: Any) -> Value:

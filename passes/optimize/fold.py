@@ -28,7 +28,7 @@ SLACK = 1 << 20
 #: Up to this many scalar operations the uncompiled kernel is faster than waiting for numba.
 INTERPRETED_WORK = 20_000
 #: All folds of a module together may take the work of so many of the largest, and so much per byte of its constants.
-FOLDS, WORK_PER_BYTE = 20, 50
+FOLDS, WORK_PER_BYTE = 10, 50
 #: Ops that say something which a number would lose.
 KEEP = frozenset({"dequantize", "quantize", "requantize", "opaque"})
 

@@ -294,6 +294,50 @@ OPERATORS: dict[str, Callable[[], onnx.ModelProto]] = {
     "a sequence that doubles 60 times": lambda: _growing(60),
     "a sequence of 2^40": lambda: _long_sequence(HUGE),
     "strings that double 40 times": lambda: _string_doublings(40),
+    "8 million strings, 100 times": lambda: net(
+        [N("Expand", ["w", "n"], ["s0"])]
+        + [N("StringConcat", [f"s{i}", "w"], [f"s{i + 1}"]) for i in range(100)]
+        + [N("Shape", ["s100"], ["y"])],
+        [words("w", ["a"]), const("n", [1 << 22])], [], [info("y", None, I64)],
+    ),
+    "strings read as numbers, 100 times": lambda: net(
+        [N("Expand", ["w", "n"], ["s"])]
+        + [N("Cast", ["s"], [f"f{i}"], to=F32) for i in range(100)]
+        + [N("Sum", [f"f{i}" for i in range(100)], ["y"])],
+        [words("w", ["1e5"]), const("n", [1 << 20])], [],
+    ),
+    "Scan of 2^31 steps": lambda: net(
+        [N("Scan", ["x"], ["y"], num_scan_inputs=1, body=helper.make_graph(
+            [N("Relu", ["a"], ["b"])], "body", [info("a", [])], [info("b", [])]))],
+        (), [info("x", [1 << 31])],
+    ),
+    "Loop with an output of each turn, 2^40": lambda: net(
+        [N("Loop", ["n", "", "x"], ["last", "y"], body=_body(
+            [N("Identity", ["a"], ["b"]), N("Identity", ["a"], ["out"])], [info("a", [2, 3])],
+            [info("b", [2, 3]), info("out", [2, 3])]))],
+        [const("n", HUGE)],
+    ),
+    "LSTM of 2^31 steps": lambda: net(
+        [N("LSTM", ["x", "w", "r"], ["y"], hidden_size=1)],
+        [f32("w", np.ones((1, 4, 1))), f32("r", np.ones((1, 4, 1)))], [info("x", [1 << 31, 1, 1])],
+    ),
+    "Attention of 2^20 tokens": lambda: net(
+        [N("Attention", ["x", "x", "x"], ["y"], is_causal=1)], (), [info("x", [1, 1, 1 << 20, 8])], opset=23
+    ),
+    "GatherND of much": lambda: net(
+        [N("Expand", ["i", "n"], ["j"]), N("Gather", ["x", "j"], ["y"])],
+        [const("i", [0]), const("n", [1 << 26])], [info("x", [2, 1 << 20])],
+    ),
+    "Multinomial of 2^30 draws of 2^20 classes": lambda: net(
+        [N("Multinomial", ["x"], ["y"], sample_size=1 << 30)], (), [info("x", [1, 1 << 20])], [info("y", None, 6)]
+    ),
+    "MaxPool of a window of 2^12": lambda: net(
+        [N("MaxPool", ["x"], ["y"], kernel_shape=[4096, 4096])], (), [info("x", [1, 1, 8191, 8191])]
+    ),
+    "ReverseSequence, TopK and CumSum of 2^33": lambda: net(
+        [N("CumSum", ["x", "zero"], ["a"]), N("TopK", ["a", "k"], ["y", "i"])],
+        [const("zero", 0), const("k", [5])], [info("x", [1 << 33])],
+    ),
     "SequenceMap of much": lambda: _mapped(10**5, 10**6),
     "Gradient of a Gradient, 12 times": lambda: _gradients(12),
     "SVM with 10^4 vectors of 10^6 rows": lambda: _svm(10_000),
@@ -321,7 +365,7 @@ for _name, _make in OPERATORS.items():
     bytes_case("onnx operators", _name, ".onnx", lambda make=_make: make().SerializeToString(), "either")
 
 BROKEN_OPERATORS: dict[str, Callable[[], onnx.ModelProto]] = {
-    "a tree that is a cycle": _trees,
+    "a tree that is a cycle": lambda: _trees(nodes_trueleafs=[0, 0]),
     "a tree whose child is not there": lambda: _trees(nodes_truenodeids=[77, 0]),
     "a tree whose child is -1": lambda: _trees(nodes_truenodeids=[-1, 0]),
     "a tree whose root is not there": lambda: _trees(tree_roots=[9]),
@@ -483,7 +527,7 @@ BESIDE: dict[str, Callable[[], onnx.ModelProto | bytes]] = {
     "a default of another shape": _edited(_defaults),
     "texts of control characters": _edited(_texts),
     "functions in a row, 30 levels": lambda: _functions(30, 1),
-    "functions of twice the next, 15 levels": lambda: _functions(15, 2),
+    "functions of twice the next, 10 levels": lambda: _functions(10, 2),
     "functions in branches, 20 levels": lambda: _functions(20, 1, nested=True),
     "value_info of names that are not there": _edited(lambda m: m.graph.value_info.extend([info("ghost", [1])] * 1000)),
     "opaque graphs nested 20 deep": lambda: _opaque(20),
@@ -524,10 +568,6 @@ for _name, _beside in BESIDE.items():
     bytes_case("onnx beside", _name, ".onnx", lambda make=_beside: _bytes(make()), "either")
 for _name, _beside in BROKEN.items():
     bytes_case("onnx beside", _name, ".onnx", lambda make=_beside: _bytes(make()))
-
-
-def _sparse_bomb(made: onnx.ModelProto) -> None:
-    _sparse([0, 1], [HUGE, HUGE])
 
 
 @case("onnx beside", "external data of overlapping ranges", "either")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from anyir.driver.cli import run
-from anyir.tests.security import corpus_keras, corpus_onnx, corpus_others
+from anyir.tests.security import corpus_keras, corpus_onnx, corpus_operators, corpus_others
 from anyir.tests.security.corpus import CASES, Case
 
 SECONDS = 40
@@ -96,7 +96,7 @@ def test_hostile_file(
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path)
     watched.on = True
-    code = run(["compile", str(source), "-o", str(out / "out.onnx"), "--limit", "run-work=20000000000"])
+    code = run(["compile", str(source), "-o", str(out / "out.onnx"), "--limit", "run-work=2000000000"])
     watched.on = False
     error = capsys.readouterr().err
     assert code in hostile.codes, error
@@ -111,7 +111,9 @@ def test_hostile_file(
 
 
 ACCEPTED = [
-    c for c in CASES if c.expect != "error" and c.name not in ("chain of 20000 nodes", "huge repeated metadata")
+    pytest.param(c, marks=[pytest.mark.slow] if c.group in ("onnx operators", "onnx beside") else [])
+    for c in CASES
+    if c.expect != "error" and c.name not in ("chain of 20000 nodes", "huge repeated metadata")
 ]
 
 
@@ -149,7 +151,9 @@ def test_names_stay_data_in_generated_python(name: str, tmp_path: Path) -> None:
 
 
 SANDBOXED = [
-    c for c in CASES if c.group == "folding bombs" or c.name in ("If nested 2000 deep", "length 2^31", "a FIFO")
+    c
+    for c in CASES
+    if c.group in ("folding bombs", "onnx operators") or c.name in ("If nested 2000 deep", "length 2^31", "a FIFO")
 ]
 
 
@@ -184,10 +188,10 @@ def test_memory_and_time_are_bounded(hostile: Case, tmp_path: Path) -> None:
 
 
 def test_every_format_has_cases() -> None:
-    assert all(module.__doc__ for module in (corpus_keras, corpus_onnx, corpus_others))
+    assert all(module.__doc__ for module in (corpus_keras, corpus_onnx, corpus_operators, corpus_others))
     counted = {group: sum(c.group == group for c in CASES) for group in {c.group for c in CASES}}
     assert set(counted) == {
-        "onnx container", "onnx graph", "onnx tensors", "external data", "folding bombs", "injection", "files", "good",
+        "onnx container", "onnx graph", "onnx tensors", "onnx operators", "onnx beside", "external data", "folding bombs", "injection", "files", "good",
         "keras", "h5", "pt2", "text", "tflite", "mindir",
     }  # fmt: skip
-    assert sum(counted.values()) > 200
+    assert sum(counted.values()) > 300
