@@ -46,6 +46,9 @@ LATE = "F121"
 RUNS = 3
 MANY = 1000
 
+#: Outputs named in one line.
+_NAMED = 5
+
 
 @dataclass
 class Check:
@@ -71,7 +74,8 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+        """No output differs, and of each there was something to compare."""
+        return all(check.passed for check in self.checks) and not unproven(self.checks)
 
     def __bool__(self) -> bool:
         return self.passed
@@ -82,52 +86,89 @@ class VerifyReport:
         return checks_table(self.checks)
 
 
+def unproven(checks: Sequence[Check]) -> str:
+    """In words, the outputs of which every comparison saw nothing but NaN; empty where there are none."""
+    blank: dict[str, bool] = {}
+    for check in checks:
+        for row in check.report.rows if check.report is not None else ():
+            blank[row.name] = blank.get(row.name, True) and row.blank
+    names = [name for name, always in blank.items() if always]
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    listed = ", ".join(names[:_NAMED]) + more
+    return f"output{'s' * (len(names) > 1)} {listed} {'are' if len(names) > 1 else 'is'} all NaN on every input tried"
+
+
 def check_file(
     original: Module,
     path: Path,
     fmt: Format,
     samples: Sequence[Arrays],
     progress: Callable[[str, str], None] = lambda stage, text: None,
+    *,
+    given: bool = False,
 ) -> list[Check]:
     """Compare the file at `path` with the module it came from on each of `samples`: by the kernels, then by the
-    runtime."""
+    runtime. Samples that are not `given` by the user give way to calmer ones where all they yield is NaN."""
     from ..kernels.budget import OverBudget
     from ..kernels.run import run
 
     readback = _read_back(path, fmt)
     _same_interface(original, readback, fmt)
     by_kernels: list[Check] = []
-    references: list[tuple[Arrays, Any]] = []
-    for arrays in samples:
+    references: list[tuple[Arrays, Arrays, Any]] = []
+    for sample in samples:
         try:
-            reference, limits = _reference(original, arrays)
+            arrays, reference = _telling(lambda inputs: run(original, inputs), sample, given)
+            limits = _limits(original, arrays, reference)
             actual = _renamed(run(readback, list(arrays.values())), reference)
         except OverBudget:
             if not references:
                 raise
             break  # one size was checked
-        references.append((reference, limits))
+        references.append((arrays, reference, limits))
         by_kernels.append(_judged(KERNELS, arrays, reference, actual, limits))
-    return by_kernels + _by_runtime(fmt, path, samples[: len(references)], references, progress)
+    return by_kernels + _by_runtime(fmt, path, references, progress)
 
 
-def _reference(original: Module, arrays: Arrays) -> tuple[Arrays, Any]:
-    """The source's outputs and how far a correct file may be from them."""
+def _telling(run: Callable[[Arrays], Arrays], arrays: Arrays, given: bool) -> tuple[Arrays, Arrays]:
+    """Inputs and what `run` makes of them: `arrays`, or where outputs are all NaN and the inputs not `given`, of the calmer
+    ones those that leave the fewest such outputs."""
+    from ..kernels.budget import OverBudget
+    from ..kernels.compare import all_nan
+    from ..kernels.inputs import calmer
+
+    best = arrays, run(arrays)
+    least = sum(map(all_nan, best[1].values()))
+    for other in () if given else calmer(arrays):
+        if not least:
+            break
+        try:
+            made = run(other)
+        except (InvalidModel, OverBudget):
+            continue
+        count = sum(map(all_nan, made.values()))
+        if count < least:
+            best, least = (other, made), count
+    return best
+
+
+def _limits(original: Module, arrays: Arrays, reference: Arrays) -> Any:
+    """How far a correct file may be from the source's outputs."""
     from ..kernels.compare import limits_for
-    from ..kernels.run import run
 
-    reference = run(original, arrays)
     fewest = min((getattr(array, "size", 0) for array in reference.values()), default=0)
-    return reference, limits_for(original, arrays, runs=1 if fewest >= MANY else RUNS, exact=reference)
+    return limits_for(original, arrays, runs=1 if fewest >= MANY else RUNS, exact=reference)
 
 
 def _by_runtime(
     fmt: Format,
     path: Path,
-    samples: Sequence[Arrays],
-    references: Sequence[tuple[Arrays, Any]],
+    references: Sequence[tuple[Arrays, Arrays, Any]],
     progress: Callable[[str, str], None],
 ) -> list[Check]:
+    """`references`: inputs, the source's outputs for them, and their limits."""
     runner = fmt.runner()
     if runner is None:
         return []
@@ -137,8 +178,8 @@ def _by_runtime(
         return [Check(name, skipped=f'not installed (pip install "anyir[{fmt.extra}]")')]
     progress("verify", f"{name} {version}")
     checks = []
-    found = _run_all(runner, path, samples)
-    for arrays, outcome, (reference, limits) in zip(samples, found, references, strict=True):
+    found = _run_all(runner, path, [arrays for arrays, _, _ in references])
+    for (arrays, reference, limits), outcome in zip(references, found, strict=True):
         judge = f"{name} {version}"
         if isinstance(outcome, AnyIRError) and (
             isinstance(outcome, (MissingPackage, Unsupported)) or outcome.code == LATE
@@ -334,12 +375,13 @@ def _compared(left: Side, right: Side, inputs: Any, atol: float | None, seed: in
 
     names = right.module.signature.input_names()
     checks = []
-    for arrays in sample_sets(left.module, inputs, seed):
-        if len(names) != len(arrays):
-            raise UsageError(f"{right.name} has {len(names)} inputs, {left.name} has {len(arrays)}")
+    for sample in sample_sets(left.module, inputs, seed):
+        if len(names) != len(sample):
+            raise UsageError(f"{right.name} has {len(names)} inputs, {left.name} has {len(sample)}")
+        arrays, made = _telling(left.run, sample, inputs is not None)
         by_name = set(names) == set(arrays)
         given = {n: arrays[n] for n in names} if by_name else dict(zip(names, arrays.values(), strict=True))
-        reference = _renamed(left.run(arrays), dict.fromkeys(left.module.signature.output_names()))
+        reference = _renamed(made, dict.fromkeys(left.module.signature.output_names()))
         actual = _renamed(right.run(given), reference)
         limits = limits_for(left.module, arrays) if atol is None else atol
         judge = left.judge if left.judge == right.judge else f"{left.judge} / {right.judge}"

@@ -144,6 +144,11 @@ _PAGES: dict[str, Page] = {
         "Names, order or number of inputs and outputs differ, so there is nothing to compare.",
         "irc inspect a.onnx ; irc inspect b.tflite",
     ),
+    "N004": Page(
+        "An output is all NaN",
+        "Both models gave nothing but NaN for an output, with several samples: they agree, and no number was compared.",
+        "irc verify a.onnx b.tflite --inputs data.npz",
+    ),
     "N010": Page(
         "A pass changed the numbers",
         "With --check-numerics the module is run after each pass; the first pass that leaves the limit is named.",

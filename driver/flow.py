@@ -69,7 +69,8 @@ def run(module: Any, inputs: Any) -> dict[str, np.ndarray]:
 
 @dataclass
 class CompileReport:
-    """What a compile did. `verified` is True, False, or None when it was not checked (then `why_not` says why)."""
+    """What a compile did. `verified` is True, False, or None when it was not checked, or an output gave only NaN to check (then
+    `why_not` says why)."""
 
     source: str
     target: str = ""
@@ -92,7 +93,7 @@ class CompileReport:
     def verified(self) -> bool | None:
         if any(not check.passed for check in self.checks):
             return False
-        return True if any(check.report is not None for check in self.checks) else None
+        return True if not self.why_not and any(check.report is not None for check in self.checks) else None
 
     def __str__(self) -> str:
         from .report import compile_block
@@ -304,7 +305,10 @@ class _Job:
             samples = check.sample_sets(self.original, given, self.choice.seed)
             kind = "given inputs" if given is not None else f"seeded samples (seed {self.choice.seed})"
             self.report.samples = f"{kind} {' and '.join(map(check.describe, samples))}"
-            self.report.checks = check.check_file(self.original, path, self.format, samples, progress)
+            self.report.checks = check.check_file(
+                self.original, path, self.format, samples, progress, given=given is not None
+            )
+            self.report.why_not = check.unproven(self.report.checks)
         except OverBudget as error:
             self.report.why_not = str(error)
 

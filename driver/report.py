@@ -38,6 +38,8 @@ def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
 
 
 def _row_verdict(row: Row) -> str:
+    if row.blank:
+        return "all NaN"
     if row.passed:
         return "ok (ill-conditioned)" if "ill-conditioned" in row.reason else "ok"
     return "FAIL"

@@ -53,5 +53,11 @@ def _verify(given: dict[str, Any], screen: Screen) -> None:
     if given["inputs_file"] is None and not screen.json:
         screen.note(f"checked with seeded samples (seed {given['seed']}); real data with --inputs says more")
     screen.answer("verify", {"passed": found.passed, "checks": report.checks_json(found.checks)})
-    if not found.passed:
+    if any(not one.passed for one in found.checks):
         raise NumericsError(f"{given['b']} differs from {given['a']}", code="N002")
+    if not found.passed:
+        raise NumericsError(
+            f"not verified: {check.unproven(found.checks)}",
+            code="N004",
+            hint="give inputs that it has numbers for: --inputs",
+        )

@@ -354,21 +354,30 @@ def match_dim(dim: Dim, value: int, bindings: Mapping[str, int] | None = None) -
     return {mono[0][0].args[0]: solution}
 
 
+def _shown(shape: Sequence[Dim]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
 def bind_shape(
     shape: Sequence[Dim], sizes: Sequence[int], bindings: Mapping[str, int] | None = None, what: str = "shape"
 ) -> dict[str, int]:
     """`bindings` extended by what concrete `sizes` say about `shape`. InvalidModel when they do not fit."""
     bound = dict(bindings or {})
-    shown = f"[{', '.join(map(str, shape))}]"
     if len(shape) != len(sizes):
-        raise InvalidModel(f"{what} has rank {len(sizes)}, expected {shown}")
+        raise InvalidModel(f"{what} has rank {len(sizes)}, expected {_shown(shape)}")
+    pairs = [(dim, size) for dim, size in zip(shape, sizes, strict=True) if type(dim) is not int or dim != size]
     for _ in range(2):  # a second look: a later dim may have bound what an earlier one needs
-        for dim, size in zip(shape, sizes, strict=True):
+        looked, pairs = pairs, []
+        for dim, size in looked:
             new = match_dim(dim, size, bound)
             if new is None:
                 values = ", ".join(f"{name}={bound[name]}" for name in symbols(dim) if name in bound)
-                raise InvalidModel(f"{what} {list(sizes)} does not fit {shown}" + (f" with {values}" if values else ""))
+                raise InvalidModel(
+                    f"{what} {list(sizes)} does not fit {_shown(shape)}" + (f" with {values}" if values else "")
+                )
             bound.update(new)
+            if not new:
+                pairs.append((dim, size))
     return bound
 
 

@@ -42,7 +42,7 @@ class Graph:
     A node moved backwards may be seen twice, one moved forwards past the current one not at all.
     """
 
-    __slots__ = ("_first", "_return", "inputs", "listeners", "module", "name", "parent", "version")
+    __slots__ = ("_first", "_return", "inputs", "listeners", "module", "name", "parent", "plan", "version")
 
     def __init__(self, module: Module, name: str) -> None:
         self.module = module
@@ -50,6 +50,7 @@ class Graph:
         self.parent: Node | None = None
         self.inputs: list[Value] = []
         self.version = 0
+        self.plan: tuple[int, Any] | None = None  # how to run this graph (kernels/plan.py), and the version it is for
         self.listeners: list[Listener] = []
         op = get_op("return")
         self._return = Node(op, (), op.make_attrs({}))

@@ -13,6 +13,7 @@ import numpy as np
 from .blocks import along, blockwise
 from .elementwise import erf_wide
 from .numeric import exact, is_integer, narrow, truncate, wide
+from .precision import quiet
 from .registry import kernel
 
 Array = np.ndarray
@@ -20,7 +21,7 @@ Array = np.ndarray
 
 def _float_only(function: Callable[..., Array]) -> Callable[..., Array]:
     def run(x: Array, **attrs: float) -> Array:
-        with np.errstate(all="ignore"):
+        with quiet():
             return blockwise(lambda block: function(block, **attrs), x)
 
     return run
@@ -96,7 +97,7 @@ def leaky_relu(x: Array, *, alpha: float) -> Array:
 def prelu(x: Array, slope: Array) -> Array:
     """x where x >= 0, else slope * x; `slope` broadcasts to the shape of x. Integers wrap."""
     y, factor = exact(x), exact(slope)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with quiet():
         return narrow(np.where(y < 0, factor * y, y), x.dtype)
 
 
@@ -112,7 +113,7 @@ def softmax(x: Array, *, axis: int) -> Array:
     """exp(x - max) / sum(exp(x - max)) along `axis`."""
     if x.size == 0:
         return x.copy()
-    with np.errstate(all="ignore"):
+    with quiet():
         return along(_softmax, x, axis)
 
 
@@ -129,7 +130,7 @@ def log_softmax(x: Array, *, axis: int) -> Array:
     """(x - max) - log(sum(exp(x - max))) along `axis`."""
     if x.size == 0:
         return x.copy()
-    with np.errstate(all="ignore"):
+    with quiet():
         return along(_log_softmax, x, axis)
 
 

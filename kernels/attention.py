@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.errors import InvalidModel
+from .budget import hold
 from .precision import narrow, wide
 from .registry import kernel
 
@@ -32,6 +33,7 @@ def _visible(
     queries: int, keys: int, offset: Array, lengths: Array | None, is_causal: bool, left: int, right: int
 ) -> Array:
     """Which keys each query may see by position alone: bool, broadcastable to [B, 1, queries, keys]."""
+    hold(2 * queries * keys)  # also where the batch is 0
     key = np.arange(keys)[None, None, None, :]
     position = np.arange(queries)[None, None, :, None] + offset
     seen = np.ones((1, 1, queries, keys), bool)

@@ -38,6 +38,8 @@ DENSE = frozenset((
     "matmul", "matmul_integer", "gemm", "einsum", "attention", "lstm", "gru", "rnn",
     "qlinear_conv", "qlinear_matmul", "dynamic_quantize_lstm",
 ))  # fmt: skip
+#: ... or looks at many elements: a window of them.
+WINDOWED = frozenset(("max_pool", "max_pool_with_indices", "average_pool", "lp_pool"))
 #: Known elements of an operand that inference may want: a shape has at most as many.
 MOST_ELEMS = 64
 
@@ -101,6 +103,8 @@ class Budget:
             from .rounding import reduction_length
 
             work += results * reduction_length(node, operands)
+        elif node.name in WINDOWED:
+            work += max(results, 1) * math.prod(node.attr("kernel_shape"))
         self.spend(work)
 
 
@@ -146,7 +150,7 @@ def nbytes(item: Any) -> int:
 def _slow_work(operands: Sequence[Any]) -> int:
     """Strings and the items of sequences are walked through in plain Python."""
     lists = sum(len(item) for item in operands if type(item) is list)
-    return SLOW * (lists + sum(item.size for item in operands if getattr(item, "dtype", None) == object))
+    return SLOW * (lists + sum(item.size for item in operands if hasattr(item, "dtype") and item.dtype.kind == "O"))
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -9,6 +9,7 @@ the caller gives as a number). NaN must meet NaN, and an infinity the same infin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,9 @@ import numpy as np
 from .numeric import is_float, is_integer
 from .rounding import Limit, graph_limits, limit_for, limits_for, widest
 
-__all__ = ["Limit", "Report", "Row", "compare", "graph_limits", "limit_for", "limits_for", "ulp_distance", "widest"]
+__all__ = [
+    "Limit", "Report", "Row", "all_nan", "compare", "graph_limits", "limit_for", "limits_for", "ulp_distance", "widest",
+]  # fmt: skip
 
 PASS, FAIL = "pass", "FAIL"
 
@@ -53,6 +56,12 @@ class Row:
     @property
     def passed(self) -> bool:
         return self.verdict == PASS
+
+    @property
+    def blank(self) -> bool:
+        """Both sides have elements and every one of them is NaN: they agree, and no number was compared."""
+        count = math.prod(self.shape)
+        return count > 0 and self.nan == (count, count)
 
     def __str__(self) -> str:
         return self.line(len(self.name))
@@ -230,6 +239,15 @@ def _worst(gap: np.ndarray) -> tuple[int, ...] | None:
     if not gap.size or not gap.max() > 0:
         return None
     return tuple(int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape))
+
+
+def all_nan(item: Any) -> bool:
+    """An output with elements that are all NaN; of a sequence, one of its arrays."""
+    if isinstance(item, (list, tuple)):
+        return any(map(all_nan, item))
+    array = np.asarray(item)
+    numbers = is_float(array.dtype) or array.dtype.kind == "c"
+    return numbers and array.size > 0 and bool((array != array).all())
 
 
 def ulp_distance(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:

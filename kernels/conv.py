@@ -30,6 +30,8 @@ LEAST_PLACES = 96
 MOST_KEPT_TILES = 64
 DIRECT_CHANNELS = 2
 
+_geometry = functools.lru_cache(maxsize=1 << 10)(window)
+
 
 @jit(lambda x, w, bias, y, *_: y.size * w[0].size)
 def _slide(x, w, bias, y, strides, dilations):
@@ -86,7 +88,7 @@ def _add_scaled(line, source, weight):
 @kernel("conv")
 def conv(x, w, b=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad="explicit", channels_last=False):
     """x [N, C, *S] (or [N, *S, C]), w [O, C/groups, *K], b [O] to [N, O, *S'] in x's dtype and layout."""
-    geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
+    geometry = _geometry(w.shape[2:], strides, pads, dilations, auto_pad)
     bias = np.zeros(w.shape[0]) if b is None else kept(wide, b)
     y = convolve(channels_first(stored, x, channels_last), stored(w), bias, geometry, groups)
     return channels_as(narrow(y, x.dtype), channels_last)
@@ -97,7 +99,7 @@ def conv_integer(
     x, w, x_zp=None, w_zp=None, *, strides=(), pads=(), dilations=(), groups=1, auto_pad="explicit", channels_last=False
 ):
     """8-bit x and w less their zero points in i32, exactly. Padding is x_zp."""
-    geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
+    geometry = _geometry(w.shape[2:], strides, pads, dilations, auto_pad)
     data = less_zero_point(channels_first(np.asarray, x, channels_last), x_zp)
     zeros = None if w_zp is None else w_zp.reshape((-1,) + (1,) * (w.ndim - 1))
     return channels_as(_convolve_integers(data, less_zero_point(w, zeros), geometry, groups), channels_last)
@@ -120,7 +122,7 @@ def conv_transpose(
 ):
     """x [N, C, *S], w [C, O/groups, *K], b [O] to [N, O, *S']: the gradient of conv by its input."""
     data = channels_first(stored, x, channels_last)
-    geometry = window(w.shape[2:], strides, pads, dilations, auto_pad)
+    geometry = _geometry(w.shape[2:], strides, pads, dilations, auto_pad)
     geometry, sizes = transposed(geometry, data.shape[2:], output_padding, output_shape)
     y = _convolve_transposed(data, stored(w), geometry, sizes, groups)
     if b is not None:

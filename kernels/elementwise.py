@@ -16,10 +16,12 @@ from ..ir.errors import InvalidModel, Unsupported
 from ..ir.types import DType
 from . import precision
 from .blocks import blockwise
+from .budget import spend
 from .jit import jit
 from .numeric import E8M0, exact, is_float, is_integer, narrow, to_e8m0, truncate, wide
+from .precision import quiet
 from .registry import kernel
-from .text import numbers, spellings, texts
+from .text import READING, numbers, spellings, texts
 
 Array = np.ndarray
 
@@ -46,7 +48,7 @@ def erf_wide(x: Array) -> Array:
 
 def unary(function: Callable[[Array], Array], widen: Callable[[Array], Array]) -> Callable[[Array], Array]:
     def run(x: Array) -> Array:
-        with np.errstate(all="ignore"):
+        with quiet():
             return narrow(function(widen(x)), x.dtype)
 
     return run
@@ -57,7 +59,7 @@ def float_unary(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     narrow_complex = unary(function, wide)
 
     def run(x: Array) -> Array:
-        with np.errstate(all="ignore"):
+        with quiet():
             return blockwise(function, x) if is_float(x.dtype) else narrow_complex(x)
 
     return run
@@ -111,7 +113,7 @@ def binary(
     function: Callable[[Array, Array], Array], widen: Callable[[Array], Array]
 ) -> Callable[[Array, Array], Array]:
     def run(a: Array, b: Array) -> Array:
-        with np.errstate(all="ignore"):
+        with quiet():
             return narrow(function(widen(a), widen(b)), a.dtype)
 
     return run
@@ -141,7 +143,7 @@ def _no_zero(b: Array, op: str) -> None:
 def div(a: Array, b: Array) -> Array:
     """a / b; integers truncate toward zero (ONNX Div). Raises InvalidModel for an integer zero divisor."""
     x, y = exact(a), exact(b)
-    with np.errstate(all="ignore"):
+    with quiet():
         if not is_integer(a.dtype):
             return narrow(np.divide(x, y), a.dtype)
         _no_zero(y, "div")
@@ -152,7 +154,7 @@ def div(a: Array, b: Array) -> Array:
 def floor_div(a: Array, b: Array) -> Array:
     """floor(a / b) of the exact quotient. Raises InvalidModel for an integer zero divisor."""
     x, y = wide(a), wide(b)
-    with np.errstate(all="ignore"):
+    with quiet():
         if is_integer(a.dtype):
             _no_zero(y, "floor_div")
         return narrow(np.floor_divide(x, y), a.dtype)
@@ -162,7 +164,7 @@ def floor_div(a: Array, b: Array) -> Array:
 def mod(a: Array, b: Array, *, fmod: bool) -> Array:
     """The remainder, with the sign of `b` (ONNX Mod, also for floats as of opset 28) or, if `fmod`, of `a`."""
     x, y = wide(a), wide(b)
-    with np.errstate(all="ignore"):
+    with quiet():
         if is_integer(a.dtype):
             _no_zero(y, "mod")
         return narrow((np.fmod if fmod else np.remainder)(x, y), a.dtype)
@@ -175,7 +177,7 @@ _POWERS: dict[float, Callable[[Array], Array]] = {2.0: np.square, 3.0: lambda x:
 @kernel("pow")
 def pow_(a: Array, b: Array) -> Array:
     """a ** b in the dtype of `a`. Integers: exact modulo 2**bits; a negative exponent truncates the true value."""
-    with np.errstate(all="ignore"):
+    with quiet():
         if is_integer(a.dtype) and is_integer(b.dtype):
             return _integer_power(a, b)
         if is_float(a.dtype) and b.size == 1 and b.ndim <= a.ndim:
@@ -237,7 +239,7 @@ def _to_float(value: Array, target: np.dtype, saturate: bool, round_mode: str) -
     if target.kind == "c" or value.dtype.kind == "c":
         return narrow(value.astype(np.complex128), target)
     if value.dtype.kind in "iu" and target.kind == "f":
-        with np.errstate(over="ignore"):
+        with quiet():
             return value.astype(target)
     odd = _odd_float64(value)
     return precision.saturate(odd, target) if saturate and target in _SATURATING else narrow(odd, target)
@@ -268,6 +270,7 @@ def _spell(x: Array) -> Array:
     """Numbers to strings: see `text.spellings`."""
     value = x if x.dtype.kind in "fiub" else wide(x).astype(np.float32 if is_float(x.dtype) else np.int64)
     made = np.empty(x.size, np.object_)
+    spend(READING * value.size)
     made[:] = spellings(value.ravel())
     return made.reshape(x.shape)
 

@@ -21,11 +21,12 @@ _REDUCE: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.max
 
 def checked(indices: Array, size: int, op: str) -> Array:
     """int64 indices in [0, size). Raises InvalidModel when one lies outside [-size, size)."""
-    at = np.asarray(indices).astype(np.int64)
-    if at.size and (at.min() < -size or at.max() >= size):
-        worst = at.max() if at.max() >= size else at.min()
+    at = np.asarray(indices).astype(np.int64, copy=False)
+    low, high = (at.min(), at.max()) if at.size > 1 else (at.item(),) * 2 if at.size else (0, 0)
+    if at.size and (low < -size or high >= size):
+        worst = high if high >= size else low
         raise InvalidModel(f"{op}: index {int(worst)} out of range for an axis of {size}", code="F022")
-    return np.where(at < 0, at + size, at)
+    return at if low >= 0 else np.where(at < 0, at + size, at)
 
 
 @kernel("gather")

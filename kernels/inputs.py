@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..ir.graph import Graph, Module, Node, Value
 from ..ir.opdef import MOVEMENT
 from ..ir.types import BOOL, STRING, DType, OptionalType, SequenceType, TensorType, Type
 from .budget import hold
+from .numeric import is_float
 
 #: Sizes of batch-like dims (axis 0 of an input) that the model leaves open. They differ, so that mixed-up dims show.
 BATCH_SIZES = (2, 3, 5, 7)
@@ -144,6 +145,22 @@ def random_array(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator,
     return rng.standard_normal(shape).astype(np.float32).astype(dtype.numpy)
 
 
+def calmer(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same inputs with the magnitudes of their floats, then with those brought below 1, then below 1/8: for models that
+    make nothing but NaN of normal samples (logarithms, roots, powers that overflow)."""
+    for scale in (None, 1.0, 0.125):
+        yield {name: _calmed(item, scale) for name, item in inputs.items()}
+
+
+def _calmed(item: Any, scale: float | None) -> Any:
+    if isinstance(item, list):
+        return [_calmed(each, scale) for each in item]
+    if not isinstance(item, np.ndarray) or not is_float(item.dtype):
+        return item
+    wide = np.abs(item.astype(np.float64))
+    return (wide if scale is None else scale * wide / (1 + wide)).astype(item.dtype)
+
+
 def _sampled(value: Value, name: str, bindings: dict[str, int], rng: np.random.Generator) -> Any:
     chosen = _choice(value, rng)
     limit = 2 if "mask" in name.lower() else index_limit(value)
@@ -212,4 +229,4 @@ def resized(module: Module, factor: int = 1) -> dict[str, int]:
     return wanted
 
 
-__all__ = ["candidate_sizes", "index_limit", "random_array", "resized", "sample_inputs", "symbol_sizes"]
+__all__ = ["calmer", "candidate_sizes", "index_limit", "random_array", "resized", "sample_inputs", "symbol_sizes"]

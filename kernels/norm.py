@@ -10,6 +10,8 @@ import math
 import numpy as np
 
 from .blocks import along
+from .budget import ELEMENT, spend
+from .constants import kept
 from .jit import jit
 from .precision import narrow, wide
 from .registry import kernel
@@ -39,12 +41,11 @@ def batch_norm(x, scale, bias, mean, var, *, epsilon=1e-5, channels_last=False):
     """(x - mean) / sqrt(var + epsilon) * scale + bias per channel; x [N, C, *S] or, of rank 1 or 2, [N] or [N, C]."""
     if x.ndim == 1:
         return batch_norm(x[:, None], scale, bias, mean, var, epsilon=epsilon)[:, 0]
-    scale, bias, mean, var = map(wide, (scale, bias, mean, var))
-    factor = scale / np.sqrt(var + epsilon)
+    mean, factor, bias = kept(_statistics, scale, bias, mean, var, parameters=(epsilon,))
     if channels_last:
         parameters = [v.reshape(1, -1, 1) for v in (mean, factor, bias)]
         return along(_scaled, x, x.ndim - 1, x.ndim, parameters)
-    lines = [np.tile(v, len(x)) for v in (mean, factor, bias)]
+    lines = [v if len(x) == 1 else np.tile(v, len(x)) for v in (mean, factor, bias)]
     if x.dtype in (np.float32, np.float64):
         data = np.ascontiguousarray(x).reshape(lines[0].size, math.prod(x.shape[2:]))
         y = np.empty_like(data)
@@ -52,6 +53,12 @@ def batch_norm(x, scale, bias, mean, var, *, epsilon=1e-5, channels_last=False):
             _scale_lines(data, *lines, y)
             return y.reshape(x.shape)
     return along(_scaled, x, 2, 2, [v.reshape(-1, 1, 1) for v in lines])
+
+
+def _statistics(scale, bias, mean, var, epsilon):
+    """Per channel, in float64: what is taken off, the factor, what is added."""
+    scale, bias, mean, var = map(wide, (scale, bias, mean, var))
+    return mean, scale / np.sqrt(var + epsilon), bias
 
 
 @jit(lambda x, *_: x.size)
@@ -126,7 +133,8 @@ def lrn(x, *, alpha=1e-4, beta=0.75, bias=1.0, size, channels_last=False):
     data = wide(np.moveaxis(x, -1, 1)) if channels_last else wide(x)
     squares, channels = np.square(data), data.shape[1]
     total = np.zeros_like(data)
-    for shift in range(-((size - 1) // 2), size // 2 + 1):
+    spend(ELEMENT * x.size * min(size, 2 * channels))
+    for shift in range(max(-((size - 1) // 2), 1 - channels), min(size // 2, channels - 1) + 1):
         low, high = max(0, -shift), min(channels, channels - shift)
         if low < high:
             total[:, low:high] += squares[:, low + shift : high + shift]

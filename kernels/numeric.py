@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from . import precision
+from .precision import quiet
 
 E8M0 = np.dtype(ml_dtypes.float8_e8m0fnu)
 SMALL_INTS = tuple(np.dtype(t) for t in (ml_dtypes.int2, ml_dtypes.uint2, ml_dtypes.int4, ml_dtypes.uint4))
@@ -52,7 +53,7 @@ def narrow(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
     y = np.asarray(y)
     if y.dtype == dtype:
         return y
-    with np.errstate(all="ignore"):
+    with quiet():
         if dtype == E8M0:
             return to_e8m0(y.astype(np.float64), saturate=False, round_mode="nearest")
         if is_float(dtype) and not is_native(dtype):

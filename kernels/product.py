@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .jit import jit
-from .precision import narrow
+from .precision import narrow, quiet
 
 Array = np.ndarray
 #: Changes a float64 part of a product in place before it is rounded: (part, its rows, its columns).
@@ -109,21 +109,30 @@ def _few_rows(a: Array, b: Array) -> Array | None:
 
 @jit(lambda a, lines, y: a.shape[0] * lines.size, any_order=True)
 def _dots(a, lines, y):
-    """y [M, N] = a [M, K] times lines [N, K], four rows at a time."""
+    """y [M, N] = a [M, K] times lines [N, K], four rows and two lines at a time."""
     rows, inner = a.shape
-    for n in range(len(lines)):
-        line = lines[n]
-        for m in range(0, rows - 3, 4):
+    tall, long = rows - rows % 4, len(lines) - len(lines) % 2
+    for n in range(0, long, 2):
+        first, second = lines[n], lines[n + 1]
+        for m in range(0, tall, 4):
             a0, a1, a2, a3 = a[m], a[m + 1], a[m + 2], a[m + 3]
+            s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
             t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
             for k in range(inner):
-                value = np.float64(line[k])
-                t0 += a0[k] * value
-                t1 += a1[k] * value
-                t2 += a2[k] * value
-                t3 += a3[k] * value
-            y[m, n], y[m + 1, n], y[m + 2, n], y[m + 3, n] = t0, t1, t2, t3
-        for m in range(rows - rows % 4, rows):
+                u, v = np.float64(first[k]), np.float64(second[k])
+                s0 += a0[k] * u
+                s1 += a1[k] * u
+                s2 += a2[k] * u
+                s3 += a3[k] * u
+                t0 += a0[k] * v
+                t1 += a1[k] * v
+                t2 += a2[k] * v
+                t3 += a3[k] * v
+            y[m, n], y[m + 1, n], y[m + 2, n], y[m + 3, n] = s0, s1, s2, s3
+            y[m, n + 1], y[m + 1, n + 1], y[m + 2, n + 1], y[m + 3, n + 1] = t0, t1, t2, t3
+    for n in range(len(lines)):
+        line = lines[n]
+        for m in range(tall if n < long else 0, rows):
             row, total = a[m], 0.0
             for k in range(inner):
                 total += row[k] * np.float64(line[k])
@@ -162,7 +171,7 @@ def _panels(size: int, per_entry: int) -> list[slice]:
 
 
 def _settle(made: Array, y: Array) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with quiet():
         y[...] = made if y.dtype in (np.float32, np.float64) else narrow(made, y.dtype)
 
 

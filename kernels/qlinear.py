@@ -16,20 +16,22 @@ from .conv import conv_integer
 from .jit import jit
 from .matmul import matmul_integer
 from .numeric import is_integer
-from .precision import saturate, wide
-from .product import BYTE_RANGE, integer_product, less_zero_point
+from .precision import quiet, saturate, wide
+from .product import BYTE_RANGE, EXACT_FLOAT32, integer_product, less_zero_point
 from .quant import dynamic_quantize, requantize
 from .recurrent import directions, gate_functions
 from .registry import kernel
 
 Array = np.ndarray
+#: So many products of two 8-bit differences add up exactly in float32.
+SAFE_TERMS = EXACT_FLOAT32 // BYTE_RANGE**2 // 4 * 4
 #: The default gate functions of one direction.
 USUAL = ["sigmoid", "tanh", "tanh"]
 
 
 def _ratio(first: Array, second: Array, made: Array) -> Array:
     """first * second / made in float32."""
-    with np.errstate(all="ignore"):
+    with quiet():
         return first.astype(np.float32) * second.astype(np.float32) / made.astype(np.float32)
 
 
@@ -58,7 +60,7 @@ def qlinear_matmul(a, a_scale, a_zp, b, b_scale, b_zp, y_scale, y_zp):
         ratio = ratio.reshape(ratio.shape[:-1])
     if is_integer(a.dtype):
         return _requantized(matmul_integer(a, b, rows[1], columns[1]), ratio, rows[3])
-    with np.errstate(all="ignore"):
+    with quiet():
         total = np.matmul(wide(a) - wide(rows[1]), wide(b) - wide(columns[1]))
         return saturate(total * wide(ratio) + wide(rows[3]), y_zp.dtype)
 
@@ -116,8 +118,12 @@ def dynamic_quantize_lstm(
         peep = np.zeros(3 * size) if p is None else wide(p[d])
         recurrence = (less_zero_point(r[d], r_zp[d]), r_scale[d])
         cell = _cell(recurrence, gates[3 * d : 3 * d + 3], np.split(peep, 3), input_forget)
-        if r_scale[d].size == 1 and not clip and [name.lower() for name in names[3 * d : 3 * d + 3]] == USUAL:
-            cell = _usual_cell(cell, recurrence, peep, input_forget)
+        if (
+            r_scale[d].size == r_zp[d].size == 1
+            and not clip
+            and [name.lower() for name in names[3 * d : 3 * d + 3]] == USUAL
+        ):
+            cell = _usual_cell(cell, (r[d], r_zp[d], r_scale[d]), peep, input_forget)
         states = [np.zeros((batch, size), np.float32) if s is None else s[d] for s in (h0, c0)]
         y, last = _scan(cell, entries, states, (steps, lengths), reverse)
         outputs.append(y)
@@ -149,11 +155,11 @@ def _cell(recurrence: tuple, gates: Sequence[Callable], peepholes: Sequence[Arra
 
 def _usual_cell(slow: Callable, recurrence: tuple, peepholes: Array, input_forget: bool) -> Callable:
     """The cell with the usual gates, compiled where that pays."""
-    weights, scale = recurrence[0], np.float32(recurrence[1].reshape(()))
+    weights, zero, scale = recurrence[0], np.float64(recurrence[1].item()), np.float32(recurrence[2].item())
 
     def cell(entry: Array, hidden: Array, state: Array) -> tuple[Array, Array]:
         made = np.empty(hidden.shape, np.float32), np.empty(hidden.shape, np.float32)
-        given = (entry, hidden, np.array(state, np.float32), weights, scale, peepholes, input_forget, *made)
+        given = (entry, hidden, np.array(state, np.float32), weights, zero, scale, peepholes, input_forget, *made)
         if not _usual_step.ready(*given):
             return slow(entry, hidden, state)
         _usual_step(*given)
@@ -163,8 +169,11 @@ def _usual_cell(slow: Callable, recurrence: tuple, peepholes: Array, input_forge
 
 
 @jit(lambda entry, hidden, state, weights, *_: weights.size * len(hidden))
-def _usual_step(entry, hidden, state, weights, scale, peepholes, input_forget, new_hidden, new_state):
-    """`_cell` with sigmoid, tanh, tanh: sums of integers are exact in float64, all else rounds where `_product` does."""
+def _usual_step(
+    entry, hidden, state, weights, offset_of_weights, scale, peepholes, input_forget, new_hidden, new_state
+):
+    """`_cell` with sigmoid, tanh, tanh on 8-bit weights as they are stored: sums of integers are exact, all else rounds
+    where `_product` does."""
     size = hidden.shape[1]
     zero = np.float32(0.0)
     high, low = zero, zero
@@ -176,16 +185,16 @@ def _usual_step(entry, hidden, state, weights, scale, peepholes, input_forget, n
     unit = np.float32(1.0) if unit == zero else unit
     offset = min(max(np.rint(zero - low / unit), zero), np.float32(255.0))
     factor = unit * scale
-    total = np.empty(4 * size)
+    levels, total, part = np.empty(size, np.float32), np.empty(4 * size), np.empty(4 * size, np.float32)
     for b in range(len(hidden)):
-        total[:] = 0.0
         for k in range(size):
-            level = np.float64(min(max(np.rint(hidden[b, k] / unit) + offset, zero), np.float32(255.0)) - offset)
-            line = weights[k]
-            for n in range(4 * size):
-                total[n] += level * line[n]
+            levels[k] = min(max(np.rint(hidden[b, k] / unit) + offset, zero), np.float32(255.0)) - offset
+        integer_sums(levels, weights, total, part)
+        taken = 0.0
+        for k in range(size):
+            taken += levels[k] * offset_of_weights
         for n in range(4 * size):
-            total[n] = entry[b, n] + np.float32(total[n]) * factor
+            total[n] = entry[b, n] + np.float32(total[n] - taken) * factor
         for n in range(size):
             before = np.float64(state[b, n])
             i = sigmoid(total[n] + peepholes[n] * before)
@@ -195,9 +204,32 @@ def _usual_step(entry, hidden, state, weights, scale, peepholes, input_forget, n
             new_hidden[b, n], new_state[b, n] = out * math.tanh(made), made
 
 
+@jit(lambda levels, weights, *_: weights.size)
+def integer_sums(levels, weights, total, part):
+    """total [N] = levels [K] @ weights [K, N] of 8 bits; levels are integral, up to 255 in size: exact in float32 for
+    `SAFE_TERMS`."""
+    total[:] = 0.0
+    for start in range(0, len(levels), SAFE_TERMS):
+        end = min(start + SAFE_TERMS, len(levels))
+        whole = end - (end - start) % 4
+        part[:] = np.float32(0.0)
+        for k in range(start, whole, 4):
+            a, b, c, d = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            e, f, g, h = levels[k], levels[k + 1], levels[k + 2], levels[k + 3]
+            for n in range(len(part)):
+                first = e * np.float32(a[n]) + f * np.float32(b[n])
+                part[n] += first + (g * np.float32(c[n]) + h * np.float32(d[n]))
+        for k in range(whole, end):
+            line, level = weights[k], levels[k]
+            for n in range(len(part)):
+                part[n] += level * np.float32(line[n])
+        for n in range(len(part)):
+            total[n] += part[n]
+
+
 @jit(lambda x: 1)
 def sigmoid(x):
-    return 0.5 * (math.tanh(0.5 * x) + 1.0)
+    return 1.0 / (1.0 + np.exp(-x))
 
 
 def _scan(cell: Callable, entries: Array, states: Sequence[Array], sizes: tuple, reverse: bool) -> tuple:
@@ -208,6 +240,12 @@ def _scan(cell: Callable, entries: Array, states: Sequence[Array], sizes: tuple,
     steps, lengths = sizes
     y = np.zeros((steps, *states[0].shape), np.float32)
     samples = np.arange(len(lengths))
+    if np.all(lengths == len(entries)):
+        order = range(len(entries))
+        for step in reversed(order) if reverse else order:
+            states = cell(entries[step], *states)
+            y[step] = states[0]
+        return y, states
     for step in range(len(entries)):
         at = np.where(lengths > step, lengths - 1 - step, step) if reverse else np.full(len(lengths), step)
         running = (step < lengths)[:, None]

@@ -13,7 +13,7 @@ import numpy as np
 from ..ir.errors import InvalidModel
 from .blocks import BLOCK
 from .numeric import is_integer
-from .precision import narrow, saturate, wide
+from .precision import narrow, quiet, saturate, wide
 from .registry import kernel
 
 
@@ -54,7 +54,7 @@ def quantize(x, scale, zero_point=None, *, to, saturate=True, block_size=0):
             _quantize_short(level, step, offset, part)
         return y
     division = x.dtype if not is_integer(x.dtype) and x.dtype.itemsize >= scale.dtype.itemsize else scale.dtype
-    with np.errstate(all="ignore"):
+    with quiet():
         quotient = wide(x) / wide(blocks_to(scale, x.shape, block_size))
         quotient = wide(narrow(quotient, division))
     offset = 0.0 if zero_point is None else wide(blocks_to(zero_point, x.shape, block_size))
@@ -86,7 +86,7 @@ def _short_blocks(x, scale, zero_point, block_size, y):
 def _quantize_short(x, scale, offset, y):
     """After the one float32 division everything is exact for what is not saturated; NaN becomes 0."""
     info = ml_dtypes.iinfo(y.dtype)
-    with np.errstate(all="ignore"):
+    with quiet():
         level = x / scale
         np.rint(level, out=level)
         level += offset
@@ -113,7 +113,7 @@ def dequantize(x, scale, zero_point=None, *, to, block_size=0):
     data = wide(x)
     if zero_point is not None:
         data = data - wide(blocks_to(zero_point, x.shape, block_size))
-    with np.errstate(all="ignore"):
+    with quiet():
         return narrow(np.asarray(data * wide(blocks_to(scale, x.shape, block_size))), to.numpy)
 
 
@@ -131,7 +131,7 @@ def requantize(x, scale, zero_point=None, *, to, rounding="half_even"):
 
 
 def _scaled_half_even(x: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):
+    with quiet():
         return np.rint(x.astype(np.float32) * multiplier.astype(np.float32)).astype(np.float64)
 
 

@@ -97,9 +97,13 @@ def _scan(
     if reverse:
         inputs = _turned(inputs, lengths)
     y = np.zeros((inputs.shape[0], *states[0].shape))
+    shortest = lengths.min(initial=len(inputs))
     for step, entry in enumerate(inputs):
-        running = (step < lengths)[:, None]
         made = cell(entry, *states)
+        if step < shortest:
+            states, y[step] = made, made[0]
+            continue
+        running = (step < lengths)[:, None]
         states = tuple(np.where(running, new, old) for new, old in zip(made, states, strict=True))
         y[step] = np.where(running, states[0], 0.0)
     return (_turned(y, lengths) if reverse else y), states
@@ -187,11 +191,12 @@ def lstm(
 
 def _lstm_cell(recurrent, peephole, gates, size, input_forget):
     f, g, h = gates
-    peep_i, peep_o, peep_f = np.split(peephole, 3)
+    parts = [slice(k * size, (k + 1) * size) for k in range(4)]
+    peep_i, peep_o, peep_f = (peephole[part] for part in parts[:3])
 
     def cell(entry, hidden, state):
         total = entry + hidden @ recurrent
-        i, o, fgt, c = (total[:, k * size : (k + 1) * size] for k in range(4))
+        i, o, fgt, c = (total[:, part] for part in parts)
         i = f(i + peep_i * state)
         fgt = 1.0 - i if input_forget else f(fgt + peep_f * state)
         made = fgt * state + i * g(c)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..ir.errors import InvalidModel
 from .numeric import exact, highest, is_integer, lowest, narrow, truncate, wide
+from .precision import quiet
 from .registry import kernel
 
 Array = np.ndarray
@@ -74,7 +75,7 @@ _REDUCE: dict[str, Callable[[Array, Axes], Array]] = {
 def _reducer(function: Callable[[Array, Axes], Array], widen: Callable[[Array], Array] = wide) -> Callable[..., Array]:
     def run(x: Array, axes: Array | None = None, *, keepdims: bool, noop_with_empty_axes: bool) -> Array:
         over = reduced_axes(x.ndim, axes, noop_with_empty_axes)
-        with np.errstate(all="ignore"):
+        with quiet():
             y = np.asarray(function(widen(x), over))
         y = truncate(y, x.dtype) if is_integer(x.dtype) and y.dtype.kind == "f" else narrow(y, x.dtype)
         return y if keepdims else y.squeeze(axis=over)
@@ -137,7 +138,7 @@ def _scan(ufunc: np.ufunc, start: int) -> Callable[..., Array]:
         y = y[::-1] if reverse else y
         if exclusive and len(y):
             y = np.concatenate([np.full_like(y[:1], start), y[:-1]])
-        with np.errstate(all="ignore"):
+        with quiet():
             made = ufunc.accumulate(y, axis=0, dtype=y.dtype)
         return narrow(np.ascontiguousarray(np.moveaxis(made[::-1] if reverse else made, 0, along)), x.dtype)
 

@@ -22,6 +22,8 @@ from ..ir.signature import Signature
 from ..ir.types import STRING, OptionalType, SequenceType, TensorType, Type
 from . import budget
 from .constants import Shelf, shelf_of
+from .plan import Step, plan_of
+from .precision import quiet
 from .registry import get_kernel
 from .text import texts
 
@@ -107,19 +109,45 @@ def run_graph(
 ) -> list[Any]:
     """The outputs of a graph or region, in order. `evaluate` stands in for `run_node`, in its regions too."""
     _settle_allocator()
-    with shelf_of(graph.module) as shelf, np.errstate(all="ignore"):  # NaN and infinities are results like others
-        state = _State(dict(zip(graph.inputs, arrays, strict=True)), taps or {}, budget.current(), shelf)
+    plan = plan_of(graph)
+    if len(arrays) != plan.inputs:
+        raise InvalidModel(f"{len(arrays)} values for the {plan.inputs} inputs of {graph.name!r}")
+    values: list[Any] = [None] * plan.size
+    values[1 : 1 + plan.inputs] = arrays
+    ledger = _Ledger(graph, taps or {}, budget.current()) if taps or budget.current() is not None else None
+    with shelf_of(graph.module) as shelf, quiet():
         try:
-            for node in graph.nodes():
-                operands = state.operands(node)
-                results = evaluate(node, operands) if evaluate else run_node(node, operands)
-                state.used(node)
-                del operands  # else they live while observers and the next kernel run
-                state.made(node, results)
-                del results
-            return state.operands(graph.return_node)
+            if ledger is not None:
+                ledger.begin(arrays)
+            for step in plan.steps:
+                _take(step, values, shelf, ledger, evaluate)
+            return _operands(plan.final, values, shelf)
         finally:
-            state.close()
+            if ledger is not None:
+                ledger.close()
+
+
+def _operands(step: Step, values: list[Any], shelf: Shelf) -> list[Any]:
+    """The arrays of a node's operands, None for an absent one."""
+    operands = [values[slot] for slot in step.slots]
+    for place, weight in step.constants:
+        operands[place] = shelf.array(weight.tensor)
+    return operands
+
+
+def _take(step: Step, values: list[Any], shelf: Shelf, ledger: _Ledger | None, evaluate: Evaluate | None) -> None:
+    """Run one node: its operands come from `values`, where its results go and what is used up is dropped."""
+    operands = _operands(step, values, shelf)
+    results = evaluate(step.node, operands) if evaluate else run_node(step.node, operands)
+    if ledger is not None:
+        ledger.dropped([values[slot] for slot in step.dead if slot > ledger.inputs])
+    for slot in step.dead:
+        values[slot] = None
+    del operands  # else they live while observers look at the results
+    for place, slot in step.made:
+        values[slot] = results[place]
+    if ledger is not None:
+        ledger.made(step, results)
 
 
 #: Just below the largest block that glibc would ever take from its heap (mallopt(3), M_MMAP_THRESHOLD).
@@ -133,61 +161,34 @@ def _settle_allocator() -> None:
     np.empty(_LARGE_BLOCK, np.uint8)
 
 
-class _State:
-    """The values that are still wanted, how often, and what they hold of the budget."""
+class _Ledger:
+    """What somebody wants to know of a run: observers of values, and what values hold of the budget."""
 
-    def __init__(
-        self,
-        values: dict[Value, Any],
-        taps: Mapping[Value, Observer],
-        spent: budget.Budget | None,
-        shelf: Shelf,
-    ) -> None:
-        self.values = values
-        self.shelf = shelf
+    def __init__(self, graph: Graph, taps: Mapping[Value, Observer], spent: budget.Budget | None) -> None:
+        self.graph = graph
+        self.inputs = len(graph.inputs)  # they belong to the caller
         self.taps = taps
         self.budget = spent
         self.held = 0
-        self.remaining = {value: value.n_uses for value in values}
-        for value in [value for value in values if value in taps]:
-            taps[value](values[value])
 
-    def operands(self, node: Node) -> list[Any]:
-        """The arrays of a node's operands, None for an absent one."""
-        values, constant = self.values, self.shelf.array
-        return [
-            None if value is None else values[value] if value.weight is None else constant(value.weight.tensor)
-            for value in node.operands
-        ]
-
-    def used(self, node: Node) -> None:
-        """Free what was wanted for the last time."""
-        remaining = self.remaining
-        for value in node.operands:
-            if value is None or value.weight is not None:
-                continue
-            left = remaining[value] - 1
-            if left:
-                remaining[value] = left
-                continue
-            array = self.values.pop(value)
-            del remaining[value]
-            if self.budget is not None and value.node is not None:  # an input belongs to the caller
-                self._hold(-budget.nbytes(array))
-
-    def made(self, node: Node, results: Sequence[Any]) -> None:
-        for value, array in zip(node.results, results, strict=True):
-            if self.taps and value in self.taps:
+    def begin(self, arrays: Sequence[Any]) -> None:
+        for value, array in zip(self.graph.inputs, arrays, strict=True):
+            if value in self.taps:
                 self.taps[value](array)
-            uses = value.n_uses
-            if uses:
-                self.values[value] = array
-                self.remaining[value] = uses
-                if self.budget is not None:
-                    self._hold(budget.nbytes(array))
+
+    def made(self, step: Step, results: Sequence[Any]) -> None:
+        if self.taps:
+            for value, array in zip(step.node.results, results, strict=True):
+                if value in self.taps:
+                    self.taps[value](array)
+        for place, _ in step.made:
+            self._hold(budget.nbytes(results[place]))
+
+    def dropped(self, arrays: Sequence[Any]) -> None:
+        self._hold(-sum(map(budget.nbytes, arrays)))
 
     def _hold(self, nbytes: int) -> None:
-        if nbytes:
+        if self.budget is not None and nbytes:
             self.budget.hold(nbytes)
             self.held += nbytes
 
@@ -218,9 +219,10 @@ def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None =
         if spent is not None:
             spent.live = held
     results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
-    if len(results) != len(node.results):
+    declared = node.results
+    if len(results) != len(declared):
         raise InvalidModel(f"the reference kernel of {node.name} returned {len(results)} results")
-    return tuple([_as_declared(array, value) for array, value in zip(results, node.results, strict=True)])
+    return tuple([_as_declared(array, value) for array, value in zip(results, declared, strict=True)])
 
 
 def _as_declared(array: Any, value: Value) -> Any:
@@ -241,8 +243,14 @@ class _Region:
     def __init__(self, graph: Graph, evaluate: Evaluate | None) -> None:
         self.graph = graph
         self.evaluate = evaluate
-        self.inputs = [value.type for value in graph.inputs]
-        self.types = [value.type for value in graph.outputs]
+
+    @property
+    def inputs(self) -> list[Type]:
+        return [value.type for value in self.graph.inputs]
+
+    @property
+    def types(self) -> list[Type]:
+        return [value.type for value in self.graph.outputs]
 
     def __call__(self, *arrays: Any) -> list[Any]:
         return run_graph(self.graph, arrays, evaluate=self.evaluate)

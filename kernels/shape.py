@@ -19,7 +19,7 @@ Array = np.ndarray
 
 def as_ints(x: Array | None) -> list[int]:
     """The elements of an integer operand as Python ints; none for an absent one."""
-    return [] if x is None else [int(v) for v in np.asarray(x).reshape(-1)]
+    return [] if x is None else np.asarray(x).ravel().astype(np.int64, copy=False).tolist()
 
 
 def norm_axes(axes: Sequence[int], rank: int, op: str) -> list[int]:
@@ -157,7 +157,10 @@ def squeeze(x: Array, axes: Array | None = None) -> Array:
 def unsqueeze(x: Array, axes: Array) -> Array:
     """New axes of size 1 at the positions `axes` of the result."""
     given = as_ints(axes)
-    return np.expand_dims(x, tuple(norm_axes(given, x.ndim + len(given), "unsqueeze")))
+    shape = list(x.shape)
+    for axis in sorted(norm_axes(given, x.ndim + len(given), "unsqueeze")):
+        shape.insert(axis, 1)
+    return x.reshape(shape)
 
 
 @kernel("expand")

@@ -29,6 +29,8 @@ UPPER, LOWER = str.maketrans({"i": "İ"}), str.maketrans({"I": "ı", "İ": "i"})
 #: What spells a number: an optional sign, decimal digits with one point, an exponent; or a word.
 NUMBER = re.compile(r"\s*[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)\s*", re.ASCII | re.IGNORECASE)
 WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+#: Multiply-adds that take as long as reading or writing a number exactly.
+READING = 20 * SLOW
 #: More digits than any number type tells apart.
 MOST_DIGITS = 4096
 
@@ -208,6 +210,7 @@ def numbers(x: Array, to: DType) -> Array:
     Plain and scientific spellings, INF and NaN in any case; for an integer type what stands after the point is dropped.
     Raises InvalidModel for anything else, and for what does not fit into an integer type.
     """
+    spend(READING * x.size)
     spelled = [_spelling(item) for item in x.reshape(-1)]
     if not to.is_int:
         read = float if to.bits // (1 + (to.kind == "complex")) == 64 else _to_odd

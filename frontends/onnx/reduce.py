@@ -30,7 +30,7 @@ def reduce(c: Importer, n: Call) -> Any:
     x, axes = n.take(2)
     if "axes" in n.attrs:
         axes = tuple(n.attrs["axes"])
-    name = OF_BOOLS[n.op_type] if x.dtype is BOOL else REDUCE[n.op_type]
+    name = OF_BOOLS.get(n.op_type, REDUCE[n.op_type]) if x.dtype is BOOL else REDUCE[n.op_type]
     attrs = {"keepdims": bool(n.attr("keepdims", 1)), "noop_with_empty_axes": bool(n.attr("noop_with_empty_axes", 0))}
     return c.b.call(name, (x, axes), attrs).result
 

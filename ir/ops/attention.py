@@ -49,6 +49,7 @@ def _check_fit(q: Heads, k: Heads, v: Heads) -> None:
     for a, b, what in (
         (q.batch, k.batch, "batch of q and k"),
         (k.batch, v.batch, "batch of k and v"),
+        (q.batch, v.batch, "batch of q and v"),
         (q.size, k.size, "head size of q and k"),
         (k.heads, v.heads, "heads of k and v"),
         (k.length, v.length, "length of k and v"),

@@ -78,12 +78,12 @@ def conv_integer(b: Builder, node: Node) -> Value | Declined:
 
 def _reach(w: Value, zero: Value | None) -> np.ndarray:
     """Per filter and channel, what the sum of its products can at most amount to: [out, in] in int64."""
-    taps = tuple(range(2, w.rank))
+    outs, ins, *taps = (d for d in w.shape if isinstance(d, int))
     if not w.is_const or (zero is not None and not zero.is_const):
-        return np.full(w.shape[:2], math.prod(w.shape[2:]) * _WIDEST * _WIDEST, np.int64)
+        return np.full((outs, ins), math.prod(taps) * _WIDEST * _WIDEST, np.int64)
     point = np.int64(0) if zero is None else zero.array().astype(np.int64)
     point = point.reshape(-1, *[1] * (w.rank - 1)) if point.ndim == 1 else point
-    return np.abs(w.array().astype(np.int64) - point).sum(taps) * _WIDEST
+    return np.abs(w.array().astype(np.int64) - point).reshape(outs, ins, math.prod(taps)).sum(2) * _WIDEST
 
 
 def _exact_runs(reach: np.ndarray) -> list[tuple[int, int]] | None:

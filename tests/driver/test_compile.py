@@ -348,6 +348,42 @@ def test_opaque_ops_are_not_verified_in_words(irc: Any, tmp_path: Path) -> None:
     assert done.out.splitlines()[-1] == "  not verified: contains my.ops.Strange"
 
 
+def written(text: str, name: str) -> None:
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'), name)
+
+
+def test_an_output_of_nan_alone_is_not_verified(irc: Any, tmp_path: Path) -> None:
+    """NaN on both sides agrees, but nothing was compared: the other output does not stand for it."""
+    written("nan (float[N, 3] x) => (float[N, 3] good, float[N, 3] bad) { good = Neg (x) a = Exp (x) b = Neg (a) bad = Log (b) }",
+            "nan.onnx")  # fmt: skip
+    done = irc("compile", "nan.onnx", "-o", "out.onnx")
+    assert done.code == 0 and files(tmp_path) == ["nan.onnx", "out.onnx"]
+    assert done.out.splitlines()[-1] == "  not verified: output bad is all NaN on every input tried"
+    assert [line.split()[-2:] for line in done.out.splitlines() if "bad  " in line] == [["all", "NaN"]] * 2
+    told = irc("compile", "nan.onnx", "-o", "out.onnx", "--json").json
+    assert told["verified"] is None and "all NaN" in told["verdict"]
+    compared = irc("verify", "nan.onnx", "out.onnx")
+    assert compared.code == 1
+    assert "error[N004]: not verified: output bad is all NaN on every input tried" in compared.err
+    report = anyir.verify("nan.onnx", "out.onnx")
+    assert not report and all(check.passed for check in report.checks)
+    np.savez("data.npz", x=np.ones((2, 3), np.float32))
+    assert "not verified: output bad" in irc("compile", "nan.onnx", "-o", "out.onnx", "--inputs", "data.npz").out
+
+
+def test_calmer_samples_are_tried_before_nan_is_taken_for_an_answer(irc: Any, tmp_path: Path) -> None:
+    """The sum of logarithms is NaN wherever a single sample is negative; of powers of a thousand it is infinite less infinite."""
+    written("roots (float[N, 40] x) => (float[N] y) { a = Log (x) y = ReduceSum <keepdims = 0> (a, axes) }".replace(
+        "y) {", "y) <int64[1] axes = {1}> {"), "roots.onnx")  # fmt: skip
+    written("grows (float[40] x) => (float y) <float p = {1000.0}> { a = Abs (x) b = Pow (a, p) c = ReduceSum <keepdims = 0> (b)"
+            " d = Mul (c, p) y = Sub (d, c) }", "grows.onnx")  # fmt: skip
+    for name in ("roots.onnx", "grows.onnx"):
+        done = irc("compile", name, "-o", "out.onnx")
+        assert done.code == 0
+        assert "  verified by reference kernels and onnxruntime" in done.out
+        assert irc("verify", name, "out.onnx").code == 0
+
+
 def test_the_api_says_the_same(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_backend: None) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NumericsError) as caught:

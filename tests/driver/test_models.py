@@ -25,10 +25,6 @@ every_model = pytest.mark.parametrize("name", NAMES)
 
 #: What TFLite cannot say, by a part of the refusal that names it.
 REFUSED = {
-    "ddddocr-old-int8": "conv_integer at onnx:Conv_17_quant: sums over 432 products are not exact in f32",
-    "ppocrv4-rec": "reshape at onnx:p2o.Reshape.64",
-    "ppocrv4-det": "conv_transpose at onnx:p2o.BatchNormalization.2",
-    "ppocrv5-det": "conv_transpose at onnx:BatchNormalization.2",
     "made-detector": "non_max_suppression",
     "silero-vad": "if at onnx:If_0_then_branch__Inline_0__/decoder/If: its result's rank is not known",
 }

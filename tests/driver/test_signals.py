@@ -20,7 +20,7 @@ SLOW_CHECK = """
 import sys, time
 import anyir.driver.check as check
 
-def wait(*_):
+def wait(*_, **options):
     print("checking", file=sys.stderr, flush=True)
     time.sleep(60)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from anyir.kernels import jit
 from anyir.kernels import product as products
 from anyir.kernels.product import BYTE_RANGE, EXACT_FLOAT32, integer_product, less_zero_point, multiply, product
 
@@ -76,6 +77,21 @@ def test_nan_and_infinity_stay_in_their_rows(panel):
     made = product(left, right, np.dtype(np.float32))
     assert np.isnan(made[1]).all() and np.isposinf(made[3]).all()
     assert np.isfinite(np.delete(made, (1, 3), axis=0)).all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 4, 6, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (33, 18), (0, 4), (6, 0)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_few_rows_or_columns(monkeypatch, rounded_once, compiled, rows, shape, transposed):
+    """Beside one large operand, row-major or a transposed view, few enough to be multiplied by a loop."""
+    monkeypatch.setattr(jit, "UNCOMPILED_STEPS", -1 if compiled else 1 << 60)
+    large = normal(*shape[::-1]).T if transposed else normal(*shape)
+    few = normal(rows, shape[0])
+    for left, right in ((few, large), (large.T, few.T)):
+        made, wanted = np.empty((left.shape[0], right.shape[1]), np.float32), np.matmul(*widest(left, right))
+        multiply(left, right, made)
+        rounded_once(made, wanted, scale=float(np.abs(wanted).max(initial=1.0)))
 
 
 def test_mismatched_shapes_are_refused():

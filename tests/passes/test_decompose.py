@@ -8,7 +8,7 @@ from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.errors import InternalError, PassError
 from anyir.ir.graph import Module
-from anyir.ir.types import BF16, F16, F32, I64, TensorType
+from anyir.ir.types import BF16, F16, F32, I64, U8, TensorType
 from anyir.ir.verify import verify
 from anyir.kernels.compare import compare, limits_for, widest
 from anyir.kernels.run import run
@@ -20,8 +20,9 @@ from tests.support.ops import samples_of
 
 RULES = sorted(load())
 TARGET = "not in this target"
+WINDOWS = ("hann_window", "hamming_window", "blackman_window")
 #: Samples of these have results in use, computed amounts, or no inputs, where nothing is to be taken apart.
-NEEDS_MORE = ("max_pool_with_indices", "bit_shift", "constant_of_shape", "call", "loop", "scan")
+NEEDS_MORE = ("max_pool_with_indices", "bit_shift", "constant_of_shape", "call", "loop", "scan", *WINDOWS)
 
 
 def take_apart(module: Module) -> dict:
@@ -74,6 +75,48 @@ def built(make, **inputs: np.ndarray) -> tuple[Module, dict[str, np.ndarray]]:
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("periodic", [True, False])
+def test_windows_of_a_known_size_are_torchs(name: str, periodic: bool) -> None:
+    import torch
+
+    module, _ = built(lambda b: b.call(name, (b.const(np.asarray(9)),), {"periodic": periodic}).result)
+    assert not decompose(module, lambda node: TARGET if node.name == name else None)
+    assert not list(module.main.nodes(name))
+    kwargs = {"alpha": 25 / 46, "beta": 21 / 46} if name == "hamming_window" else {}
+    wanted = getattr(torch, name)(9, periodic=periodic, dtype=torch.float64, **kwargs).numpy().astype(np.float32)
+    np.testing.assert_array_max_ulp(run(module, {})["y0"] + np.float32(1), wanted + np.float32(1), 1)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("const", [True, False])
+def test_integer_convolutions_are_exact_in_runs_of_channels(groups: int, const: bool) -> None:
+    """600 products of 255 * 255 are far above what f32 counts exactly; 300 of a computed one may be, of threes are not."""
+    x = np.full((1, 150, 3, 4), 255, np.uint8)
+    x[0, ::7] = 254
+    w = np.full((2, 150 // groups, 2, 2), 255 if groups == 1 else 3, np.uint8)
+    w[1, ::3] -= 1
+    given = {"x": x} if const else {"x": x, "w": w}
+
+    def make(b: Builder, x, w=w):
+        return b.conv_integer(x, b.const(w) if const else w, groups=groups)
+
+    module = Module()
+    graph = module.add_graph("main")
+    graph.set_outputs([make(Builder(graph), *(graph.add_input(TensorType(U8, a.shape), n) for n, a in given.items()))])
+    module.add_signature("serving_default", graph, list(given), ["y0"])
+    left = decompose(module, lambda node: TARGET if node.name == "conv_integer" else None)
+    if groups == 2 and not const:
+        assert "sums over 300 products are not exact" in next(iter(left.values()))
+        return
+    assert not left
+    blocks = [x[:, :, i : i + 2, j : j + 2].astype(np.int64) for i in range(2) for j in range(3)]
+    split = [np.split(block, groups, axis=1) for block in blocks]
+    rows = np.split(w.astype(np.int64), groups)
+    wanted = [[(part * row).sum((1, 2, 3)) for part, row in zip(parts, rows, strict=True)] for parts in split]
+    assert np.array_equal(run(module, given)["y0"].reshape(2, -1), np.array(wanted).reshape(6, 2).T)
 
 
 def torch_cases() -> list:

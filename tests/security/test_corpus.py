@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from anyir.driver.cli import run
-from anyir.tests.security import corpus_keras, corpus_onnx, corpus_operators, corpus_others
+from anyir.tests.security import corpus_beside, corpus_keras, corpus_onnx, corpus_operators, corpus_others
 from anyir.tests.security.corpus import CASES, Case
 
 SECONDS = 40
@@ -84,7 +84,13 @@ def check_message(text: str) -> None:
     assert sum(line.startswith("irc: ") for line in text.splitlines()) == 1
 
 
-@pytest.mark.parametrize("hostile", CASES, ids=str)
+#: What takes its whole budget.
+LONG = {"200 reductions of 64 MiB"}
+
+
+@pytest.mark.parametrize(
+    "hostile", [pytest.param(c, marks=[pytest.mark.slow] if c.name in LONG else []) for c in CASES], ids=str
+)
 def test_hostile_file(
     hostile: Case, tmp_path: Path, watched: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,10 +194,11 @@ def test_memory_and_time_are_bounded(hostile: Case, tmp_path: Path) -> None:
 
 
 def test_every_format_has_cases() -> None:
-    assert all(module.__doc__ for module in (corpus_keras, corpus_onnx, corpus_operators, corpus_others))
+    assert all(module.__doc__ for module in (corpus_beside, corpus_keras, corpus_onnx, corpus_operators, corpus_others))
     counted = {group: sum(c.group == group for c in CASES) for group in {c.group for c in CASES}}
     assert set(counted) == {
-        "onnx container", "onnx graph", "onnx tensors", "onnx operators", "onnx beside", "external data", "folding bombs", "injection", "files", "good",
+        "onnx container", "onnx graph", "onnx tensors", "onnx operators", "onnx beside",
+        "external data", "folding bombs", "injection", "files", "good",
         "keras", "h5", "pt2", "text", "tflite", "mindir",
     }  # fmt: skip
     assert sum(counted.values()) > 300

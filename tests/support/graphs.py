@@ -27,8 +27,8 @@ from anyir.ir.signature import Slot
 from anyir.ir.tensor import Tensor, as_tensor
 from anyir.ir.types import ALL, BF16, BOOL, F16, F32, F64, STRING, DType, TensorType
 
-#: Not for plugging: they hold the graph together, take regions, or are not pure.
-WITHOUT = frozenset({"return", "opaque", "call", "if", "loop", "scan"})
+#: Not for plugging: they hold the graph together, take regions, are not pure, or refuse most numbers.
+WITHOUT = frozenset({"return", "opaque", "call", "if", "loop", "scan", "mel_weight_matrix"})
 #: Elements of a sample above which it is left to the op's own tests.
 LARGE = 400
 

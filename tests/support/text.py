@@ -64,8 +64,12 @@ def assert_equal_modules(a: Module, b: Module) -> None:
 
 def same_bits(a: Any, b: Any) -> bool:
     """Equal to the last bit, -0.0 included; a NaN equals any NaN."""
+    if a is None or b is None:
+        return a is b
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same_bits, a, b))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(map(same_bits, a.values(), b.values()))
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if a.dtype == object or a.dtype.kind in "biu":

@@ -33,6 +33,7 @@ REFUSED = {
     "dequantize": ("i4", "u4", "i2", "u2", "f8", "not known"),
     "einsum": ("diagonal of unknown size",),
     "gemm": ("i64",),
+    "label_encoder": ("no tensors of str",),
     "matmul": ("i32",),
     "max_pool_with_indices": ("indices of the maxima",),
     "mod": ("float remainder",),
@@ -45,6 +46,8 @@ REFUSED = {
     "resize": ("aspect ratio", "interpolated integers"),
     "scatter_elements": ("reduces by",),
     "scatter_nd": ("reduces by",),
+    "svm_classifier": ("no tensors of str", "found by iteration"),
+    "tree_ensemble": ("membership of a set",),
 }
 # Runtime behaviour that differs and that no file can change.
 PLAIN_KERNELS_LACK_INFINITY = {"reduce_max", "reduce_min", "reduce_log_sum_exp"}

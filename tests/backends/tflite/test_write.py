@@ -15,7 +15,7 @@ from anyir.backends.tflite.writer import emit
 from anyir.formats.tflite import parse
 from anyir.formats.tflite_schema import OP_NAMES
 from anyir.ir.builder import Builder
-from anyir.ir.dims import sym
+from anyir.ir.dims import Expr, sym
 from anyir.ir.errors import InternalError, Unsupported, UsageError
 from anyir.ir.graph import Module
 from anyir.ir.types import BF16, BOOL, F16, F32, F64, I8, I64, STRING, TensorType
@@ -24,7 +24,7 @@ from anyir.runtimes import litert
 from anyir.tests.support.judge import assert_agrees
 
 pytest.importorskip("ai_edge_litert")
-N = sym("N")
+N, M = sym("N"), sym("M")
 
 
 class Net:
@@ -103,6 +103,27 @@ def test_flatten_into_dense_moves_no_data(tmp_path):
     y = net.b.relu(net.conv(net.b.transpose(net.inputs[0], perm=(0, 3, 1, 2)), 4))
     module = net.done(net.b.gemm(net.b.reshape(y, (-1, 252)), net.weight(252, 5), net.weight(5)))
     assert check(module, tmp_path / "m.tflite") == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
+
+
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 0, 0, 1)])
+def test_sizes_that_are_rounded_down_are_read_from_the_tensor_at_hand(tmp_path, pads):
+    """N // 2 cannot be worked out where N is not at hand, twice what stands there can."""
+    net = Net((1, 3, N, 4))
+    b = net.b
+    rows = b.max_pool(net.inputs[0], kernel_shape=(2, 1), strides=(2, 1))
+    assert rows.shape == (1, 3, N // 2, 4)
+    module = net.done(b.conv_transpose(rows, net.weight(3, 5, 2, 2), net.weight(5), strides=(2, 2), pads=pads))
+    assert "TRANSPOSE_CONV" in check(module, tmp_path / "m.tflite", sizes=(2, 5, 8))
+
+
+def test_one_dim_that_cannot_be_worked_out_is_left_to_the_reshape(tmp_path):
+    net = Net((N, 3, M, 2))
+    b = net.b
+    kept = b.slice(net.inputs[0], (0,), (2**31,), (2,), (3,))
+    batch = b.shape(kept, start=0, end=1)
+    module = net.done(b.reshape(kept, b.concat(batch, b.const(np.asarray([3, -1], "i8")), axis=0)))
+    assert isinstance(module.main.outputs[0].shape[2], Expr)
+    check(module, tmp_path / "m.tflite", sizes=(1, 5))
 
 
 def test_activations_and_biases_are_fused(tmp_path):

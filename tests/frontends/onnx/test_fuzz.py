@@ -118,6 +118,15 @@ def test_mutants(block: int) -> None:
         survives(seed)
 
 
+#: Mutants that once came to more than an error of ours: a crash, minutes, or gigabytes.
+FOUND = (105284, 115138, 125812, 158259, 159996, 180871, 198790, 224374, 342084, 350767, 376938)
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_mutants_that_were_too_much_once(seed: int) -> None:
+    survives(seed)
+
+
 @pytest.mark.slow
 def test_many_mutants() -> None:
     for seed in range(10_000, 30_000):
