@@ -218,8 +218,10 @@ def run_node(node: Node, operands: Sequence[Any], *, evaluate: Evaluate | None =
     finally:
         if spent is not None:
             spent.live = held
-    results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
     declared = node.results
+    if type(made) is np.ndarray and len(declared) == 1:  # nearly always: as short as can be
+        return (_as_declared(made, declared[0]),)
+    results = made if isinstance(made, tuple) else (made,)  # a list is one value: a sequence
     if len(results) != len(declared):
         raise InvalidModel(f"the reference kernel of {node.name} returned {len(results)} results")
     return tuple([_as_declared(array, value) for array, value in zip(results, declared, strict=True)])
