@@ -15,9 +15,11 @@ import difflib
 import importlib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..ir.errors import AnyIRError, PassError, UsageError
 from ..ir.graph import Graph, Module
@@ -27,32 +29,49 @@ from .rewrite import NUMERICS, Rule, RuleSet, as_rules, rewrite_graph
 #: The highest numerics class that each level admits.
 LEVEL_NUMERICS = {0: "exact", 1: "exact", 2: "ulp", 3: "approx"}
 
-#: Passes that come with anyir: name -> module below anyir.passes that registers it.
+#: Passes that come with anyir: name -> module below anyir that registers it.
 CORE = {
-    "canonicalize": "optimize.canonicalize",
-    "cse": "optimize.cse",
-    "dce": "optimize.dce",
-    "fold": "optimize.fold",
-    "fold-batch-norm": "optimize.batch_norm",
-    "fuse-activations": "optimize.fuse",
-    "dead-weights": "optimize.dead_weights",
-    "fix-defaults": "optimize.defaults",
-    "inline": "optimize.inline",
-    "assign-layout": "layout.named",
-    "cancel-transposes": "layout.named",
+    "canonicalize": "passes.optimize.canonicalize",
+    "cse": "passes.optimize.cse",
+    "dce": "passes.optimize.dce",
+    "fold": "passes.optimize.fold",
+    "fold-batch-norm": "passes.optimize.batch_norm",
+    "fuse-activations": "passes.optimize.fuse",
+    "dead-weights": "passes.optimize.dead_weights",
+    "fix-defaults": "passes.optimize.defaults",
+    "inline": "passes.optimize.inline",
+    "assign-layout": "passes.layout.named",
+    "cancel-transposes": "passes.layout.named",
 }
 
 ENTRY_POINTS = "anyir.passes"
 
 
+class Feeds(Protocol):
+    """Calibration samples: `batches()` yields arrays by input name, streaming, the same in the same order every time."""
+
+    count: int
+    digest: str
+
+    def batches(self) -> Iterator[Mapping[str, np.ndarray]]: ...
+
+
 @dataclass
 class Context:
-    """What a pass may use: options of the run, counters, and notes for the user."""
+    """What a pass may use: options of the run, counters, notes for the user, and what compression works from.
+
+    `data` are calibration samples, `reference` the module before any lossy pass, `records` the report's rows (plain JSON
+    values, "pass" among them).
+    """
 
     level: int = 2
     stats: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     fold_bytes: int = 64 << 20
+    data: Feeds | None = None
+    reference: Module | None = None
+    seed: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
 
     def admits(self, numerics: str) -> bool:
         """Whether rules of this class may run at this level."""
@@ -150,7 +169,7 @@ def pattern_pass(name: str, rules: Iterable[Rule | str], *, doc: str = "") -> Pa
 def find_pass(name: str) -> Pass:
     """The pass called `name`: loaded, built in, or from an installed package. Raises UsageError with near matches."""
     if name not in _PASSES and name in CORE:
-        importlib.import_module(f"anyir.passes.{CORE[name]}")
+        importlib.import_module(f"anyir.{CORE[name]}")
     if name not in _PASSES:
         for point in _entry_points():
             if point.name == name:

@@ -1,0 +1,1 @@
+"""Quantisation as graph surgery: parameters, where quantize and dequantize stand, and how they fold. Needs no data."""
