@@ -126,3 +126,29 @@ def rnn(x, w, r, b, h0, direction, activations=()):
     params = cells(w, r, b, (0,))
     y, h = run(turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, False, count == 2, False)
     return turned(by_direction(y, count), direction), h
+
+
+def quantized_operators():
+    """torch registers the operators of PT2E quantisation when this module of its own is imported."""
+    import torch.ao.quantization.fx._decomposed
+
+    return torch.ops.quantized_decomposed
+
+
+def quantize_per_tensor(x, scale, zero_point, low, high, dtype):
+    return quantized_operators().quantize_per_tensor(x, scale, zero_point, low, high, dtype)
+
+
+def dequantize_per_tensor(x, scale, zero_point, low, high):
+    return quantized_operators().dequantize_per_tensor(x, scale, zero_point, low, high, x.dtype)
+
+
+def quantize_per_channel(x, scale, zero_point, axis, low, high, dtype):
+    scales = scale.flatten()
+    zeros = torch.zeros_like(scales, dtype=torch.int64) if zero_point is None else zero_point.flatten().to(torch.int64)
+    return quantized_operators().quantize_per_channel(x, scales, zeros, axis, low, high, dtype)
+
+
+def dequantize_per_channel(x, scale, zero_point, axis, low, high):
+    zeros = None if zero_point is None else zero_point.flatten()
+    return quantized_operators().dequantize_per_channel(x, scale.flatten(), zeros, axis, low, high, x.dtype)

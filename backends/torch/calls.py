@@ -76,6 +76,7 @@ FAMILIES = (
     "attention",
     "recurrent",
     "resize",
+    "quant",
 )
 
 
@@ -134,8 +135,9 @@ def axis_of(axis: int, rank: int) -> int:
 
 
 def number(value: Value | None) -> int | float | bool | None:
-    """A rank-0 constant as a Python number that torch turns back into the same element; None for anything else."""
-    if value is None or not value.is_const or value.rank != 0 or value.dtype is None:
+    """A rank-0 constant as a Python number that torch turns back into the same element; None for anything else, and for
+    params and buffers, which stay tensors with a name."""
+    if value is None or value.weight is None or value.weight.role != "const" or value.rank != 0 or value.dtype is None:
         return None
     found = value.scalar()
     if isinstance(found, float) and found != found:
