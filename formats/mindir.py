@@ -323,8 +323,11 @@ def write(
     *,
     protect: Iterable[str | os.PathLike[str]] = (),
     external_limit: int = EXTERNAL_LIMIT,
+    quantisation: Mapping[str, Mapping[str, Any]] = {},
 ) -> list[str]:
     """Write a ModelProto given as plain dicts; `tensors` become the parameters of its main graph, in order.
+
+    `quantisation` has the QuantParamProto of parameters by name: a note for tools, which no kernel reads.
 
     When they have more than `external_limit` bytes in all, their data goes to `<file name>.data` beside the model, one
     tensor after the other. Returns the paths written, the model first. Raises Unsupported (a message of 2 GiB or more),
@@ -335,7 +338,11 @@ def write(
     target = os.fspath(path)
     data_name = os.path.basename(target) + ".data"
     graph = dict(model["graph"])
-    graph["parameter"] = _external_records(weights, data_name) if outside else _inline_records(weights)
+    records = _external_records(weights, data_name) if outside else _inline_records(weights)
+    for record in records:
+        if record["name"] in quantisation:
+            record["quant_params"] = [quantisation[record["name"]]]
+    graph["parameter"] = records
     chunks = CODEC.encode("ModelProto", {**model, "graph": graph})
     size = sum(memoryview(c).nbytes if isinstance(c, (bytes, bytearray, memoryview)) else c.nbytes for c in chunks)
     if size > LIMITS["file_bytes"]:

@@ -33,10 +33,11 @@ def write(
     `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises
     Unsupported naming everything that MindSpore lacks, UsageError, SystemFailure; on an error nothing is written.
     """
-    from .lowering import legalize
+    from .lowering import legalize_quantised
     from .writer import write_legal
 
-    return write_legal(legalize(module, signature=signature), path, external_data, protect)
+    legal, quantisation = legalize_quantised(module, signature=signature)
+    return write_legal(legal, path, external_data, protect, quantisation)
 
 
 def legalize(module: Module, *, signature: str | None = None, **_: Any) -> Module:

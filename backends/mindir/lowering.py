@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...ir.builder import Builder
 from ...ir.errors import Unsupported, UsageError, clean
@@ -16,6 +17,7 @@ from ...kernels.run import run_node
 from ...passes.decompose import DECOMPOSITIONS, Declined, decomposable, decompose
 from ...passes.decompose.rules import Outcome, Rule, in_channels_first
 from . import registry
+from .quantise import prepare
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,17 @@ class Offender:
 
 def legalize(module: Module, *, signature: str | None = None) -> Module:
     """A clone with one signature in which every node is one primitive. Raises Unsupported naming all offenders."""
-    clone, found = _attempt(module, signature)
+    return legalize_quantised(module, signature=signature)[0]
+
+
+def legalize_quantised(module: Module, *, signature: str | None = None) -> tuple[Module, dict[str, dict[str, Any]]]:
+    """What `legalize` makes, and the quantisation record of each weight that is stored as integers, by its key."""
+    clone, found, records = _attempt(module, signature)
     if found:
         shown = "; ".join(map(str, found[:20])) + (f"; and {len(found) - 20} more" if len(found) > 20 else "")
         raise Unsupported(f"MindIR cannot hold this model: {shown}", code="U030", hint="write ONNX instead")
     settle_symbols(clone)
-    return clone
+    return clone, records
 
 
 def offenders(module: Module, *, signature: str | None = None) -> list[Offender]:
@@ -68,7 +75,7 @@ def chosen_signature(module: Module, key: str | None) -> Signature:
     return module.signature if key is None else module.signatures[key]
 
 
-def _attempt(module: Module, key: str | None) -> tuple[Module, list[Offender]]:
+def _attempt(module: Module, key: str | None) -> tuple[Module, list[Offender], dict[str, dict[str, Any]]]:
     registry.load()
     name = chosen_signature(module, key).key
     clone = module.clone()
@@ -76,6 +83,7 @@ def _attempt(module: Module, key: str | None) -> tuple[Module, list[Offender]]:
     clone.signatures = {name: kept}
     for graph_name in [n for n, graph in clone.graphs.items() if graph is not kept.graph]:
         del clone.graphs[graph_name]
+    records = prepare(clone)
     left = decompose(clone, registry.legal, _rules())
     for graph in clone.all_graphs():
         drop_dead(graph)
@@ -86,7 +94,7 @@ def _attempt(module: Module, key: str | None) -> tuple[Module, list[Offender]]:
     ]
     _name_outputs(kept.graph)
     clone.drop_unused_weights()
-    return clone, found + _interface(kept)
+    return clone, found + _interface(kept), records
 
 
 def _interface(signature: Signature) -> list[Offender]:

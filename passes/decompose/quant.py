@@ -67,7 +67,12 @@ def quantize(b: Builder, node: Node) -> Value | Declined:
 
 
 def _cast(b: Builder, x: Value, to: DType) -> Value:
-    return x if x.dtype is to else b.cast(x, to=to)
+    """`x` in `to`; a single number that is known stays one."""
+    if x.dtype is to:
+        return x
+    if x.is_const and x.rank == 0 and to.is_float:
+        return b.const(x.array().astype(to.numpy), to)
+    return b.cast(x, to=to)
 
 
 @decomposes("dequantize")
