@@ -44,7 +44,8 @@ class Slots:
 
     `children` pairs the attribute path under which a `.keras` file keeps a sub-layer with that sub-layer's slots;
     alternatives are separated by "|". A variable whose name begins with "=" is a sub-layer's, which a `.keras` file
-    holds a second time and an `.h5` file does not. Of an `unknown` layer nothing is known: its variables are left
+    holds a second time and an `.h5` file does not. Where a layer writes them itself a `.keras` file has its variables as
+    `listed`, not the trainable ones first. Of an `unknown` layer nothing is known: its variables are left
     alone. `values` is filled by `bind`.
     """
 
@@ -53,6 +54,7 @@ class Slots:
     children: list[tuple[str, Slots]] = field(default_factory=list)
     trainable: bool = True
     unknown: bool = False
+    listed: bool = False
     values: dict[str, Stored] = field(default_factory=dict)
 
     def walk(self) -> Iterator[Slots]:
@@ -189,7 +191,7 @@ class PathWeights:
                 f"({', '.join(name for name, _ in slots.own) or 'none'}), the file has {len(held)}",
                 where=where,
             )
-        for i, (name, _) in enumerate(_trainable_first(slots.own)):
+        for i, (name, _) in enumerate(slots.own if slots.listed else _trainable_first(slots.own)):
             slots.values[name] = _dataset(held[str(i)], where)
 
 

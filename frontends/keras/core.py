@@ -11,7 +11,8 @@ from ...formats.keras_config import Layer
 from ...formats.keras_h5 import Slots
 from ...ir import types as t
 from ...ir.graph import Value
-from .registry import layer, slots_of
+from . import quant
+from .registry import is_int8, layer, slots_of
 from .scope import Scope
 
 
@@ -38,13 +39,16 @@ def augmentation(s: Scope, x: Value, **kwargs: Any) -> Value:
     return s.cast(x, s.dtype)
 
 
-@layer("Dense", weights="kernel bias?use_bias", mask="keep")
+@layer("Dense", weights=quant.slots("kernel bias?use_bias", "kernel"), mask="keep")
 def dense(s: Scope, x: Value) -> Value:
     """x kernel + bias over the last axis."""
     x, units = s.floating(x), s.size("units")
     _no_lora(s)
-    kernel = s.weight("kernel", (s.shape(x)[-1], units))
     bias = s.weight("bias", (units,)) if s.has("bias") else None
+    if is_int8(s.layer):
+        y = quant.product(s, x, units)
+        return s.activate(y if bias is None else s.b.add(y, bias))
+    kernel = s.weight("kernel", (s.shape(x)[-1], units))
     if s.rank(x) == 2:
         return s.activate(s.b.gemm(x, kernel, bias))
     y = s.b.matmul(x, kernel)
@@ -52,8 +56,8 @@ def dense(s: Scope, x: Value) -> Value:
 
 
 def _no_lora(s: Scope) -> None:
-    if s.config.get("lora_rank") or s.config.get("quantization_config"):
-        raise s.unsupported("LoRA or quantized weights", "merge them in Keras first")
+    if s.config.get("lora_rank"):
+        raise s.unsupported("LoRA weights", "merge them in Keras first")
 
 
 @layer(
@@ -63,6 +67,8 @@ def _no_lora(s: Scope) -> None:
 def einsum_dense(s: Scope, x: Value) -> Value:
     """einsum(equation, x, kernel) + bias; the common `...x,xy->...y` is a plain matmul."""
     _no_lora(s)
+    if is_int8(s.layer):
+        raise s.unsupported("quantized weights", "save the model before it is quantized, and quantize with anyir")
     x, equation = s.floating(x), s.text("equation").replace(" ", "")
     kernel = s.weight("kernel")
     left, _, right = equation.partition(",")
@@ -72,11 +78,12 @@ def einsum_dense(s: Scope, x: Value) -> Value:
     return s.activate(s.b.add(y, s.weight("bias")) if s.has("bias") else y)
 
 
-@layer("Embedding", weights="embeddings", mask="own", autocast=False)
+@layer("Embedding", weights=quant.slots("embeddings", "embeddings"), mask="own", autocast=False)
 def embedding(s: Scope, x: Value) -> Value:
     """Rows of the table; `mask_zero` makes the mask x != 0."""
     _no_lora(s)
-    table = s.weight("embeddings", (s.size("input_dim"), s.size("output_dim")))
+    rows, width = s.size("input_dim"), s.size("output_dim")
+    table = quant.table(s, rows, width) if is_int8(s.layer) else s.weight("embeddings", (rows, width))
     if s.flag("mask_zero"):
         s.out_masks = [s.b.not_equal(x, s.value(0, x.dtype))]
     return s.b.gather(table, _as_index(s, x), axis=0)

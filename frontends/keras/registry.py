@@ -45,7 +45,7 @@ def layer(
     *names: str, weights: str | Own = "", children: Children | None = None, mask: str = "drop", autocast: bool = True
 ) -> Callable[[Lower], Lower]:
     """Register `fn(scope, *args, **kwargs)` for the layer classes `names`."""
-    own = weights if callable(weights) else _own(weights)
+    own = weights if callable(weights) else own_slots(weights)
 
     def register(fn: Lower) -> Lower:
         for name in names:
@@ -83,7 +83,8 @@ def _add(table: dict, name: str, row: Any) -> None:
     table[name] = row
 
 
-def _own(notation: str) -> Own:
+def own_slots(notation: str) -> Own:
+    """What `notation` (see above) says of a layer's variables."""
     rows = []
     for word in notation.split():
         name, _, flag = word.partition("?")
@@ -95,6 +96,15 @@ def _own(notation: str) -> Own:
     return own
 
 
+def is_int8(layer: Layer) -> bool:
+    """Whether the layer computes in integers, by its dtype policy."""
+    dtype = layer.config.get("dtype")
+    inner = (
+        dtype.get("config") if isinstance(dtype, dict) and dtype.get("class_name") == "QuantizedDTypePolicy" else None
+    )
+    return isinstance(inner, dict) and inner.get("mode") == "int8"
+
+
 def slots_of(layer: Layer, name: str | None = None) -> Slots:
     """What `layer` stores, sub-layers included; an unknown class stores nothing (it is refused when it is lowered)."""
     if layer.model is not None:
@@ -104,7 +114,7 @@ def slots_of(layer: Layer, name: str | None = None) -> Slots:
     if rule is None and not layer.is_operation and layer.class_name != "InputLayer":
         made.unknown = True
     if rule is not None and not layer.is_operation:
-        made.own = rule.own(layer)
+        made.own, made.listed = rule.own(layer), is_int8(layer)
         made.children = rule.children(layer) if rule.children else []
     return made
 

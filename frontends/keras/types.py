@@ -30,13 +30,19 @@ def named(name: Any, where: str) -> t.DType:
 def policy(value: Any, where: str) -> tuple[t.DType, t.DType]:
     """(compute dtype, variable dtype) of a config's `dtype`: None, a name, or a serialized DTypePolicy."""
     if isinstance(value, dict):
+        inner = value.get("config")
+        if (
+            value.get("class_name") == "QuantizedDTypePolicy"
+            and isinstance(inner, dict)
+            and inner.get("mode") == "int8"
+        ):
+            return policy(inner.get("source_name"), where)
         if value.get("class_name") not in ("DTypePolicy", "FloatDTypePolicy", "Policy"):
             raise Unsupported(
                 f"dtype policy {clean(value.get('class_name'))!r} is not supported",
                 where=where,
                 hint="save the model before it is quantized, and quantize with anyir",
             )
-        inner = value.get("config")
         value = inner.get("name") if isinstance(inner, dict) else ""
     if value is None:
         return t.F32, t.F32
