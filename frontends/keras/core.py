@@ -44,15 +44,16 @@ def dense(s: Scope, x: Value) -> Value:
     """x kernel + bias over the last axis."""
     x, units = s.floating(x), s.size("units")
     _no_lora(s)
-    bias = s.weight("bias", (units,)) if s.has("bias") else None
     if is_int8(s.layer):
-        y = quant.product(s, x, units)
-        return s.activate(y if bias is None else s.b.add(y, bias))
+        return _biased(s, quant.product(s, x, units), units)
     kernel = s.weight("kernel", (s.shape(x)[-1], units))
     if s.rank(x) == 2:
-        return s.activate(s.b.gemm(x, kernel, bias))
-    y = s.b.matmul(x, kernel)
-    return s.activate(y if bias is None else s.b.add(y, bias))
+        return s.activate(s.b.gemm(x, kernel, s.weight("bias", (units,)) if s.has("bias") else None))
+    return _biased(s, s.b.matmul(x, kernel), units)
+
+
+def _biased(s: Scope, y: Value, units: int) -> Value:
+    return s.activate(s.b.add(y, s.weight("bias", (units,))) if s.has("bias") else y)
 
 
 def _no_lora(s: Scope) -> None:
