@@ -13,7 +13,7 @@ if __name__ != "anyir":
 
 __version__ = "0.1.0"
 
-_API = ("compile", "load", "optimize", "run", "save", "to_torch", "verify")
+_API = ("compile", "compress", "distill", "load", "optimize", "run", "save", "to_torch", "verify")
 
 __all__ = [*_API, "__version__"]
 

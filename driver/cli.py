@@ -26,6 +26,9 @@ from ..ir.errors import AnyIRError, clean
 #: verb -> one line for `irc --help`; the code is in driver/<verb>.py as `command`.
 VERBS = {
     "compile": "Convert and optimise a model, and check that the numbers held.",
+    "compress": "Quantise, prune or clip a model by a recipe, and measure what it loses.",
+    "distill": "Train a smaller model to say what a larger one says, in torch, and write it.",
+    "recipes": "List the built-in recipes, show one, or print the JSON Schema of recipe files.",
     "opt": "Run passes on a model and show or save the IR.",
     "run": "Run a model on inputs, on the reference kernels or an installed runtime.",
     "verify": "Compare two models of any formats on the same inputs.",

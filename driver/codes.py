@@ -31,6 +31,28 @@ _PAGES: dict[str, Page] = {
         "A pipeline is passes separated by commas; options stand in braces; fix(...) repeats until nothing changes.",
         "--passes 'canonicalize,fold{max_bytes=1000000},fix(cse,dce)'",
     ),
+    "R012": Page(
+        "Broken where expression",
+        "Layers are chosen by comparing op, name, scope, weight or dtype with = (equal), != or ~ (regular expression), joined\n"
+        "by &, | and !, grouped by parentheses. The message shows the column.",
+        """--where 'op=conv & !scope~"head|stem"'""",
+    ),
+    "R020": Page(
+        "Broken recipe",
+        "The file is not YAML, TOML or JSON, or says something that no recipe can: unknown keys, passes and options, values\n"
+        "of another type. All mistakes are listed at once with line and column; nothing has been read or run.",
+        "irc recipes schema > recipe.json       lets an editor check recipes",
+    ),
+    "R022": Page(
+        "No such layer",
+        "A recipe or an option names a layer that the model does not have, once it is optimised.",
+        "irc compress net.onnx --quantize int8 --dry-run      lists the layers and what would be done to each",
+    ),
+    "R024": Page(
+        "Data is needed",
+        "Ranges of activations, and limits on what may be lost, can only be found by running the model on samples.",
+        "irc compress net.onnx -o out.onnx --quantize int8 --data samples.npz",
+    ),
     "F001": Page(
         "Invalid model",
         "The file contradicts itself or its format: truncated, cyclic, undefined names, wrong sizes. Nothing is guessed.",
@@ -83,6 +105,22 @@ _PAGES: dict[str, Page] = {
         "Too many weights for one flatbuffer",
         "A flatbuffer ends at 2 GiB. Weights then stand behind it in the same file.",
         "irc compile big.onnx -o big.tflite --external-data",
+    ),
+    "F300": Page(
+        "Data that cannot be read",
+        "Calibration and evaluation samples come from .npz and .npy files, image folders, arrays or a Python function. The\n"
+        "message names the file or sample; pickled arrays are never read.",
+        "numpy.savez('data.npz', image=x, labels=y)",
+    ),
+    "F301": Page(
+        "Data that does not fit the model",
+        "Names, shapes or dtypes of the samples are not those of the model's inputs. Up to three bad files are named.",
+        "irc inspect model.onnx         shows the inputs",
+    ),
+    "F302": Page(
+        "Data with NaN or infinity",
+        "A sample is not finite, or a value of the model became so while it was run on the samples: no range can be found.",
+        "python -c \"import numpy; print(numpy.isfinite(numpy.load('data.npz')['image']).all())\"",
     ),
     "U001": Page(
         "Unsupported",
@@ -153,6 +191,18 @@ _PAGES: dict[str, Page] = {
         "A pass changed the numbers",
         "With --check-numerics the module is run after each pass; the first pass that leaves the limit is named.",
         "irc opt model.onnx --bisect",
+    ),
+    "N020": Page(
+        "A limit of the recipe does not hold",
+        "The compressed model loses or costs more than `verify:`, `budget:` or --max-drop allow. Nothing was written; the\n"
+        "tables show which layers do most wrong: keep them in float, quantise to 16 bits, or prune less.",
+        "irc compress net.onnx -o out.onnx --quantize int8 --data d.npz --max-drop 0.5 --keep-worst 2",
+    ),
+    "N020": Page(
+        "Training went out of bounds",
+        "A loss or a gradient became NaN or infinite. The run stops there; the best weights before that come back and are\n"
+        "written. The message names epoch, step and loss.",
+        "irc distill ... --rate 1e-4 --clip-norm 1",
     ),
     "X001": Page("Internal error", "Our bug. A report file was written; please send it.", "IRC_DEBUG=1 irc ..."),
     "X002": Page("Broken IR", "A pass or an importer broke an invariant.", "irc opt in.anyir --verify-each"),

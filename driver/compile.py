@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--to", "target_format", metavar="FORMAT", help="The output's format, whatever its name.")
 @click.option("--opset", type=int, help="ONNX opset to write.")
+@click.option("--quant-form", type=click.Choice(["qdq", "qoperator", "matmulnbits"]), help="Quantised layers in ONNX.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
 @click.option("--functions", type=click.Choice(["keep", "inline"]), help="Local functions of an ONNX model.")
 @click.option("--defaults", type=click.Choice(["keep", "fix"]), help="ONNX inputs that are initializers too.")
@@ -66,7 +67,7 @@ def _compile(given: dict[str, Any], screen: Screen) -> None:
             keep_unverified=given["keep_unverified"],
             inputs=inputs,
             seed=given["seed"],
-            write={key: given[key] for key in ("opset", "external_data") if given[key] is not None},
+            write={key: given[key] for key in ("opset", "quant_form", "external_data") if given[key] is not None},
             instruments=watched.instruments,
         )
     except flow.CheckFailed as failed:

@@ -28,7 +28,7 @@ Progress = Callable[[str, str], None]
 __all__ = ["CheckFailed", "CompileOptions", "CompileReport", "compile", "load", "optimize", "run", "save"]
 
 
-def _silent(stage: str, text: str) -> None:
+def silent(stage: str, text: str) -> None:
     """The progress of a library call: none."""
 
 
@@ -102,12 +102,12 @@ class CompileReport:
 
 
 class CheckFailed(NumericsError):
-    """The written file gives other results than the source; `report` has every comparison."""
+    """The written file gives other results than `than`, the model it was made from; `report` has every comparison."""
 
-    def __init__(self, report: CompileReport, hint: str) -> None:
+    def __init__(self, report: CompileReport, hint: str, than: str = "the source") -> None:
         from .report import checks_table
 
-        text = f"the written file gives other results than the source\n{checks_table(report.checks)}\n  {hint}"
+        text = f"the written file gives other results than {than}\n{checks_table(report.checks)}\n  {hint}"
         super().__init__(text, where=report.target)
         self.report = report
 
@@ -133,7 +133,7 @@ class CompileOptions:
 
 
 def compile(
-    source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = _silent, **options: Any
+    source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any
 ) -> CompileReport:
     """Load, optimise, write and verify; the output appears only when the check passed (or with keep_unverified).
 
@@ -141,30 +141,29 @@ def compile(
     (`inputs` are example inputs there and test data in the check). Without `output` nothing is written and
     `report.module` is the result. Raises CheckFailed (a NumericsError) when the check fails.
     """
-    choice = _options(source, options)
+    choice = options_for(source, options)
     from ..kernels.budget import Budget, spending
 
-    target = None if output is None else _check_request(source, Path(output), choice)
-    report = CompileReport(_name(source), "" if output is None else os.fspath(output))
-    clock = _Clock(report)
+    target = None if output is None else check_request(source, Path(output), choice)
+    report = CompileReport(name_of(source), "" if output is None else os.fspath(output))
+    clock = Clock(report)
     with clock("read"):
-        module = _loaded(source, target, choice)
+        module = loaded(source, target, choice)
         original = module.clone()
-    _describe_source(report, original, source)
+    describe_source(report, original, source)
     progress("read", f"{report.source}: {report.ops_before.total()} ops")
     with spending(Budget.for_models(original)):
         with clock(f"O{choice.level}"):
             _optimise(module, choice, report)
-        report.module, report.ops_after = module, _count(module)
+        report.module, report.ops_after = module, count_ops(module)
         progress(f"O{choice.level}", f"{report.ops_before.total()} -> {report.ops_after.total()} ops")
         if output is not None and target is not None:
-            job = _Job(original, module, source, Path(output), target, choice, report)
-            job.write_checked(clock, progress)
+            Job(original, module, source, Path(output), target, choice, report).write_checked(clock, progress)
     report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return report
 
 
-def _loaded(source: Any, target: Format | None, choice: CompileOptions) -> Module:
+def loaded(source: Any, target: Format | None, choice: CompileOptions) -> Module:
     """The source; inputs with a default are constants where the target knows no defaults."""
     fixed = target is not None and target.name not in formats.WITH_DEFAULTS
     kinds = {"functions": choice.functions, "defaults": choice.defaults or ("fix" if fixed else None)}
@@ -174,11 +173,11 @@ def _loaded(source: Any, target: Format | None, choice: CompileOptions) -> Modul
     return module
 
 
-def _name(source: Any) -> str:
+def name_of(source: Any) -> str:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
 
 
-def _options(source: Any, given: dict[str, Any]) -> CompileOptions:
+def options_for(source: Any, given: dict[str, Any]) -> CompileOptions:
     """Own options, those of `load` for live models, and the backend's."""
     own = {key: value for key, value in given.items() if key in CompileOptions.__dataclass_fields__}
     for_load: dict[str, Any] = {key: given[key] for key in ("dynamic_shapes", "names") if key in given}
@@ -191,7 +190,7 @@ def _options(source: Any, given: dict[str, Any]) -> CompileOptions:
     return made
 
 
-def _check_request(source: Any, output: Path, choice: CompileOptions) -> Format:
+def check_request(source: Any, output: Path, choice: CompileOptions) -> Format:
     """Find mistakes in the request before anything is read: format, folder, pipeline. Raises UsageError,
     SystemFailure."""
     from ..passes.manager import check_pipeline
@@ -214,13 +213,13 @@ def _check_request(source: Any, output: Path, choice: CompileOptions) -> Format:
     return fmt
 
 
-class _Clock:
+class Clock:
     """Seconds per stage into the report."""
 
     def __init__(self, report: CompileReport) -> None:
         self.report = report
 
-    def __call__(self, stage: str) -> _Clock:
+    def __call__(self, stage: str) -> Clock:
         self.stage = stage
         return self
 
@@ -231,16 +230,16 @@ class _Clock:
         self.report.seconds[self.stage] = time.perf_counter() - self.started
 
 
-def _count(module: Module) -> Counter[str]:
+def count_ops(module: Module) -> Counter[str]:
     from ..ir.analysis import op_counts
 
     return op_counts(module)
 
 
-def _describe_source(report: CompileReport, module: Module, source: Any) -> None:
+def describe_source(report: CompileReport, module: Module, source: Any) -> None:
     from ..ir.analysis import weight_bytes
 
-    report.ops_before = _count(module)
+    report.ops_before = count_ops(module)
     report.notes += module.diagnostics
     inside = dict.fromkeys(map(os.path.realpath, source_files(source, module)))
     report.bytes_before = sum(os.path.getsize(path) for path in inside) if inside else weight_bytes(module)
@@ -259,7 +258,7 @@ def _optimise(module: Module, choice: CompileOptions, report: CompileReport) -> 
 
 
 @dataclass
-class _Job:
+class Job:
     """The writing half of a compile: beside the output first, into place when the check has passed."""
 
     original: Module
@@ -269,8 +268,10 @@ class _Job:
     format: Format
     choice: CompileOptions
     report: CompileReport
+    than: str = "the source"
+    remedy: str = ", --check-numerics names the pass"
 
-    def write_checked(self, clock: _Clock, progress: Progress) -> None:
+    def write_checked(self, clock: Clock, progress: Progress) -> None:
         from .staging import Staging
 
         report, choice = self.report, self.choice
@@ -287,10 +288,12 @@ class _Job:
             else:
                 report.why_not = "--no-verify"
             if report.verified is False and not choice.keep_unverified:
-                raise CheckFailed(
-                    report, "nothing was written; --keep-unverified keeps it, --check-numerics names the pass"
-                )
+                raise CheckFailed(report, f"nothing was written; --keep-unverified keeps it{self.remedy}", self.than)
+            self.accept(written)
             report.files = staging.place(written)
+
+    def accept(self, written: Sequence[str]) -> None:
+        """A last look at the files before they are put in place; what is raised here leaves nothing behind."""
 
     def verify(self, path: Path, progress: Progress) -> None:
         from ..kernels.budget import OverBudget

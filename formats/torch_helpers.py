@@ -152,3 +152,8 @@ def quantize_per_channel(x, scale, zero_point, axis, low, high, dtype):
 def dequantize_per_channel(x, scale, zero_point, axis, low, high):
     zeros = None if zero_point is None else zero_point.flatten()
     return quantized_operators().dequantize_per_channel(x, scale.flatten(), zeros, axis, low, high, x.dtype)
+
+
+def straight_round(x):
+    """Rounded half to even, with the gradient of x."""
+    return torch.round(x).detach() + (x - x.detach()).nan_to_num()

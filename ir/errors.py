@@ -64,6 +64,12 @@ class TypeInferError(InvalidModel):
     code = "F010"
 
 
+class InvalidData(AnyIRError):
+    """Samples for calibration or evaluation that cannot be read, do not fit the model, or are not finite."""
+
+    code, exit_code = "F300", 3
+
+
 class Unsupported(AnyIRError):
     """A valid input that cannot be expressed: an op, dtype or feature that is missing on one side."""
 

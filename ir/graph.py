@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -354,31 +355,16 @@ class Module:
             for use in value.uses:
                 use.node._changed()
 
-    def load_weights(self, path: str) -> dict[str, list[str]]:
-        """Take new contents for params and buffers from a .safetensors file, by key.
+    def load_weights(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, list[str]]:
+        """Take new contents for params and buffers, by key or alias, all or nothing; operators stay as they are.
 
-        Returns {"taken": keys, "missing": keys of params that the file lacks, "unexpected": names that fit no weight}.
-        Raises InvalidModel when a type differs; then nothing is changed.
+        `source`: a .safetensors file, a torch state dict (.pt, .pth, .bin; needs torch), or a mapping from names to
+        arrays, torch tensors (`net.state_dict()`) or Tensors. Returns {"taken": keys, "missing": keys of params that the
+        source lacks, "unexpected": names that fit no weight}. Raises InvalidModel when a dtype or shape differs.
         """
-        from ..formats import safetensors
+        from .loading import load_weights
 
-        stored, _ = safetensors.read(path)
-        by_name = {name: w for w in self.weights if w.role != "const" for name in (w.key, *w.aliases)}
-        pairs = [(by_name[name], tensor) for name, tensor in stored.items() if name in by_name]
-        for weight, tensor in pairs:
-            if TensorType(tensor.dtype, tuple(tensor.shape)) is not weight.type:
-                raise InvalidModel(
-                    f"weight {weight.key!r} is {weight.type}, the file has {tensor.dtype}{list(tensor.shape)}",
-                    where=str(path),
-                )
-        for weight, tensor in pairs:
-            self.set_weight(weight, tensor)
-        taken = {weight.key for weight, _ in pairs}
-        return {
-            "taken": [weight.key for weight, _ in pairs],
-            "missing": [w.key for w in self.weights if w.role == "param" and w.key not in taken],
-            "unexpected": [name for name in stored if name not in by_name],
-        }
+        return load_weights(self, source)
 
     def clone(self) -> Module:
         """A copy that shares nothing but the tensors; see ir/clone.py."""

@@ -42,6 +42,11 @@ CORE = {
     "inline": "passes.optimize.inline",
     "assign-layout": "passes.layout.named",
     "cancel-transposes": "passes.layout.named",
+    "fold-quantize": "passes.quantize.fold",
+    "integer-ops": "passes.quantize.integer",
+    "quantize": "compress.quantize",
+    "equalize": "passes.quantize.equalize",
+    "correct-bias": "compress.correct",
 }
 
 ENTRY_POINTS = "anyir.passes"

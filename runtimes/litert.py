@@ -21,12 +21,16 @@ _PACKAGE = "ai-edge-litert"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of one file: inputs by signature name (by tensor name in a file without signatures)."""
+    """One run of one file: inputs by signature name (by tensor name in a file without signatures).
+
+    `reference` takes the kernels that define what integer operators mean, in place of those that are fast.
+    """
 
     path: str
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     signature: str | None = None
     xnnpack: bool = True
+    reference: bool = False
 
 
 def available() -> str | None:
@@ -67,9 +71,8 @@ def run_many(jobs: Sequence[Job], *, timeout: float = 300.0) -> list[Arrays | An
 
 
 def _one_child(jobs: Sequence[Job], timeout: float) -> list[Arrays | AnyIRError]:
-    request = {
-        "jobs": [{"path": os.path.abspath(j.path), "signature": j.signature, "xnnpack": j.xnnpack} for j in jobs]
-    }
+    wanted = [(os.path.abspath(j.path), j.signature, j.xnnpack, j.reference) for j in jobs]
+    request = {"jobs": [dict(zip(("path", "signature", "xnnpack", "reference"), row, strict=True)) for row in wanted]}
     arrays = {f"{i}/{name}": np.asarray(value) for i, job in enumerate(jobs) for name, value in job.inputs.items()}
     try:
         flat = run_in_child(__name__, request, arrays, timeout)
@@ -111,6 +114,7 @@ def _invoke(job: dict[str, Any], inputs: Arrays) -> Arrays:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kind = OpResolverType.AUTO if job["xnnpack"] else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kind = OpResolverType.BUILTIN_REF if job["reference"] else kind
     interpreter = Interpreter(job["path"], experimental_op_resolver_type=kind, num_threads=1)
     signatures = interpreter.get_signature_list()
     if not signatures:

@@ -26,6 +26,7 @@ def write(
     path: str | os.PathLike,
     *,
     opset: int | None = None,
+    quant_form: str = "qdq",
     external_data: bool | None = None,
     signature: str | None = None,
     protect: Iterable[str | os.PathLike] = (),
@@ -33,6 +34,7 @@ def write(
 ) -> list[str]:
     """Write `module` (left unchanged) and return the files written, the model last.
 
+    `quant_form` says how quantised layers are spelled: qdq, qoperator or matmulnbits (see quant_forms.py).
     `external_data` True puts weights into `<name>.data` beside the model, False forbids it, None does it above 2 GiB.
     `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises Unsupported,
     UsageError, LimitExceeded, SystemFailure; on an error nothing is written.
@@ -40,29 +42,31 @@ def write(
     from .legalization import legalize
     from .writer import write_legal
 
-    return write_legal(legalize(module, opset=opset), path, external_data, signature, protect)
+    return write_legal(legalize(module, opset=opset, quant_form=quant_form), path, external_data, signature, protect)
 
 
-def to_model_proto(module: Module, *, opset: int | None = None, signature: str | None = None) -> ModelProto:
+def to_model_proto(
+    module: Module, *, opset: int | None = None, quant_form: str = "qdq", signature: str | None = None
+) -> ModelProto:
     """The module as a ModelProto with its weights inside. Raises Unsupported, LimitExceeded."""
     from .legalization import legalize
     from .writer import proto_of_legal
 
-    return proto_of_legal(legalize(module, opset=opset), signature)
+    return proto_of_legal(legalize(module, opset=opset, quant_form=quant_form), signature)
 
 
-def legalize(module: Module, *, opset: int | None = None, **_: Any) -> Module:
+def legalize(module: Module, *, opset: int | None = None, quant_form: str = "qdq", **_: Any) -> Module:
     """A clone of ONNX operators only; see `legalization.legalize`."""
     from .legalization import legalize as run
 
-    return run(module, opset=opset)
+    return run(module, opset=opset, quant_form=quant_form)
 
 
-def offenders(module: Module, *, opset: int | None = None, **_: Any) -> list[Offender]:
+def offenders(module: Module, *, opset: int | None = None, quant_form: str = "qdq", **_: Any) -> list[Offender]:
     """Every node that cannot be written, with reasons; empty when all can."""
     from .legalization import offenders as run
 
-    return run(module, opset=opset)
+    return run(module, opset=opset, quant_form=quant_form)
 
 
 def support(name: str) -> str:

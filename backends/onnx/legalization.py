@@ -65,23 +65,35 @@ def refused(node: Node, opset: int) -> Refusal | None:
     return None
 
 
-def legalize(module: Module, *, opset: int | None = None) -> Module:
+def legalize(module: Module, *, opset: int | None = None, quant_form: str = "qdq") -> Module:
     """A clone in which every node is one ONNX operator (with helpers); its opset stands in `metadata["opset."]`.
 
     Without `opset` the starting one is raised where an op needs it and no decomposition helps. Raises Unsupported naming
     all offenders at once.
     """
-    made, left, chosen = _attempt(module, opset)
+    shaped = _formed(module, quant_form)
+    made, left, chosen = _attempt(shaped, opset)
     if left:
-        raise refusal_of(left, None if opset is None else _search(module, opset + 1, left))
+        raise refusal_of(left, None if opset is None else _search(shaped, opset + 1, left))
     made.metadata["opset."] = str(chosen)
     settle_symbols(made)
     return made
 
 
-def offenders(module: Module, *, opset: int | None = None) -> list[Offender]:
+def offenders(module: Module, *, opset: int | None = None, quant_form: str = "qdq") -> list[Offender]:
     """What cannot be written, in graph order; empty when `legalize` would succeed."""
-    return _attempt(module, opset)[1]
+    return _attempt(_formed(module, quant_form), opset)[1]
+
+
+def _formed(module: Module, quant_form: str) -> Module:
+    """The module, or a clone whose quantised layers have another form than QDQ."""
+    from .quant_forms import check_form, rewrite
+
+    if check_form(quant_form) == "qdq":
+        return module
+    clone = module.clone()
+    rewrite(clone, quant_form)
+    return clone
 
 
 class _Attempt(NamedTuple):

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...formats.onnx import dtypes
+from ...formats.onnx.microsoft import DOMAIN
 from ...ir.dims import Dim
 from ...ir.graph import Node, Value
 from ...ir.types import I32
+from .conv import window
 from .emitter import Emitter, Literal, Temp
 from .registry import emits
 
@@ -140,3 +142,49 @@ def dynamic_quantize(e: Emitter, n: Node) -> None:
 @emits("qlinear_matmul")
 def qlinear_matmul(e: Emitter, n: Node) -> None:
     e.node("QLinearMatMul", n.operands)
+
+
+# ------------------------------------------------------------------------------------- onnxruntime's own, where asked for
+
+_PLAIN = {
+    "ort.qlinear_add": "QLinearAdd",
+    "ort.qlinear_mul": "QLinearMul",
+    "ort.qlinear_sigmoid": "QLinearSigmoid",
+    "ort.qlinear_leaky_relu": "QLinearLeakyRelu",
+    "ort.qlinear_concat": "QLinearConcat",
+    "ort.qlinear_global_average_pool": "QLinearGlobalAveragePool",
+}
+
+
+@emits(*_PLAIN)
+def qlinear_plain(e: Emitter, n: Node) -> None:
+    e.node(_PLAIN[n.name], n.operands, domain=DOMAIN, **n.attrs.plain)
+
+
+@emits("ort.qlinear_softmax")
+def qlinear_softmax(e: Emitter, n: Node) -> None:
+    e.node("QLinearSoftmax", n.operands, domain=DOMAIN, axis=n.attr("axis"), opset=13)
+
+
+@emits("ort.qlinear_average_pool")
+def qlinear_average_pool(e: Emitter, n: Node) -> None:
+    e.node(
+        "QLinearAveragePool",
+        n.operands,
+        domain=DOMAIN,
+        kernel_shape=n.attr("kernel_shape"),
+        ceil_mode=int(n.attr("ceil_mode")),
+        count_include_pad=int(n.attr("count_include_pad")),
+        **window(e, n, dilations=False),
+    )
+
+
+@emits("ort.qgemm")
+def qgemm(e: Emitter, n: Node) -> None:
+    e.node("QGemm", n.operands, domain=DOMAIN, alpha=n.attr("alpha"), transB=int(n.attr("transB")))
+
+
+@emits("ort.matmul_nbits")
+def matmul_nbits(e: Emitter, n: Node) -> None:
+    a, weights, scales, zeros, bias = (*n.operands, None, None)[:5]
+    e.node("MatMulNBits", [a, weights, scales, zeros, None, bias], domain=DOMAIN, **n.attrs.plain)

@@ -6,13 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from ...formats.onnx.microsoft import DOMAIN
 from ...ir.graph import Node
 from ...ir.types import I32
 from .emitter import Emitter, Literal
 from .registry import emits
 
-OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
-DEFAULTS = {"lstm": ("Sigmoid", "Tanh", "Tanh"), "gru": ("Sigmoid", "Tanh"), "rnn": ("Tanh",)}
+#: (domain, operator); the one of onnxruntime is made where the QOperator form is asked for.
+OPERATORS = {
+    "lstm": ("", "LSTM"),
+    "gru": ("", "GRU"),
+    "rnn": ("", "RNN"),
+    "ort.dynamic_quantize_lstm": (DOMAIN, "DynamicQuantizeLSTM"),
+}
+_LSTM = ("Sigmoid", "Tanh", "Tanh")
+DEFAULTS = {"lstm": _LSTM, "ort.dynamic_quantize_lstm": _LSTM, "gru": ("Sigmoid", "Tanh"), "rnn": ("Tanh",)}
 
 
 @emits(*OPERATORS)
@@ -37,4 +45,5 @@ def recurrent(e: Emitter, n: Node) -> None:
     for name in ("input_forget", "linear_before_reset"):
         if n.attrs.get(name):
             attrs[name] = 1
-    e.node(OPERATORS[n.name], inputs, **attrs)
+    domain, operator = OPERATORS[n.name]
+    e.node(operator, inputs, domain=domain, **attrs)

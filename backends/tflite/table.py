@@ -18,7 +18,7 @@ from ...ir import types as t
 from ...ir.types import DType, TensorType
 from ...ir.value import Node, Value
 
-FAMILIES = ("elementwise", "image", "reduce", "shape", "index", "quant", "control")
+FAMILIES = ("elementwise", "image", "reduce", "shape", "index", "quant", "integer", "control")
 
 #: IR dtype -> TensorType of the schema. What is missing here cannot be stored in a TFLite file.
 TENSOR_TYPES: dict[DType, str] = {

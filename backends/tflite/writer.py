@@ -14,12 +14,13 @@ from ...formats.tflite import Record
 from ...formats.tflite_schema import ENUMS, OPTIONS_OF, SCHEMA_VERSION
 from ...formats.tflite_versions import OpFacts, TensorFacts, version_of
 from ...ir import storage
+from ...ir.errors import InternalError
 from ...ir.graph import Graph, Module
-from ...ir.opdef import MOVEMENT
+from ...ir.opdef import SAME_QUANT
 from ...ir.tensor import Tensor, as_tensor
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
-from .emit.quant import quant_axis
+from .emit.integer import Parameters, parameters
 from .selfcheck import check
 from .table import TENSOR_TYPES, rows
 
@@ -296,35 +297,41 @@ class _Subgraph:
 
 
 def _quantisation(graph: Graph) -> dict[Value, Record]:
-    """Scale and zero point of the integer values on either side of quantize and dequantize, and of what moves them."""
-    found: dict[Value, Record] = {}
-    for node in graph.nodes("quantize", "dequantize"):
-        value = node.result if node.name == "quantize" else node.operands[0]
-        found[value] = _parameters(node, value)
-    pending = [value for value, record in found.items() if len(record["scale"]) == 1]
+    """Scales and zero points of integer values: what their makers and readers say, and of what moves them.
+
+    Raises InternalError where two of them disagree.
+    """
+    found: dict[Value, Parameters] = {}
+    pending: list[Value] = []
+
+    def note(value: Value, made: Parameters) -> None:
+        known = found.get(value)
+        if known is None:
+            found[value] = made
+            pending.append(value)
+        elif not known.same(made):
+            raise InternalError(f"%{value.hint} is quantised by {made.scales[:3]} and by {known.scales[:3]}")
+
+    for node in graph.nodes():
+        for value, made in parameters(node):
+            note(value, made)
     while pending:
         value = pending.pop()
-        for moved in _moved(value):
-            if moved not in found:
-                found[moved] = found[value]
-                pending.append(moved)
-    return found
+        made = found[value]
+        if len(made.scales) == 1:
+            for moved in _same_scale(value):
+                note(moved, made)
+    return {value: _record(made) for value, made in found.items()}
 
 
-def _moved(value: Value) -> Iterator[Value]:
-    """What `value` is moved from, and what is moved from it: a table of quantised rows and the rows gathered."""
-    if value.node is not None and value.node.has(MOVEMENT):
-        yield value.node.operands[0]
-    for user in value.users:
-        if user.has(MOVEMENT) and user.operands[0] is value:
-            yield from user.results
+def _same_scale(value: Value) -> Iterator[Value]:
+    """What shares scale and zero point with `value`: it goes into, or comes out of, an op that keeps them."""
+    for node in (*([value.node] if value.node is not None else ()), *value.users):
+        if node.has(SAME_QUANT):
+            for other in (*node.inputs(), *node.results):
+                if other is not value and other.dtype is value.dtype:
+                    yield other
 
 
-def _parameters(node: Node, value: Value) -> Record:
-    scale, zero = node.operand("scale"), node.operand("zero_point")
-    scales = scale.array().reshape(-1).astype(np.float32)
-    zeros = np.zeros(len(scales), np.int64)
-    if zero is not None:
-        zeros[:] = zero.array().reshape(-1).astype(np.int64)
-    axis = quant_axis(scale)
-    return Record("QuantizationParameters", scale=scales, zero_point=zeros, quantized_dimension=max(axis or 0, 0))
+def _record(made: Parameters) -> Record:
+    return Record("QuantizationParameters", scale=made.scales, zero_point=made.zeros, quantized_dimension=made.axis)

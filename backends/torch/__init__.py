@@ -9,13 +9,13 @@ through torch.export, or a live nn.Module. Importing this package imports no tor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...ir.errors import MissingPackage, UsageError, clean
 
 if TYPE_CHECKING:
-    from ...ir.graph import Module
+    from ...ir.graph import Module, Value
     from .legalization import Offender
 
 FORMAT = "torch"
@@ -43,11 +43,23 @@ def write(
 
 
 def to_torch(module: Module) -> Any:
-    """A live torch.nn.Module that computes what `module` computes, built without running any text.
+    """A live torch.nn.Module that computes what `module` computes, built without running any text, in eval mode.
 
-    Weights of the role param are trainable; state_dict keys are weight keys where PyTorch allows them; sizes stay dynamic.
-    Raises Unsupported naming every node that has no torch expression, MissingPackage without torch.
+    Weights of the role param are trainable, the state dict has the module's own keys for them and for buffers, tied
+    weights are one parameter, sizes stay dynamic. After `.train()` batch norms use and move their statistics, as torch's
+    do. Raises Unsupported naming every node that has no torch expression, MissingPackage without torch.
     """
+    return _live(module, lambda weights: {v: (v.weight.key, *v.weight.aliases) for v in weights})
+
+
+def registered(module: Module) -> Any:
+    """As `to_torch`, by keys that torch itself can register: for torch.export."""
+    from .names import registered_names
+
+    return _live(module, lambda weights: {v: (key,) for v, key in registered_names(weights).items()})
+
+
+def _live(module: Module, keys: Callable[[list[Value]], dict[Value, tuple[str, ...]]]) -> Any:
     from .legalization import legalize
     from .plan import plan
 
@@ -57,7 +69,8 @@ def to_torch(module: Module) -> Any:
         if exc.name != "torch":
             raise
         raise MissingPackage("a live module needs torch", hint="pip install anyir[torch]") from exc
-    return build(plan(legalize(module)), module.name)
+    made = plan(legalize(module))
+    return build(made, module.name, keys(made.weights))
 
 
 def legalize(module: Module, **_: Any) -> Module:

@@ -50,6 +50,9 @@ for _name, _sign in _INFIX.items():
     row(_name)(_infix(_sign))
 
 
+row("torch.straight_round")(simple("helpers.straight_round"))
+
+
 @row("div", "floor_div")
 def div(node: Node) -> Call:
     a, b = _arguments(node)

@@ -40,9 +40,9 @@ def write_pt2(module: Module, path: str | os.PathLike[str], protect: Iterable[st
 
 def exported(module: Module) -> Any:
     """The live module as a torch.export.ExportedProgram."""
-    from . import to_torch
+    from . import registered
 
-    live = to_torch(module)
+    live = registered(module)
     try:
         import torch
     except ImportError as exc:  # pragma: no cover - to_torch has said so already

@@ -37,7 +37,12 @@ FAMILIES = (
 )
 
 #: Modules that define the ops of a target, loaded when an op with that prefix is asked for.
-NAMESPACES = {"tfl": "anyir.backends.tflite.ops", "ms": "anyir.backends.mindir.ops"}
+NAMESPACES = {
+    "tfl": "anyir.backends.tflite.ops",
+    "ms": "anyir.backends.mindir.ops",
+    "ort": "anyir.backends.onnx.ops",
+    "torch": "anyir.backends.torch.ops",
+}
 
 _loaded: set[str] = set()
 

@@ -7,8 +7,10 @@ import numpy as np
 from ....ir.value import Node
 from ..table import Emitted, index_operand, plain, row
 
-for _name in ("conv_2d", "depthwise_conv_2d", "conv_3d", "max_pool_2d", "average_pool_2d"):
+for _name in ("conv_2d", "depthwise_conv_2d", "conv_3d"):
     row(f"tfl.{_name}", _name.upper(), "f32")(plain)
+for _name in ("max_pool_2d", "average_pool_2d"):
+    row(f"tfl.{_name}", _name.upper(), "f32 i8 i16")(plain)
 row("tfl.batch_matmul", "BATCH_MATMUL", "f32")(plain)
 
 
@@ -28,8 +30,8 @@ def _sized(node: Node) -> Emitted:
     return Emitted([node.operands[0], index_operand(node.operands[1])], dict(node.attrs))
 
 
-row("tfl.resize_bilinear", "RESIZE_BILINEAR", "f32")(_sized)
-row("tfl.resize_nearest_neighbor", "RESIZE_NEAREST_NEIGHBOR", "f32")(_sized)
+row("tfl.resize_bilinear", "RESIZE_BILINEAR", "f32 i8 i16")(_sized)
+row("tfl.resize_nearest_neighbor", "RESIZE_NEAREST_NEIGHBOR", "f32 i8 i16")(_sized)
 
 
 def _block_moves(node: Node) -> str | None:

@@ -8,8 +8,8 @@ from ..table import Emitted, i32, index_operand, needs_i32, row, scalar_i32
 _REDUCTIONS = {
     "reduce_sum": ("SUM", "f32 i32 i64"),
     "reduce_mean": ("MEAN", "f32"),
-    "reduce_max": ("REDUCE_MAX", "f32 i32 i64 u8 i8"),
-    "reduce_min": ("REDUCE_MIN", "f32 i32 i64 u8 i8"),
+    "reduce_max": ("REDUCE_MAX", "f32 i32 i64 i16 u8 i8"),
+    "reduce_min": ("REDUCE_MIN", "f32 i32 i64 i16 u8 i8"),
     "reduce_prod": ("REDUCE_PROD", "f32 i32 i64"),
     "reduce_all": ("REDUCE_ALL", "bool"),
     "reduce_any": ("REDUCE_ANY", "bool"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ....ir.types import I8, I16, U8
 from ....ir.value import Node
 from ..table import Emitted, bare, i32, index_operand, needs_i32, rank_at_most, row
 
@@ -133,6 +134,8 @@ def pad_builtin(node: Node) -> str:
     if node.attr("mode") == "reflect":
         return "MIRROR_PAD"
     value = node.operand("value")
+    if node.operands[0].dtype in (I8, I16, U8) and value is not None:  # PAD would fill in the zero point
+        return "PADV2"
     return "PAD" if value is None or value.scalar() == 0 else "PADV2"
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from ....ir.errors import TypeInferError
-from ....ir.opdef import OpDef, attr, op, operand
+from ....ir.opdef import PURE, SAME_QUANT, OpDef, attr, op, operand
 from ....ir.ops.rules import agree
-from ....ir.types import TensorType
+from ....ir.types import F32, I8, I16, TensorType
 from ....kernels.registry import get_kernel, kernel
 from .common import FLOATS, INDICES, PADDINGS, Fused, activated, auto_pad, image, windows
+
+STORED = FLOATS | {I8, I16}
 
 
 @op(name="tfl.conv_2d")
@@ -169,17 +171,20 @@ def _transpose_conv(output_shape, w, x, b, *, padding, stride_w, stride_h, fused
 
 
 class Pool2D(Fused):
-    """Base of the pools over x [N, H, W, C]; padding never takes part."""
+    """Base of the pools over x [N, H, W, C]; padding never takes part. Integers keep their scale and take no activation."""
 
-    x = operand(FLOATS)
+    x = operand(STORED)
     padding = attr(str, "VALID", choices=PADDINGS)
     stride_w = attr(int, 1)
     stride_h = attr(int, 1)
     filter_width = attr(int)
     filter_height = attr(int)
+    traits = PURE | SAME_QUANT
 
-    def infer(self, x, *, padding, stride_w, stride_h, filter_width, filter_height, **_):
+    def infer(self, x, *, padding, stride_w, stride_h, filter_width, filter_height, fused_activation_function):
         n, h, w, c = image(x, self.name)
+        if fused_activation_function != "NONE" and x.dtype is not F32:
+            raise TypeInferError(f"{self.name} of {x.dtype} with an activation")
         rows = windows(h, filter_height, stride_h, 1, padding)
         return TensorType(x.dtype, (n, rows, windows(w, filter_width, stride_w, 1, padding), c))
 
@@ -216,17 +221,32 @@ def _max_pool(x, **attrs):
 
 @kernel("tfl.average_pool_2d")
 def _average_pool(x, **attrs):
-    return _pool("average_pool", x, attrs, count_include_pad=False)
+    if x.dtype == np.float32:
+        return _pool("average_pool", x, attrs, count_include_pad=False)
+    return _integer_average(x, attrs)
+
+
+def _integer_average(x: np.ndarray, attrs: dict) -> np.ndarray:
+    """Exact sums over counts, halves away from zero."""
+    area = attrs["filter_height"] * attrs["filter_width"]
+    inside = np.ones((1, *x.shape[1:3], 1))
+    total, count = (
+        np.rint(_pool("average_pool", v, attrs, count_include_pad=True) * area).astype(np.int64)
+        for v in (x.astype(np.float64), inside)
+    )
+    half = count // 2
+    return np.where(total > 0, (total + half) // count, -((half - total) // count)).astype(x.dtype)
 
 
 class Resize(OpDef):
     """Base of the resizes of x [N, H, W, C] to `size` [2]. Both flags off: asymmetric coordinates."""
 
-    x = operand(FLOATS)
+    x = operand(STORED)
     size = operand(INDICES)
     align_corners = attr(bool, False)
     half_pixel_centers = attr(bool, False)
     reads_elems = True
+    traits = PURE | SAME_QUANT
 
     def infer(self, x, size, **_):
         n, _, _, c = image(x, self.name)
@@ -272,5 +292,43 @@ def _resize(mode: str) -> Callable:
     return run
 
 
-kernel("tfl.resize_bilinear")(_resize("linear"))
+_interpolate = _resize("linear")
+
+
+@kernel("tfl.resize_bilinear")
+def _resize_bilinear(x, size, **flags):
+    return _interpolate(x, size, **flags) if x.dtype == np.float32 else _integer_bilinear(x, size, **flags)
+
+
+def _integer_bilinear(x, size, *, align_corners, half_pixel_centers) -> np.ndarray:
+    """Places and weights in steps of 1 / 1024, the sum rounded with halves away from zero."""
+    (y0, y1, down), (x0, x1, right) = (
+        _places(x.shape[1 + i], int(size[i]), align_corners, half_pixel_centers) for i in (0, 1)
+    )
+    wide, down, right = x.astype(np.int64), down[:, None, None], right[:, None]
+    top, bottom = wide[:, y0], wide[:, y1]
+    left_part = top[:, :, x0] * (1024 - down) + bottom[:, :, x0] * down
+    right_part = top[:, :, x1] * (1024 - down) + bottom[:, :, x1] * down
+    total = left_part * (1024 - right) + right_part * right
+    half = 1 << 19
+    return np.where(total > 0, (total + half) >> 20, -((half - total) >> 20)).astype(x.dtype)
+
+
+def _places(old: int, new: int, align_corners: bool, half_pixel_centers: bool) -> tuple[np.ndarray, ...]:
+    """Per result: the two neighbours, and the weight of the second."""
+    step = (1024 * old + new // 2) // new
+    if align_corners and new > 1:
+        step = (1024 * (old - 1) + (new - 1) // 2) // (new - 1)
+    at = np.arange(new, dtype=np.int64) * step
+    if half_pixel_centers:
+        at = at + step // 2 - 512
+    lower = np.maximum(_truncated(at), 0)
+    return lower, np.minimum(_truncated(at + 1023), old - 1), at - 1024 * lower
+
+
+def _truncated(x: np.ndarray) -> np.ndarray:
+    """x / 1024 towards zero."""
+    return np.where(x >= 0, x >> 10, -(-x >> 10))
+
+
 kernel("tfl.resize_nearest_neighbor")(_resize("nearest"))

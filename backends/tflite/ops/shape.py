@@ -6,7 +6,7 @@ import numpy as np
 
 from ....ir.dims import Dim, Expr
 from ....ir.errors import TypeInferError
-from ....ir.opdef import Known, OpDef, attr, ints, op, operand
+from ....ir.opdef import MOVEMENT, PURE, SAME_QUANT, Known, OpDef, attr, ints, op, operand
 from ....ir.types import I32, I64, TensorType
 from ....ir.value import Value
 from ....kernels.registry import get_kernel, kernel
@@ -33,6 +33,7 @@ class BroadcastTo(OpDef):
     x = operand()
     shape = operand(INDICES)
     reads_elems = True
+    traits = PURE | MOVEMENT | SAME_QUANT
 
     def infer(self, x, shape):
         wanted = shape.elems or (None,) * _length(shape)
@@ -173,6 +174,7 @@ class StridedSlice(OpDef):
     begin = operand(INDICES)
     end = operand(INDICES)
     strides = attr(ints)
+    traits = PURE | MOVEMENT | SAME_QUANT
 
     def infer(self, x, begin, end, *, strides):
         if x.shape is None:
@@ -193,6 +195,7 @@ class DynamicUpdateSlice(OpDef):
     x = operand()
     update = operand()
     start = operand(INDICES)
+    traits = PURE | SAME_QUANT
 
     def infer(self, x, update, start):
         return x.type

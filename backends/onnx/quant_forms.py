@@ -1,0 +1,332 @@
+"""The forms that quantised layers are written in: QDQ as they stand, QOperator, or MatMulNBits.
+
+QDQ is standard ONNX and what most runtimes fuse by themselves. QOperator writes layers as operators on integers: QLinearConv
+and QLinearMatMul of ONNX, the rest from com.microsoft (`ops.py`), and tables for functions that have no operator.
+MatMulNBits writes products with weights in blocks of 4 or 8 bits, which onnxruntime multiplies without unpacking the matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from ...ir.errors import UsageError
+from ...ir.graph import Module, Node, Value
+from ...ir.types import F32, I4, I8, U4, U8
+from ...passes.manager import Context, run_pipeline
+from ...passes.quantize import fold, integer, integer_elementwise
+from ...passes.quantize.qdq import Encoding, encoding_of, made_by, reliable, same
+from ...passes.rewrite import RuleSet, StagingBuilder, rule
+from .ops import packed
+
+FORMS = ("qdq", "qoperator", "matmulnbits")
+
+
+def check_form(form: str) -> str:
+    """One of FORMS. Raises UsageError."""
+    if form not in FORMS:
+        raise UsageError(f"quantised layers cannot be written as {form!r}", hint=f"one of {', '.join(FORMS)}")
+    return form
+
+
+def rewrite(module: Module, form: str) -> None:
+    """Bring the quantised layers of `module` into `form`, in place; what the form has no operator for stays QDQ."""
+    if form == "qoperator":
+        run_pipeline(module, "fold")
+        fold.settle(module, RuleSet(r for r in fold.RULES if r.numerics == "exact"), Context())
+        fold.settle(module, RuleSet([*_QOPERATOR, integer.qlinear_layer]), Context())
+        fold.settle(module, RuleSet([table]), Context())
+    elif form == "matmulnbits":
+        fold.settle(module, RuleSet([matmul_nbits]), Context())
+
+
+# ------------------------------------------------------------------------------------------------------------ QOperator
+
+
+def _triple(b: StagingBuilder, node: Node) -> tuple[Value, Value, Value]:
+    """The integers below a dequantize node, their scale and zero point."""
+    return node.operands[0], *_numbers(b, encoding_of(node))  # type: ignore[return-value]
+
+
+def _numbers(b: StagingBuilder, p: Encoding) -> tuple[Value, Value]:
+    """Single parameters as constants of rank 0."""
+    scale = b.const(np.asarray(p.scales().item(), np.float32))
+    return scale, b.const(np.asarray(p.zeros().item(), p.stored.numpy))
+
+
+def _ended(node: Node, names: tuple[str, ...], count: int) -> tuple[Node, list[Node]] | None:
+    """The float op that `node` (quantize) alone uses, its operands dequantised bytes of the result's type."""
+    found = integer_elementwise.source(node, count)
+    if found is None or found[0].name not in names:
+        return None
+    same = all(encoding_of(inner).stored is node.result.dtype for inner in found[1])
+    return found if same else None
+
+
+@rule("quantize", numerics="approx", benefit=5)
+def qlinear_binary(b: StagingBuilder, node: Node):
+    """quantize(D(x) + D(y)) -> QLinearAdd, of a product -> QLinearMul"""
+    found = _ended(node, ("add", "mul"), 2)
+    if found is None:
+        return None
+    operands = [v for inner in found[1] for v in _triple(b, inner)]
+    return b.call(f"ort.qlinear_{found[0].name}", [*operands, *_numbers(b, encoding_of(node))]).result
+
+
+@rule("quantize", numerics="approx", benefit=5)
+def qlinear_unary(b: StagingBuilder, node: Node):
+    """quantize(f(D(x))) -> QLinearSigmoid, QLinearLeakyRelu, QLinearSoftmax and the average pools"""
+    names = ("sigmoid", "leaky_relu", "softmax", "average_pool", "global_average_pool")
+    found = _ended(node, names, 1)
+    if found is None:
+        return None
+    made, (inner,) = found
+    if made.attrs.get("channels_last") or any(d != 1 for d in made.attrs.get("dilations", ())):
+        return b.decline("the operator has channels first and no dilations")
+    attrs = {key: value for key, value in made.attrs.items() if key not in ("channels_last", "dilations")}
+    return b.call(f"ort.qlinear_{made.name}", [*_triple(b, inner), *_numbers(b, encoding_of(node))], attrs).result
+
+
+@rule("concat", numerics="approx", benefit=5)
+def qlinear_concat(b: StagingBuilder, node: Node):
+    """concat(quantize(D(x)), ...) with the same parameters -> QLinearConcat"""
+    outer = [made_by(v, "quantize") for v in node.operands]
+    inner = [made_by(n.operands[0], "dequantize") if n is not None else None for n in outer]
+    first = next((n for n, below in zip(outer, inner, strict=True) if below is not None), None)
+    if first is None:
+        return None
+    out = encoding_of(first)
+    fitting = all(below is None or same(out, encoding_of(n)) for n, below in zip(outer, inner, strict=True))  # type: ignore[arg-type]
+    if reliable(out) is not None or not out.single or not fitting or out.stored not in (I8, U8):
+        return b.decline("the parts are not quantised alike, to 8 bits")
+    own = _numbers(b, out)
+    parts: list[Value] = []
+    for value, below in zip(node.operands, inner, strict=True):
+        if below is None:
+            parts += [value, *own]  # type: ignore[list-item]
+            continue
+        p = encoding_of(below)
+        if reliable(p) is not None or not p.single or p.stored is not out.stored:
+            return b.decline("a part has parameters along an axis, or is of another type")
+        parts += _triple(b, below)
+    return b.call("ort.qlinear_concat", [*own, *parts], {"axis": node.attr("axis")}).result
+
+
+@rule("quantize", numerics="approx", benefit=6)
+def qgemm(b: StagingBuilder, node: Node):
+    """quantize(gemm(D(a), D(w), bias)) and of a matmul with a bias -> QGemm, rows flattened around it"""
+    c = integer.closed(node)
+    if not isinstance(c, integer.Closed):
+        return b.decline(c) if c else None
+    layer = c.layer
+    if layer.node.name == "conv" or (layer.node.name == "matmul" and c.bias is None):
+        return None
+    x, w = layer.x.operands[0], layer.w.operands[0]
+    columns = w.shape[-1] if w.shape and w.rank == 2 else None  # type: ignore[union-attr]
+    if type(columns) is not int or x.rank is None or x.rank < 2 or layer.node.attrs.get("transA"):  # type: ignore[union-attr]
+        return b.decline("the weights are no matrix of known size, or the data is transposed")
+    bias = integer.bias_of(b, c)
+    if isinstance(bias, str):
+        return b.decline(bias)
+    turned = layer.node.name == "gemm" and layer.node.attr("transB")
+    columns = w.shape[0] if turned else columns  # type: ignore[union-attr, index]
+    operands = list(integer.factors(b, layer))
+    operands[0] = x if x.rank == 2 else b.reshape(x, (-1, x.shape[-1]))  # type: ignore[union-attr, index]
+    total = None if bias is None else b.const(np.broadcast_to(bias.reshape(-1), (columns,)).copy())
+    out = (b.const(integer.out_scale(c)), integer.zero_of(b, c.out))
+    y = b.call("ort.qgemm", (*operands, total, *out), {"alpha": c.factor, "transB": turned}).result
+    if x.rank != 2:  # type: ignore[union-attr]
+        y = b.reshape(y, _unflattened(b, x, columns))  # type: ignore[arg-type]
+    return integer.clamped(b, y, c)
+
+
+@rule("requantize", benefit=6)
+def requantized_product(b: StagingBuilder, node: Node):
+    """requantize(matmul_integer + c) -> QGemm, requantize(conv_integer + c) -> QLinearConv; the ratio stands as one scale"""
+    total, ratio, zero = (*node.operands, None)[:3]
+    bias, made = None, total.node  # type: ignore[union-attr]
+    if made is not None and made.name == "add" and made.operands[1].is_const:  # type: ignore[union-attr]
+        bias, made = made.operands[1], made.operands[0].node  # type: ignore[union-attr]
+    if made is None or made.name not in ("matmul_integer", "conv_integer") or node.attr("rounding") != "half_even":
+        return None
+    if node.result.dtype not in (I8, U8) or not ratio.is_const or ratio.dtype is not F32:  # type: ignore[union-attr]
+        return b.decline("the ratio is computed, or the result has no 8 bits")
+    x, w, x_zero, w_zero = (*made.operands, None, None)[:4]
+    conv, rank = made.name == "conv_integer", made.result.rank
+    channels = w.shape[0 if conv else -1] if w.shape else None  # type: ignore[union-attr]
+    if made.attrs.get("channels_last") or (not conv and (rank != 2 or w.rank != 2)) or type(channels) is not int:  # type: ignore[union-attr]
+        return b.decline("no matrices, channels last, or channels of unknown number")
+    axis = 1 if conv else rank - 1  # type: ignore[operator]
+    vectors = [_vector(v, rank, axis, channels) for v in (ratio, bias, x_zero, w_zero, zero)]  # type: ignore[arg-type]
+    if any(
+        v is not None and found is None for v, found in zip((ratio, bias, x_zero, w_zero, zero), vectors, strict=True)
+    ):
+        return b.decline("a parameter is computed, or varies along another axis than the channels")
+    scale, c, x_offset, w_offset, offset = vectors
+    one = b.const(np.float32(1))
+    scales = (b.const(scale.reshape(())), one) if scale.size == 1 else (one, b.const(scale))  # type: ignore[union-attr]
+    x_offset, offset = (
+        np.zeros(1, v.dtype.numpy) if z is None else z for v, z in ((x, x_offset), (node.result, offset))
+    )  # type: ignore[union-attr]
+    w_offset = np.zeros(1, w.dtype.numpy) if w_offset is None else w_offset  # type: ignore[union-attr]
+    if x_offset.size > 1 or offset.size > 1:
+        return b.decline("zero points of data along an axis")
+    wide = np.broadcast_to(w_offset, (max(w_offset.size, scale.size),)) if scale.size > 1 else w_offset  # type: ignore[union-attr]
+    if wide.size > 1 and scale.size == 1:  # type: ignore[union-attr]
+        scales = (one, b.const(np.broadcast_to(scale, wide.shape).copy()))  # type: ignore[arg-type]
+    zeros = [b.const(v.reshape(()) if v.size == 1 else v.copy()) for v in (x_offset, wide, offset)]
+    added = None if c is None else b.const(np.broadcast_to(c, (channels,)).astype(np.int32))
+    if conv:
+        attrs = {key: value for key, value in made.attrs.items() if key != "channels_last"}
+        operands = (x, scales[0], zeros[0], w, scales[1], zeros[1], one, zeros[2], added)
+        return b.call("qlinear_conv", operands, attrs).result
+    return b.call("ort.qgemm", (x, scales[0], zeros[0], w, scales[1], zeros[1], added, one, zeros[2])).result
+
+
+def _vector(value: Value | None, rank: int, axis: int, channels: int) -> np.ndarray | None:
+    """A constant as one number [1], or as one for each of the channels along `axis`; None for anything else."""
+    if value is None or not value.is_const:
+        return None
+    array = value.array()
+    if array.size == 1:
+        return array.reshape(1)
+    place = axis if array.ndim == rank else array.ndim - (rank - axis)
+    fits = 0 <= place < array.ndim and array.size == array.shape[place] == channels
+    return array.reshape(-1) if fits or array.shape == (channels,) and axis == rank - 1 else None
+
+
+def _unflattened(b: StagingBuilder, x: Value, columns: int) -> object:
+    """The shape of the product for data x: the leading dims of x, then the columns."""
+    lead = x.shape[:-1]  # type: ignore[index]
+    if sum(type(d) is not int for d in lead) <= 1:
+        return (*(d if type(d) is int else -1 for d in lead), columns)
+    return b.concat(b.shape(x, start=0, end=len(lead)), b.const(np.asarray([columns], np.int64)), axis=0)
+
+
+@rule("quantize", benefit=3)
+def table(b: StagingBuilder, node: Node):
+    """quantize(f(D(q))) for a function of one element without an operator -> gather(table, q)"""
+    found = integer_elementwise.chain(node)
+    if found is None or not found[1]:
+        return None
+    return integer_elementwise.tabulate.apply(b, node)
+
+
+@rule("dynamic_quantize_lstm")
+def whole_lstm(b: StagingBuilder, node: Node):
+    """dynamic_quantize_lstm -> DynamicQuantizeLSTM"""
+    return b.call("ort.dynamic_quantize_lstm", node.operands, dict(node.attrs)).results
+
+
+_QOPERATOR = (qlinear_binary, qlinear_unary, qlinear_concat, qgemm, requantized_product, whole_lstm)
+
+
+# ---------------------------------------------------------------------------------------------------------- MatMulNBits
+
+#: The number that is added to stored integers to make them unsigned.
+SHIFT = {I4: 8, U4: 0, I8: 128, U8: 0}
+SMALLEST = 16
+
+
+class Blocks(NamedTuple):
+    """Weights [N, K] as unsigned numbers, scales and zero points [N, blocks of `size`]."""
+
+    numbers: np.ndarray
+    scales: np.ndarray
+    zeros: np.ndarray
+    bits: int
+    size: int
+
+
+@rule("matmul", "gemm", numerics="ulp")
+def matmul_nbits(b: StagingBuilder, node: Node):
+    """matmul(a, dequantize(weights in 4 or 8 bits)) -> MatMulNBits"""
+    a = node.operands[0]
+    bias = node.operands[2] if node.name == "gemm" and len(node.operands) > 2 else None
+    if a.dtype is not F32 or a.rank is None or made_by(a, "dequantize") is not None:  # type: ignore[union-attr]
+        return b.decline("the data is quantised, or no f32")
+    plain = node.name == "matmul" or (node.attr("alpha") == 1.0 and not node.attr("transA"))
+    if not plain or (bias is not None and (node.attr("beta") != 1.0 or bias.rank != 1)):
+        return b.decline("the gemm has factors, a transposed a, or a bias that is no vector")
+    found = _stored(node)
+    if found is None:
+        return None
+    made = blocked(*found)
+    if isinstance(made, str):
+        return b.decline(made)
+    weight = found[0].weight
+    rows, columns = made.numbers.shape
+    name = weight.wanted if weight.role != "const" else None  # type: ignore[union-attr]
+
+    def const(array: np.ndarray, suffix: str) -> Value:
+        if name is None:
+            return b.const(array)
+        return b.const(array, key=f"{name}{suffix}", role=weight.role, origin=f"packed({weight.key})")  # type: ignore[union-attr]
+
+    count = made.scales.shape[1]
+    padded = np.zeros((rows, count * made.size), np.uint8)
+    padded[:, :columns] = made.numbers
+    data = packed(padded, made.bits).reshape(rows, count, made.size * made.bits // 8)
+    plain_zero = bool((made.zeros == 1 << (made.bits - 1)).all())
+    zeros = None if plain_zero else const(packed(made.zeros, made.bits).reshape(-1), ".zeros")
+    operands = (a, const(data, ""), const(made.scales.reshape(-1), ".scales"), zeros, bias)
+    attrs = {"K": columns, "N": rows, "bits": made.bits, "block_size": made.size}
+    return b.call("ort.matmul_nbits", operands, attrs).result
+
+
+def _stored(node: Node) -> tuple[Value, Encoding, bool, int | None] | None:
+    """The stored weights of a product, whether they lie as [N, K] already, and how many of K count; else None."""
+    value, turned, count = node.operands[1], node.name == "gemm" and bool(node.attr("transB")), None
+    inner = value.node  # type: ignore[union-attr]
+    if inner is not None and inner.name == "slice":  # what reading a padded MatMulNBits leaves behind
+        starts, axes = inner.operand("starts").ints(), inner.operand("axes").ints() if inner.operand("axes") else None
+        if starts != (0,) or axes != (0,) or inner.result.shape is None or turned:
+            return None
+        count = inner.result.shape[0]
+        inner = inner.operands[0].node  # type: ignore[union-attr]
+    if inner is not None and inner.name == "transpose" and inner.operands[0].rank == 2:  # type: ignore[union-attr]
+        turned, inner = not turned, inner.operands[0].node  # type: ignore[union-attr]
+    if inner is None or inner.name != "dequantize" or not inner.operands[0].is_const or inner.result.rank != 2:  # type: ignore[union-attr]
+        return None
+    p = encoding_of(inner)
+    if p.stored not in SHIFT or not p.constant or inner.result.dtype is not F32 or (count is not None and not turned):
+        return None
+    return inner.operands[0], p, turned, count if type(count) is int else None  # type: ignore[return-value]
+
+
+def blocked(stored: Value, p: Encoding, turned: bool, count: int | None) -> Blocks | str:
+    """Weights in the blocks of MatMulNBits, or why they are not so: sizes are powers of two from 16 on, along K."""
+    scales, zeros, numbers = p.scales(), p.zeros(), stored.array().astype(np.int64)
+    if not turned:
+        numbers, scales, zeros = numbers.T, scales.T, zeros.T
+    rows, depth = numbers.shape
+    wide = [v for v in (scales, zeros) if v.ndim == 2 and v.shape[1] != 1]
+    columns = {v.shape[1] for v in wide}
+    if len(columns) > 1:
+        return "scales and zero points lie in different blocks"
+    blocks = columns.pop() if columns else 1
+    size = p.block or (depth // blocks if wide else _block_of(depth))
+    if size < SMALLEST or size & (size - 1):
+        return f"blocks of {size} (a power of two from {SMALLEST} on is wanted)"
+    total = -(-depth // size)
+    if wide and total != blocks:
+        return "the blocks do not lie along the rows of the product"
+    shift, bits = SHIFT[p.stored], p.stored.bits
+    info = ml_dtypes.iinfo(p.stored.numpy)
+    spread = [np.broadcast_to(v.reshape((1, 1)) if v.ndim == 0 else v, (rows, total)) for v in (scales, zeros)]
+    unsigned = (numbers + shift).astype(np.uint8)
+    offsets = (spread[1] + shift).astype(np.uint8)
+    if int(info.max) + shift >= 1 << bits:
+        return f"{p.stored} does not fit {bits} bits"
+    kept = depth if count is None else count
+    if -(-kept // size) != total:
+        return "the blocks go beyond what counts"
+    return Blocks(unsigned[:, :kept], np.ascontiguousarray(spread[0], np.float32), offsets, bits, size)
+
+
+def _block_of(depth: int) -> int:
+    """Scales for whole rows are repeated for each block: large ones, so that few are stored."""
+    return min(max(SMALLEST, 1 << math.ceil(math.log2(max(depth, 1)))), 256)

@@ -1,0 +1,269 @@
+"""Recovery without training: after pruning, layers are fitted anew to what the dense model computed there.
+
+Every layer that has lost inputs, in order, by least squares towards the weights that it has,
+
+    W' = W + R X^T (X X^T + lambda mean(diag) I)^-1,    R = Y - (W X + b)
+
+with X the pruned model's own inputs and a row of ones (the bias), Y the dense model's outputs, for a branch that is added
+to a skip those of the sum less the pruned skip: a layer makes good what those before it have lost (Frantar and Alistarh,
+OBC, 2208.11580, section 4; a ridge towards the current weights, so that few samples do no harm). Lambda is chosen for each
+layer by the half of the samples that the other half was not fitted on; where nothing beats the weights as they are, they
+stay. Only the sums X X^T and R X^T are kept, in float64. Imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Module, Node, Value
+from ..ir.tensor import ArrayTensor
+from ..passes.manager import Context
+from ..passes.prune.layers import Layer, layers_of
+from .rows import channel_axis, columns_of, rows_wanted, sample_rows, sampled_layer
+from .stages import Stage
+
+#: Ridges that are tried, relative to the mean of the diagonal.
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+#: A system that is singular is damped ten times more, up to this.
+MOST_DAMPING = 10.0
+#: Columns of X that are fitted at once; wider layers are fitted part by part, each part making good for those before.
+WIDEST = 4608
+
+
+@dataclass
+class Fit:
+    """One layer to fit: `layer` of the pruned module, `dense` its node in the dense one, `kept` which of the output channels
+    there still are (None: all)."""
+
+    layer: Layer
+    dense: Node
+    kept: np.ndarray | None
+    #: Where a residual connection is added: (the pruned module's skip, the dense module's sum).
+    skip: tuple[Value, Value] | None = None
+    #: What is fitted: the layer's result, or the sum of it and a constant behind it; and the same in the dense module.
+    result: Value = field(init=False)
+    target: Value = field(init=False)
+    #: Operand `bias[1]` of node `bias[0]` is that constant, or the layer's own bias (which may be absent).
+    bias: tuple[Node, int] | None = field(init=False)
+
+    @property
+    def node(self) -> Node:
+        return self.layer.node
+
+
+def recover(
+    module: Module, dense: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.ndarray], ctx: Context
+) -> None:
+    """Fit the layers of `module` that have lost inputs.
+
+    `pairs` leads from its nodes to those of `dense`, `kept` from its layers to the output channels of the dense layer that
+    they still have. Needs `ctx.data`. Layers that cannot be fitted are named in the notes and keep their weights.
+    """
+    assert ctx.data is not None
+    fits = list(_fits(module, pairs, kept, ctx))
+    stage, truth = Stage(module, ctx.data), Stage(dense, ctx.data)
+    for number, fit in enumerate(fits):
+        ctx.records.append(_fit(module, fit, stage, truth, np.random.default_rng((ctx.seed, number)), ctx))
+    ctx.stats["recover"] += len(fits)
+
+
+def _fits(
+    module: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.ndarray], ctx: Context
+) -> Iterator[Fit]:
+    """The layers that have lost inputs, in order."""
+    for node in module.signature.graph.nodes():
+        before = layers_of(pairs[node]) if node in pairs else []
+        found = layers_of(node)
+        if not any(columns_of(a) < columns_of(b) for a, b in zip(found, before, strict=False)):
+            continue
+        layer = sampled_layer(node)
+        if isinstance(layer, str) or layer.value.n_uses > 1:
+            reason = layer if isinstance(layer, str) else "its weights serve several layers"
+            ctx.notes.append(f"recover: {found[0].name} keeps its weights: {reason}")
+            continue
+        fit = Fit(layer, pairs[node], kept.get(node))
+        _find_target(fit, pairs)
+        yield fit
+
+
+def _find_target(fit: Fit, pairs: Mapping[Node, Node]) -> None:
+    """What is fitted, and to what: looks through a constant that is added, then for the sum with a skip."""
+    node = fit.node
+    fit.result, fit.target = node.result, fit.dense.result
+    fit.bias = None if node.name == "matmul" else (node, 2)
+    user = _only_user(fit.result)
+    if fit.bias is None and user is not None and user.name == "add" and user in pairs:
+        place = 1 - user.operands.index(fit.result)
+        constant = user.operands[place]
+        if constant is not None and constant.is_const and constant.shape == fit.result.shape[-1:]:  # type: ignore[index]
+            fit.result, fit.target, fit.bias = user.result, pairs[user].result, (user, place)
+            user = _only_user(fit.result)
+    if user is not None and user.name == "add" and user in pairs:
+        skip = user.operands[1 - user.operands.index(fit.result)]
+        if skip is None or skip.is_const or skip is fit.result or skip.type is not fit.result.type:
+            return
+        if skip.node is None or skip.node.before(node):
+            fit.skip = (skip, pairs[user].result)
+
+
+def _only_user(value: Value) -> Node | None:
+    return value.uses[0].node if value.n_uses == 1 and value.uses[0].node.results else None
+
+
+# ------------------------------------------------------------------------------------------------------------- one layer
+
+
+@dataclass
+class Sums:
+    """Over rows of samples: X X^T [G, D, D] and R X^T [G, O, D] with the ones as the last of D columns, and R R^T's trace."""
+
+    xx: np.ndarray
+    rx: np.ndarray
+    rr: float = 0.0
+    rows: int = 0
+
+    @staticmethod
+    def zeros(groups: int, columns: int, outputs: int) -> Sums:
+        return Sums(np.zeros((groups, columns, columns)), np.zeros((groups, outputs, columns)))
+
+    def add(self, x: np.ndarray, r: np.ndarray) -> None:
+        """x [G, P, D], r [G, P, O]."""
+        self.xx += x.transpose(0, 2, 1) @ x
+        self.rx += r.transpose(0, 2, 1) @ x
+        self.rr += float(np.vdot(r, r))
+        self.rows += x.shape[1]
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.xx + other.xx, self.rx + other.rx, self.rr + other.rr, self.rows + other.rows)
+
+    def loss(self, change: np.ndarray) -> float:
+        """The squared error that is left after a change [G, O, D] of weights and bias."""
+        return self.rr - 2 * float(np.vdot(self.rx, change)) + float(np.vdot(change @ self.xx, change))
+
+
+def _fit(module: Module, fit: Fit, stage: Stage, truth: Stage, rng: np.random.Generator, ctx: Context) -> dict[str, Any]:
+    """Fit one layer, all its columns or part by part; returns the row for the report (mean squared errors per element)."""
+    columns, row = columns_of(fit.layer), {"pass": "recover", "layer": fit.layer.name}
+    errors: list[float] = []
+    for start in range(0, columns, WIDEST):
+        part = slice(start, min(start + WIDEST, columns))
+        halves = _sums(fit, part, stage, truth, rng)
+        elements = max(sum(half.rows for half in halves) * halves[0].rx.shape[0] * halves[0].rx.shape[1], 1)
+        errors.append((halves[0].rr + halves[1].rr) / elements)
+        change, ridge = best_change(*halves)
+        if change is not None and not _store(module, fit, part, change):
+            change, ridge = None, f"the fitted ones do not fit into {fit.layer.value.dtype}"
+        if change is None:
+            ctx.notes.append(f"recover: {fit.layer.name} keeps its weights: {ridge}")
+            errors.append(errors[-1])
+        else:
+            errors.append(max((halves[0] + halves[1]).loss(change), 0.0) / elements)
+            row["ridge"] = ridge
+    return {**row, "error_before": errors[0], "error_after": errors[-1]}
+
+
+def _sums(fit: Fit, part: slice, stage: Stage, truth: Stage, rng: np.random.Generator) -> tuple[Sums, Sums]:
+    """The sums of the first and of the second half of the samples: neighbours, often alike, are on one side."""
+    wanted = [fit.node.operands[0], fit.result, *([fit.skip[0]] if fit.skip else [])]
+    target = fit.skip[1] if fit.skip else fit.target
+    halves: list[Sums] = []
+    pruned = stage.values(wanted, end=fit.node)  # type: ignore[arg-type]
+    dense = truth.values([target], end=target.node.next)  # type: ignore[union-attr]
+    count, seen = max(stage.feeds.count, 1), 0
+    for arrays, (goal,) in zip(pruned, dense, strict=True):
+        x, r = _rows(fit, arrays, goal, part, rows_wanted(part.stop - part.start, count, len(goal)), rng)
+        if not halves:
+            halves = [Sums.zeros(len(x), x.shape[2], r.shape[2]) for _ in range(2)]
+        first = x.shape[1] * min(max(count - 2 * seen, 0), 2 * len(goal)) // (2 * len(goal))
+        halves[0].add(x[:, :first], r[:, :first])
+        halves[1].add(x[:, first:], r[:, first:])
+        seen += len(goal)
+    return halves[0], halves[1]
+
+
+def _rows(
+    fit: Fit, arrays: Sequence[np.ndarray], goal: np.ndarray, part: slice, share: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sampled rows of one batch: X with ones [G, P, D + 1] and R [G, P, O]."""
+    if fit.kept is not None:
+        goal = np.take(goal, fit.kept, axis=channel_axis(fit.dense))
+    data, (wanted, *made) = sample_rows(fit.layer, arrays[0], [goal, *arrays[1:]], share, rng)
+    for each in made:
+        wanted -= each
+    return np.concatenate([data[:, :, part], np.ones((*data.shape[:2], 1))], axis=2), wanted
+
+
+def _store(module: Module, fit: Fit, part: slice, change: np.ndarray) -> bool:
+    """Add a change [G, O / G, D + 1] to weights and bias; False, and nothing done, where that does not fit their type."""
+    old = fit.layer.array()
+    matrix = fit.layer.matrix(old).astype(np.float64)
+    matrix[:, part] += change[:, :, :-1].reshape(len(matrix), -1)
+    with np.errstate(over="ignore"):
+        array = fit.layer.restore(matrix).astype(old.dtype)
+    if not np.isfinite(array.astype(np.float64)).all():
+        return False
+    fit.layer.store(module, array, "fitted to the dense model")
+    if fit.bias is not None:
+        add_bias(module, *fit.bias, change[:, :, -1].reshape(-1), f"{fit.layer.value.weight.key}.bias")  # type: ignore[union-attr]
+    return True
+
+
+def add_bias(module: Module, node: Node, index: int, shift: np.ndarray, key: str) -> None:
+    """Add `shift` [O] to the constant at an operand of the node; one that is absent becomes a weight called `key`."""
+    old = node.operands[index] if index < len(node.operands) else None
+    dtype = node.result.dtype.numpy  # type: ignore[union-attr]
+    made = ArrayTensor((shift if old is None else old.array().astype(np.float64) + shift).astype(dtype))
+    if old is not None and old.n_uses == 1 and made.shape == old.shape:
+        module.set_weight(old.weight, made)  # type: ignore[arg-type]
+        return
+    operands = [*node.operands, *[None] * (index + 1 - len(node.operands))]
+    wanted = key if old is None else old.weight.wanted  # type: ignore[union-attr]
+    operands[index] = module.add_weight(wanted, made, "param", "fitted to the dense model")
+    node.set_operands(operands)
+
+
+# --------------------------------------------------------------------------------------------------------------- algebra
+
+
+def best_change(first: Sums, second: Sums) -> tuple[np.ndarray | None, Any]:
+    """The change [G, O, D] of weights and bias that does best on samples that it was not fitted on, and its ridge.
+
+    (None, reason) where no change beats none. The last of D columns is the ones: it is not damped.
+    """
+    scores = {}
+    for ridge in RIDGES:
+        changes = solve(first, ridge), solve(second, ridge)
+        if changes[0] is not None and changes[1] is not None:
+            scores[ridge] = second.loss(changes[0]) + first.loss(changes[1])
+    if not scores:
+        return None, "its inputs give a singular system"
+    ridge = min(scores, key=lambda each: scores[each])
+    if not scores[ridge] < first.rr + second.rr:
+        return None, "no fit is better on samples that it has not seen"
+    change = solve(first + second, ridge)
+    return (None, "its inputs give a singular system") if change is None else (change, ridge)
+
+
+def solve(sums: Sums, ridge: float) -> np.ndarray | None:
+    """R X^T (X X^T + ridge mean(diag) I)^-1 as [G, O, D], damped ten times more where singular; None where that does not
+    help or the data are not finite."""
+    if not (np.isfinite(sums.xx).all() and np.isfinite(sums.rx).all()):
+        return None
+    places = np.arange(sums.xx.shape[1] - 1)
+    scale = np.maximum(sums.xx[:, places, places].mean(axis=1), 1e-30)
+    while ridge <= MOST_DAMPING:
+        system = sums.xx.copy()
+        system[:, places, places] += ridge * scale[:, None]
+        system[:, -1, -1] += 1e-9 * max(sums.rows, 1)
+        try:
+            change = np.linalg.solve(system, sums.rx.transpose(0, 2, 1)).transpose(0, 2, 1)
+        except np.linalg.LinAlgError:
+            change = None
+        if change is not None and np.isfinite(change).all():
+            return change
+        ridge *= 10
+    return None

@@ -1,0 +1,122 @@
+"""Rows of samples: what a layer multiplies its matrix by, at sampled places, beside what it makes there.
+
+    x, (y,) = sample_rows(layer, inputs, [outputs], share, rng)        # [G, P, D], [G, P, O / G] in float64
+
+A convolution's row is what lies under one output place; G are its groups, 1 for other layers. Columns of x are those of
+`layer.matrix`. Imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Node
+from ..ir.ops.window import output_sizes, resolve_pads, window
+from ..kernels.conv import channels_first, framed, in_three_dims, widen, windows
+from ..passes.manager import Feeds
+from ..passes.prune.layers import Layer, layers_of
+
+#: Rows that are sampled of all: this many, and this many per column.
+ROWS, ROWS_PER_COLUMN = 8192, 16
+SAMPLED = frozenset({"conv", "gemm", "matmul"})
+
+
+def sampled_layer(node: Node) -> Layer | str:
+    """The layer of a node whose rows can be sampled, else why they cannot."""
+    found = layers_of(node)
+    if not found:
+        return f"{node.name} has no constant matrix"
+    if node.name not in SAMPLED or found[0].index != 1:
+        return f"{node.name} is not a product of data with a matrix on its right"
+    if node.name == "matmul" and (node.operands[1].rank != 2 or (node.operands[0].rank or 0) < 2):  # type: ignore[union-attr]
+        return "it is a batch of matrices"
+    if node.name == "gemm" and (node.attr("alpha") != 1.0 or node.attr("beta") != 1.0):
+        return "its product is scaled"
+    return found[0]
+
+
+def columns_of(layer: Layer) -> int:
+    """Columns of the layer's matrix."""
+    shape = layer.value.shape
+    return int(np.prod([shape[axis] for axis in layer.perm[layer.row_axes :]]))  # type: ignore[index]
+
+
+def channel_axis(node: Node) -> int:
+    """The axis of the channels in what a sampled layer makes."""
+    return 1 if node.name == "conv" and not node.attrs.get("channels_last") else (node.result.rank or 1) - 1
+
+
+def rows_wanted(columns: int, count: int, samples: int) -> int:
+    """How many rows `samples` of `count` samples are to give for a layer with that many columns."""
+    return max((ROWS + ROWS_PER_COLUMN * columns) * samples // max(count, 1), 16)
+
+
+def sample_rows(
+    layer: Layer, x: np.ndarray, outputs: Sequence[np.ndarray], share: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """About `share` rows of one batch: all of them, or a seeded sample of places."""
+    node = layer.node
+    if node.name == "conv":
+        return _conv_rows(layer, x, outputs, share, rng)
+    data = x.T if node.attrs.get("transA") else x
+    flat = data.reshape(-1, data.shape[-1])
+    chosen = _choose(len(flat), share, rng)
+    made = [y.reshape(-1, y.shape[-1])[None, chosen].astype(np.float64) for y in outputs]
+    return flat[None, chosen].astype(np.float64), made
+
+
+def _conv_rows(
+    layer: Layer, x: np.ndarray, outputs: Sequence[np.ndarray], share: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    node, groups, last = layer.node, layer.node.attr("groups"), bool(layer.node.attrs.get("channels_last"))
+    data = channels_first(np.asarray, x, last)
+    geometry = {name: node.attr(name) for name in ("strides", "pads", "dilations", "auto_pad")}
+    resolved = resolve_pads(window(layer.value.shape[2:], **geometry), data.shape[2:])  # type: ignore[index]
+    sizes = (1,) * (5 - data.ndim) + tuple(output_sizes(resolved, data.shape[2:]))
+    full = widen(resolved)
+    view = windows(np.ascontiguousarray(framed(in_three_dims(data), full, sizes)), full, sizes)
+    places = _choose(int(np.prod(sizes)), -(-share // len(x)), rng)
+    d, h, w = np.unravel_index(places, sizes)
+    taps = view[..., d, h, w]  # [N, C, KD, KH, KW, P]
+    taps = taps.reshape(len(x), groups, taps.shape[1] // groups, -1, len(places))
+    rows = taps.transpose(1, 0, 4, 3, 2).reshape(groups, len(x) * len(places), -1)
+    made = []
+    for output in outputs:
+        y = channels_first(np.asarray, output, last)
+        y = y.reshape(len(x), groups, y.shape[1] // groups, -1)[..., places]
+        made.append(y.transpose(1, 0, 3, 2).reshape(groups, len(x) * len(places), -1).astype(np.float64))
+    return rows.astype(np.float64), made
+
+
+def _choose(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Sorted places, all of them or a seeded sample."""
+    return np.arange(count) if wanted >= count else np.sort(rng.choice(count, wanted, replace=False))
+
+
+@dataclass
+class Thinned:
+    """About `wanted` samples of a data set: whole batches, evenly spaced. Meets `Feeds`."""
+
+    feeds: Feeds
+    wanted: int
+
+    @property
+    def step(self) -> int:
+        return max(self.feeds.count // max(self.wanted, 1), 1)
+
+    @property
+    def count(self) -> int:
+        return -(-self.feeds.count // self.step)
+
+    @property
+    def digest(self) -> str:
+        return f"{self.feeds.digest}/{self.step}"
+
+    def batches(self) -> Iterator[Mapping[str, Any]]:
+        for place, batch in enumerate(self.feeds.batches()):
+            if place % self.step == 0:
+                yield batch
