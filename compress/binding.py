@@ -44,7 +44,8 @@ class Sample(NamedTuple):
         return state.digest()
 
 
-class Form(NamedTuple):
+@dataclass(frozen=True)
+class Form:
     """How an array holds samples: `count` of them along axis 0, or None where it is one sample. `squeeze` drops a batch axis
     of size 1 from each."""
 
@@ -69,18 +70,15 @@ class Input:
     def sample_shape(self) -> tuple[Dim, ...] | None:
         return self.shape[1:] if self.shape is not None and self.batched else self.shape
 
-    def form(self, shape: tuple[int, ...], *, row: bool = False) -> Form:
-        """How an array of this shape holds samples. `row` says that it is one already, cut out of a larger one. Raises
-        InvalidData where the rank fits neither one sample nor several."""
+    def form(self, shape: tuple[int, ...]) -> Form:
+        """How an array of this shape holds samples. Raises InvalidData where the rank fits neither one nor several."""
         if self.shape is None:
-            return Form(None) if row or not shape else Form(shape[0])
+            return Form(shape[0] if shape else None)
         extra = len(shape) - len(self.sample_shape)
         if extra == 0:
             return Form(None)
-        if extra == 1 and not row:
+        if extra == 1:
             return Form(shape[0])
-        if self.batched and extra == 1 and shape[0] == 1:
-            return Form(None, squeeze=True)
         if self.batched and extra == 2 and shape[1] == 1:
             return Form(shape[0], squeeze=True)
         raise InvalidData(self._misfit(shape), code="F301")
@@ -120,13 +118,13 @@ class Input:
 
 
 class Binding:
-    """The inputs of a module's signature that data must feed, and the batch that it runs with."""
+    """The inputs of a module's signature that data feeds (those with a default are left to it), and the batch that it runs
+    with."""
 
     def __init__(self, module: Module, preprocess: Preprocess | None = None) -> None:
         signature = module.signature
         pairs = list(zip(signature.inputs, signature.graph.inputs, strict=True))
         self.inputs = _inputs([(slot, value) for slot, value in pairs if slot.default is None], signature.graph.outputs)
-        self.optional = [slot.name for slot, _ in pairs if slot.default is not None]
         self.names = [item.name for item in self.inputs]
         self.preprocess = preprocess
         self.layout: str | None = None
@@ -166,29 +164,26 @@ class Binding:
     def named(self, names: Sequence[str], where: str) -> tuple[dict[str, str], str | None]:
         """(input name -> name in the source, name of the labels). By name, else by position where there are as many; a
         model of one input takes the only array whatever its name. Raises InvalidData."""
-        labels = next((n for n in LABELS if n in names and n not in self.names and n not in self.optional), None)
+        labels = next((n for n in LABELS if n in names and n not in self.names), None)
         rest = [n for n in names if n != labels]
-        if all(n in rest for n in self.names):
-            unknown = [n for n in rest if n not in self.names and n not in self.optional]
-            if not unknown:
-                return {n: n for n in [*self.names, *self.optional] if n in rest}, labels
-        elif len(rest) == len(self.names) and (len(rest) == 1 or rest == [f"arr_{i}" for i in range(len(rest))]):
+        if set(rest) == set(self.names):
+            return {n: n for n in self.names}, labels
+        if len(rest) == len(self.names) and (len(rest) == 1 or rest == [f"arr_{i}" for i in range(len(rest))]):
             return dict(zip(self.names, rest, strict=True)), labels
         have = ", ".join(clean(n) for n in names) or "nothing"
         raise InvalidData(f"the data has {have}; the model's inputs are {self._listed()}", code="F301", where=where)
 
-    def form(self, name: str, shape: tuple[int, ...], *, row: bool = False) -> Form:
+    def form(self, name: str, shape: tuple[int, ...]) -> Form:
         """As `Input.form`; before preprocessing an image may lack the channel axis of a model of one channel."""
         item = self.input(name)
         if self.preprocess is not None and self.layout is not None:
             missing = item.rank - 1 - len(shape)
-            flat = self.channels == 1 and 1 not in shape[1:] and missing in (0, 1)
-            if flat and (missing == 1 or not row):
+            if self.channels == 1 and 1 not in shape[1:] and missing in (0, 1):
                 return Form(shape[0] if missing == 0 else None)
-        return item.form(shape, row=row)
+        return item.form(shape)
 
     def input(self, name: str) -> Input:
-        return self._by_name[name] if name in self._by_name else Input(name, None, None, False)
+        return self._by_name[name]
 
     @functools.cached_property
     def _by_name(self) -> dict[str, Input]:
@@ -301,4 +296,4 @@ def _image_layout(item: Input, how: Preprocess | None, slots: Sequence[Slot]) ->
         return said, channels if type(channels) is int else None
     if len(fits) > 1 and how is not None:
         raise UsageError(f"input {item.name!r} may be channels-first or -last", hint="say layout=nchw or layout=nhwc")
-    return (fits[0], int(sides[fits[0]])) if len(fits) == 1 else (None, None)
+    return (fits[0], 1 if sides[fits[0]] == 1 else 3) if len(fits) == 1 else (None, None)

@@ -9,7 +9,7 @@ number of samples. Imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -74,5 +74,5 @@ def _tap(value: Value, observer: Observer) -> Callable[[np.ndarray], None]:
     return show
 
 
-def _samples(arrays: dict[str, np.ndarray]) -> int:
+def _samples(arrays: Mapping[str, np.ndarray]) -> int:
     return max((len(array) for array in arrays.values() if array.ndim), default=1)

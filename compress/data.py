@@ -17,8 +17,9 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ BATCH_BYTES, MOST_SAMPLES = 4 << 20, 64
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """What one run takes, the labels of its samples (None where there are none), and how many they are."""
 
     feeds: Arrays
@@ -48,7 +50,9 @@ class Dataset:
     batch is fixed gets whole batches only; `left_out` samples at the end do not fill one.
     """
 
-    def __init__(self, source: Source, places: Sequence[int] | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, source: Source, places: Sequence[int] | np.ndarray | None = None, limit: int | None = None
+    ) -> None:
         self.source, self.binding = source, source.binding
         self.classes = source.classes
         self._places = None if places is None else np.asarray(places, np.int64)

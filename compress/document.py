@@ -55,7 +55,9 @@ def read(path: str | os.PathLike[str]) -> Document:
     name = os.fspath(path)
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in PARSERS:
-        raise UsageError("a recipe is a .yaml, .toml or .json file", code="R020", where=name, hint="irc recipes lists ours")
+        raise UsageError(
+            "a recipe is a .yaml, .toml or .json file", code="R020", where=name, hint="irc recipes lists ours"
+        )
     try:
         text = read_bytes(path, FILE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -125,6 +127,7 @@ class _Values:
         if isinstance(node, yaml.SequenceNode):
             self.untagged(node, "tag:yaml.org,2002:seq", path)
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return self.scalar(node, path)
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Calibration:
 class LimitsExceeded(NumericsError):
     """The result loses or costs more than the recipe allows; `result` has everything that was measured."""
 
-    code = "N020"
+    code = "N030"
 
     def __init__(self, result: Compression, where: str = "") -> None:
         told = "; ".join(f"{v.what} {v.found}, limit {v.limit}" for v in result.failed)
@@ -167,7 +167,13 @@ def planned_layers(module: Module, recipe: Recipe) -> list[tuple[str, str, int, 
     sizes = sample_sizes(module)
     lossy = [(step.name, selector(step.options.get("where", ""))) for step in recipe.lossy()]
     return [
-        (layer_name(node), node.name, stored_bytes(node), macs(node, sizes), ", ".join(n for n, fits in lossy if fits(node)))
+        (
+            layer_name(node),
+            node.name,
+            stored_bytes(node),
+            macs(node, sizes),
+            ", ".join(n for n, fits in lossy if fits(node)),
+        )
         for node in module.all_nodes()
         if node.name in LAYERS
     ]
@@ -201,8 +207,10 @@ def _check_layers(recipe: Recipe, module: Module) -> None:
 def _expressions(step: Step) -> Iterator[str]:
     if step.options.get("where"):
         yield step.options["where"]
-    overrides = step.options.get("overrides")
-    yield from overrides if isinstance(overrides, Mapping) else ()
+    overrides = step.options.get("overrides") or ()
+    if isinstance(overrides, str):  # 'name=stem: float; op=gemm: int16'
+        overrides = [part.rpartition(":")[0] for part in overrides.split(";") if part.strip()]
+    yield from overrides
 
 
 def _run(step: Step, done: Compression, ctx: Context, progress: Progress, instruments: Sequence[Instrument]) -> None:
@@ -458,4 +466,3 @@ def _provenance(done: Compression, origin: str) -> None:
     if preprocess := preprocess_text(done.recipe):
         told["preprocess"] = preprocess
     done.module.metadata.update({f"user.anyir.{key}": value for key, value in told.items()})
-

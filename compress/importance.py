@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.errors import UsageError
-from ..ir.graph import Module, Node, Value
+from ..ir.graph import Graph, Module, Node, Value
 from ..passes.manager import Context
 from ..passes.prune.groups import Group, Member
 from ..passes.prune.layers import Layer
@@ -117,7 +117,7 @@ class Reader:
 def _by_data(
     module: Module, groups: Sequence[Group], importance: str, ctx: Context, work: float, most: float
 ) -> list[np.ndarray]:
-    readers = [_readers(group) for group in groups]
+    readers = [_readers(group, module.signature.graph) for group in groups]
     assert ctx.data is not None
     samples = max(int(WORK / work), 64) if work else ctx.data.count
     feeds = Thinned(ctx.data, min(samples, ctx.data.count))
@@ -139,10 +139,11 @@ def _by_data(
     return scores
 
 
-def _readers(group: Group) -> list[Reader]:
+def _readers(group: Group, graph: Graph) -> list[Reader]:
     found = {}
     for member in group.members:
-        layer = sampled_layer(member.node) if member.part == CONSUMER else ""
+        inside = member.part == CONSUMER and member.node.graph is graph
+        layer = sampled_layer(member.node) if inside else ""
         if isinstance(layer, Layer) and layer.value is member.value and member.node.attrs.get("groups", 1) == 1:
             shape = [1] * member.value.rank  # type: ignore[operator]
             shape[member.axis] = -1

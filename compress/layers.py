@@ -247,8 +247,11 @@ def _compare(held: Mapping[Value, np.ndarray], probes: Sequence[_Probe]) -> Any:
 
 
 def _probe(pair: Pair, before: Any, after: Any) -> _Probe | None:
-    """None for layers that only one module has, or that stand in a region (how often it runs is not known)."""
+    """None for layers that only one module has, that stand in a region (how often it runs is not known), or that pass on
+    integers by themselves."""
     if pair.before is None or pair.after is None or pair.before.graph is not before or pair.after.graph is not after:
+        return None
+    if pair.after.name != pair.before.name:
         return None
     first, second = _tail(pair.before), _tail(pair.after)
     names = [node.name for node in second if node.name not in ("quantize", "requantize")]
@@ -257,7 +260,9 @@ def _probe(pair: Pair, before: Any, after: Any) -> _Probe | None:
         while same < min(len(first), len(names)) and first[same].name == names[same]:
             same += 1
         first, second = first[:same], second[:same]
-    inputs = [(i, value) for i, value in enumerate(pair.before.operands) if value is not None and not _is_constant(value)]
+    inputs = [
+        (i, value) for i, value in enumerate(pair.before.operands) if value is not None and not _is_constant(value)
+    ]
     return _Probe(pair, first, second, inputs)
 
 
@@ -333,22 +338,23 @@ def _rounded(value: Value, array: np.ndarray) -> np.ndarray:
         return array
     scale, point = node.operand("scale"), node.operand("zero_point")
     if _dynamic(node.operands[0]):
-        integers, *parameters = get_kernel("dynamic_quantize")(array.astype(np.float32))
-        return _dequantized(integers, *parameters, node).astype(array.dtype)
+        integers, real, zero = get_kernel("dynamic_quantize")(array.astype(np.float32))
+        return _dequantized(integers, real, zero, node).astype(array.dtype)
     if not _is_constant(scale) or (point is not None and not _is_constant(point)):
         return array
-    parameters = [_constant(scale), None if point is None else _constant(point)]
-    kind = node.operands[0].dtype
-    integers = get_kernel("quantize")(array, *parameters, to=kind, saturate=True, block_size=node.attr("block_size"))
-    return _dequantized(integers, *parameters, node).astype(array.dtype)
+    real, zero = _constant(scale), None if point is None else _constant(point)
+    how = {"to": node.operands[0].dtype, "saturate": True, "block_size": node.attr("block_size")}
+    return _dequantized(get_kernel("quantize")(array, real, zero, **how), real, zero, node).astype(array.dtype)
 
 
 def _constant(value: Value) -> np.ndarray:
-    """The array of a constant, or of what dequantize, casts and moves make of one. Raises KeyError where another operand of
-    these is computed."""
+    """The array of a constant, or of what dequantize, casts and moves make of one. Raises KeyError where something else in it
+    is computed."""
     chain: list[Node] = []
     while not value.is_const:
-        chain.append(value.node)  # type: ignore[arg-type]
+        if value.node is None:
+            raise KeyError(value.hint)
+        chain.append(value.node)
         value = chain[-1].operands[0]  # type: ignore[assignment]
     array = value.array()
     for node in reversed(chain):

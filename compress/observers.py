@@ -206,7 +206,7 @@ class Histogram(MinMax):
 
     def merge(self, other: MinMax) -> None:
         super().merge(other)
-        if other.counts is None:
+        if not isinstance(other, Histogram) or other.counts is None:
             return
         self._widen(other.exponents)
         for c, exponent in enumerate(self.exponents):
@@ -215,7 +215,7 @@ class Histogram(MinMax):
 
     def _check_alike(self, other: MinMax) -> None:
         super()._check_alike(other)
-        if other.bins != self.bins:
+        if isinstance(other, Histogram) and other.bins != self.bins:
             raise UsageError("histograms of different numbers of bins cannot be merged")
 
     def width(self, channel: int = 0) -> float:

@@ -22,6 +22,9 @@ from ..passes.quantize.params import ACTIVATIONS, SYMMETRIC, WEIGHTS, Grid
 from ..passes.quantize.plan import Layout, Plan, make_plan
 from ..passes.quantize.weights import quantise_tables, quantise_weights, to_half
 from ..passes.select import layer_name, select, selector
+from .correct import SAMPLES, Few, float_means
+from .correct import correct as correct_biases
+from .sensitivity import sensitivities
 
 #: What an override may make of a layer.
 PRECISIONS = ("float", *ACTIVATIONS)
@@ -42,6 +45,7 @@ class Settings:
     overrides: tuple[tuple[Callable[[Node], bool], str], ...] = ()
     keep: int = 0
     keep_as: str = "float"
+    correct: bool = True
     io: str = "float"
     grids: Mapping[str, Grid] = field(default_factory=dict)
 
@@ -130,6 +134,7 @@ def quantize(
     overrides: Any = None,
     keep: int = 0,
     keep_as: str = "float",
+    correct: bool = True,
     io: str = "float",
 ) -> None:
     """Integers in place of floats: weights as constants behind dequantize, activations as quantize and dequantize pairs."""
@@ -162,10 +167,24 @@ def _static(module: Module, ctx: Context, settings: Settings) -> list[dict[str, 
     wanted = settings.wanted(module)
     graph = module.signature.graph
     plan, layout = calibrated(module, graph, data, settings, wanted)
+    rows = []
+    if settings.keep:
+        ranked = sensitivities(module, plan, layout, settings.style, data)
+        rows = [{"layer": r.layer, "op": r.node.name, "sqnr": round(r.sqnr, 2)} for r in ranked if r.sqnr < float("inf")]
+        worst = {row.node for row in ranked[: settings.keep]}
+        ctx.notes.append(f"quantize: kept in {settings.keep_as}: {', '.join(r.layer for r in ranked[: settings.keep])}")
+        plan, layout = calibrated(
+            module, graph, data, settings, lambda node: settings.keep_as if node in worst else wanted(node)
+        )
     inserter = Inserter(plan, layout, settings.style)
+    few = Few(data, SAMPLES)
+    products = [node for node in plan.nodes if plan.role(node).kind == "product"]
+    means = float_means(module, products, few) if settings.correct else {}
     before = {node: (layer_name(node), _weight_bytes(node)) for node in plan.nodes}
     inserter.run()
-    rows = [_row(node, plan, *before[node]) for node, _, _ in inserter.done]
+    if settings.correct:
+        correct_biases(module, means, few, ctx)
+    rows += [_row(node, plan, *before[node]) for node, _, _ in inserter.done]
     rows += quantise_tables(module, settings.style, wanted)
     rows += [{"layer": layer_name(n), "op": n.name, "bits": "float", "why": why} for n, why in plan.skipped.items()]
     return rows

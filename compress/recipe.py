@@ -36,9 +36,12 @@ FOLDER = Path(__file__).parent / "recipes"
 #: Recipes that extend each other.
 CHAIN = 8
 
+#: Formats that options may differ by.
+TARGETS = ("onnx", "tflite", "mindir", "pt2", "torch", "anyir")
+
 #: Where a step stands when flags are combined: norms and dead weights are gone before (the -O level), and what
 #: changes weights comes before what measures them. Passes not named here keep their place at the end.
-ORDER = ("equalize", "prune", "clip", "dead-weights", "quantize", "correct-bias", "fold-quantize")
+ORDER = ("equalize", "prune", "clip", "dead-weights", "quantize", "correct-bias", "fold-quantize", "integer-ops")
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps with what they need and what must hold in the end. `level` is the -O level that runs before them."""
+    """Steps with what they need and what must hold in the end. `targets` changes their options for a format that the result
+    is written in; `level` is the -O level that runs before them."""
 
     name: str = "flags"
     steps: tuple[Step, ...] = ()
+    targets: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     level: int = 2
     data: DataChoice = field(default_factory=DataChoice)
     verify: Limits = field(default_factory=Limits)
@@ -90,6 +95,12 @@ class Recipe:
     def pipeline(self) -> str:
         """The steps as pipeline text."""
         return print_pipeline(self.steps)
+
+    def for_target(self, format: str) -> Recipe:
+        """The recipe with the options that steps have for an output of this format."""
+        own = {step.name: step.options for step in self.targets.get(format, ())}
+        steps = tuple(Step(step.name, {**step.options, **own.get(step.name, {})}) for step in self.steps)
+        return replace(self, steps=steps, targets={})
 
     @property
     def text(self) -> str:
@@ -128,7 +139,9 @@ def find_recipe(source: str | os.PathLike[str]) -> Recipe:
     if text in names():
         return _load(FOLDER / f"{text}.yaml", [])
     if not os.path.exists(text) and os.path.splitext(text)[1].lower() not in document.PARSERS:
-        raise UsageError(f"there is no recipe {text!r}", code="R020", hint=_near(text, names(), "irc recipes lists them"))
+        raise UsageError(
+            f"there is no recipe {text!r}", code="R020", hint=_near(text, names(), "irc recipes lists them")
+        )
     return _load(Path(text), [])
 
 
@@ -155,8 +168,9 @@ def _checked(made: Document, path: Path, chain: list[str]) -> Recipe:
     stated = _validated(made, mistakes)
     base = _base(stated, path, chain, mistakes) if stated else None
     steps = _steps(stated, base, mistakes) if stated else ()
+    targets = _targets(stated, base, mistakes)
     mistakes.end()
-    return _assembled(stated, base or Recipe(), path.stem, steps)
+    return replace(_assembled(stated, base or Recipe(), path.stem, steps), targets=targets)
 
 
 class _Mistakes:
@@ -243,22 +257,40 @@ def _base(stated: Mapping[str, Any], path: Path, chain: list[str], mistakes: _Mi
 
 def _steps(stated: Mapping[str, Any], base: Recipe | None, mistakes: _Mistakes) -> tuple[Step, ...]:
     """The recipe's steps as they stand, or merged into those of its base."""
-    made = []
+    made = _listed(stated.get("steps", ()), ("steps",), mistakes)
+    inherited = [step.name for step in (base.steps if base else ())]
     for index, options in enumerate(stated.get("steps", ())):
-        if not isinstance(options, dict) or not isinstance(options.get("pass"), str):
-            continue  # told with the form
-        given = {key: value for key, value in options.items() if key != "pass"}
-        step = _step(options["pass"], given, ("steps", index), mistakes)
-        twice = [other.name for other in (base.steps if base else ())].count(options["pass"]) > 1
-        if twice:
+        if isinstance(options, dict) and inherited.count(options.get("pass")) > 1:
             mistakes.add(("steps", index, "pass"), "the extended recipe has several steps of this pass: copy its steps")
-        elif step is not None:
-            made.append(step)
     if base is not None:
         return tuple(merged(base.steps, made))
     if not made and not mistakes.found:
         mistakes.add(("steps",), "there is nothing to do; give steps, or extend a recipe that has some")
     return tuple(made)
+
+
+def _listed(steps: Sequence[Any], path: tuple[str | int, ...], mistakes: _Mistakes) -> list[Step]:
+    """The steps of a list that are right; the mistakes of the others are noted."""
+    made = []
+    for index, options in enumerate(steps):
+        if isinstance(options, dict) and isinstance(options.get("pass"), str):  # else told with the form
+            given = {key: value for key, value in options.items() if key != "pass"}
+            step = _step(options["pass"], given, (*path, index), mistakes)
+            made += [step] if step is not None else []
+    return made
+
+
+def _targets(stated: Mapping[str, Any], base: Recipe | None, mistakes: _Mistakes) -> dict[str, tuple[Step, ...]]:
+    """Options by output format: the base's, but for those that the recipe's own steps set, and its own."""
+    own = {step["pass"]: step for step in stated.get("steps", ()) if isinstance(step, dict) and "pass" in step}
+    made: dict[str, list[Step]] = {}
+    for name, steps in (base.targets if base is not None else {}).items():
+        made[name] = [Step(s.name, {k: v for k, v in s.options.items() if k not in own.get(s.name, {})}) for s in steps]
+    for name, steps in stated.get("targets", {}).items():
+        if name not in TARGETS:
+            mistakes.add(("targets", name), f"there is no format to write of that name; {_near(name, TARGETS)}")
+        made[name] = merged(made.get(name, ()), _listed(steps, ("targets", name), mistakes))
+    return {name: tuple(steps) for name, steps in made.items()}
 
 
 def merged(base: Iterable[Step], added: Iterable[Step]) -> list[Step]:
@@ -283,7 +315,7 @@ def _step(name: str, given: dict[str, Any], path: tuple[str | int, ...], mistake
         mistakes.add((*path, "pass"), f"{error.message}; {error.hint}")
         return None
     before = len(mistakes.found)
-    options = {}
+    options: dict[str, Any] = {}
     for key, value in given.items():
         if key not in found.options:
             mistakes.add((*path, key), f"{name} has no such option; {_near(key, found.options)}")
@@ -358,7 +390,8 @@ def from_flags(
     """`base` with the steps that flags ask for. A step that it has takes the flags' options; others are put where ORDER
     has them. Raises UsageError."""
     steps = list(base.steps) if base is not None else []
-    added = [step for step in _quantize_steps(quantize) if step.name not in {s.name for s in steps}]
+    stands_for = _built_in(quantize)
+    added = [step for step in stands_for.steps if step.name not in {s.name for s in steps}]
     if quantize is not None and any(step.name == "quantize" for step in steps):
         raise UsageError("the recipe has a quantize step of its own", where="--quantize", hint="give one of the two")
     added += [Step(name, dict(given)) for name, given in (("prune", prune), ("clip", clip)) if given is not None]
@@ -369,15 +402,17 @@ def from_flags(
         raise UsageError("there is nothing to do", hint="give --recipe, --quantize, --prune or --clip")
     steps = _with(steps, "keep", keep, "--keep-worst", only="quantize") if keep is not None else steps
     steps = _with(steps, "where", where, "--where") if where else steps
-    return _rechecked(replace(base or Recipe(), steps=tuple(steps)))
+    targets = {**(base.targets if base is not None else {}), **stands_for.targets}
+    return _rechecked(replace(base or Recipe(), steps=tuple(steps), targets=targets))
 
 
-def _quantize_steps(kind: str | None) -> list[Step]:
+def _built_in(kind: str | None) -> Recipe:
+    """The recipe that --quantize KIND stands for."""
     if kind is None:
-        return []
+        return Recipe()
     if kind not in KINDS:
         raise UsageError(f"there is no quantization {kind!r}", where="--quantize", hint=_near(kind, KINDS))
-    return list(find_recipe(KINDS[kind]).steps)
+    return find_recipe(KINDS[kind])
 
 
 def _rank(step: Step) -> int:

@@ -32,6 +32,10 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 MOST_DAMPING = 10.0
 #: Columns of X that are fitted at once; wider layers are fitted part by part, each part making good for those before.
 WIDEST = 4608
+#: Between which values an activation tells its inputs apart.
+LIMITS = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+#: Times that a layer before such an activation is fitted again, what is cut off on both sides left out.
+SWEEPS = 3
 
 
 @dataclass
@@ -44,6 +48,8 @@ class Fit:
     kept: np.ndarray | None
     #: Where a residual connection is added: (the pruned module's skip, the dense module's sum).
     skip: tuple[Value, Value] | None = None
+    #: What an activation behind the layer cuts off: below and above all is one to it.
+    limits: tuple[float, float] | None = None
     #: What is fitted: the layer's result, or the sum of it and a constant behind it; and the same in the dense module.
     result: Value = field(init=False)
     target: Value = field(init=False)
@@ -108,6 +114,8 @@ def _find_target(fit: Fit, pairs: Mapping[Node, Node]) -> None:
             return
         if skip.node is None or skip.node.before(node):
             fit.skip = (skip, pairs[user].result)
+    elif user is not None:
+        fit.limits = LIMITS.get(user.name)
 
 
 def _only_user(value: Value) -> Node | None:
@@ -149,24 +157,28 @@ def _fit(module: Module, fit: Fit, stage: Stage, truth: Stage, rng: np.random.Ge
     """Fit one layer, all its columns or part by part; returns the row for the report (mean squared errors per element)."""
     columns, row = columns_of(fit.layer), {"pass": "recover", "layer": fit.layer.name}
     errors: list[float] = []
-    for start in range(0, columns, WIDEST):
-        part = slice(start, min(start + WIDEST, columns))
-        halves = _sums(fit, part, stage, truth, rng)
-        elements = max(sum(half.rows for half in halves) * halves[0].rx.shape[0] * halves[0].rx.shape[1], 1)
-        errors.append((halves[0].rr + halves[1].rr) / elements)
-        change, ridge = best_change(*halves)
-        if change is not None and not _store(module, fit, part, change):
-            change, ridge = None, f"the fitted ones do not fit into {fit.layer.value.dtype}"
-        if change is None:
-            ctx.notes.append(f"recover: {fit.layer.name} keeps its weights: {ridge}")
-            errors.append(errors[-1])
-        else:
-            errors.append(max((halves[0] + halves[1]).loss(change), 0.0) / elements)
-            row["ridge"] = ridge
+    for sweep in range(1 + (SWEEPS if fit.limits else 0)):
+        for start in range(0, columns, WIDEST):
+            part = slice(start, min(start + WIDEST, columns))
+            halves = _sums(fit, part, stage, truth, rng, fit.limits if sweep else None)
+            elements = max(sum(half.rows for half in halves) * halves[0].rx.shape[0] * halves[0].rx.shape[1], 1)
+            errors.append((halves[0].rr + halves[1].rr) / elements)
+            change, ridge = best_change(*halves)
+            if change is not None and not _store(module, fit, part, change):
+                change, ridge = None, f"the fitted ones do not fit into {fit.layer.value.dtype}"
+            if change is None:
+                if not sweep:
+                    ctx.notes.append(f"recover: {fit.layer.name} keeps its weights: {ridge}")
+                errors.append(errors[-1])
+            else:
+                errors.append(max((halves[0] + halves[1]).loss(change), 0.0) / elements)
+                row["ridge"] = ridge
     return {**row, "error_before": errors[0], "error_after": errors[-1]}
 
 
-def _sums(fit: Fit, part: slice, stage: Stage, truth: Stage, rng: np.random.Generator) -> tuple[Sums, Sums]:
+def _sums(
+    fit: Fit, part: slice, stage: Stage, truth: Stage, rng: np.random.Generator, limits: tuple[float, float] | None
+) -> tuple[Sums, Sums]:
     """The sums of the first and of the second half of the samples: neighbours, often alike, are on one side."""
     wanted = [fit.node.operands[0], fit.result, *([fit.skip[0]] if fit.skip else [])]
     target = fit.skip[1] if fit.skip else fit.target
@@ -175,7 +187,12 @@ def _sums(fit: Fit, part: slice, stage: Stage, truth: Stage, rng: np.random.Gene
     dense = truth.values([target], end=target.node.next)  # type: ignore[union-attr]
     count, seen = max(stage.feeds.count, 1), 0
     for arrays, (goal,) in zip(pruned, dense, strict=True):
-        x, r = _rows(fit, arrays, goal, part, rows_wanted(part.stop - part.start, count, len(goal)), rng)
+        share = rows_wanted(part.stop - part.start, count, len(goal))
+        if fit.kept is not None:
+            goal = np.take(goal, fit.kept, axis=channel_axis(fit.dense))
+        x, (y, *made) = sample_rows(fit.layer, arrays[0], [goal, *arrays[1:]], share, rng)
+        r = _residual(y, made, limits)
+        x = np.concatenate([x[:, :, part], np.ones((*x.shape[:2], 1))], axis=2)
         if not halves:
             halves = [Sums.zeros(len(x), x.shape[2], r.shape[2]) for _ in range(2)]
         first = x.shape[1] * min(max(count - 2 * seen, 0), 2 * len(goal)) // (2 * len(goal))
@@ -185,16 +202,14 @@ def _sums(fit: Fit, part: slice, stage: Stage, truth: Stage, rng: np.random.Gene
     return halves[0], halves[1]
 
 
-def _rows(
-    fit: Fit, arrays: Sequence[np.ndarray], goal: np.ndarray, part: slice, share: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sampled rows of one batch: X with ones [G, P, D + 1] and R [G, P, O]."""
-    if fit.kept is not None:
-        goal = np.take(goal, fit.kept, axis=channel_axis(fit.dense))
-    data, (wanted, *made) = sample_rows(fit.layer, arrays[0], [goal, *arrays[1:]], share, rng)
-    for each in made:
-        wanted -= each
-    return np.concatenate([data[:, :, part], np.ones((*data.shape[:2], 1))], axis=2), wanted
+def _residual(y: np.ndarray, made: Sequence[np.ndarray], limits: tuple[float, float] | None) -> np.ndarray:
+    """y less the sum of `made`; with limits, where both lie beyond one of them nothing is missing, and where only y does
+    it is the limit that is missed."""
+    own = made[0] if len(made) == 1 else np.sum(made, axis=0)
+    if limits is not None:
+        y = np.where(y <= limits[0], np.minimum(own, limits[0]), y)
+        y = np.where(y >= limits[1], np.maximum(own, limits[1]), y)
+    return y - own
 
 
 def _store(module: Module, fit: Fit, part: slice, change: np.ndarray) -> bool:

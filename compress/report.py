@@ -102,7 +102,7 @@ def summary(result: Compression) -> list[tuple[str, str]]:
         lines.append(("weights", f"{_change(before, after)} bytes{share}"))
     counted = coverage(result.layers)
     if counted is not None:
-        lines.append(("integers", f"{counted[0]} of {_layers(counted[1])} computing in integers"))
+        lines.append(("integer", f"{counted[0]} of {_layers(counted[1])} computing in integers"))
     if result.calibration is not None:
         lines.append(("data", f"{result.calibration.count} samples, digest {result.calibration.digest[:16]}"))
     if result.loss is not None:
@@ -118,20 +118,16 @@ def coverage(layers: Sequence[LayerRow]) -> tuple[int, int] | None:
 
 
 def loss_text(result: Compression) -> str:
+    """In one line: points lost, noise, and on what that was measured."""
     loss = result.loss
     assert loss is not None
     if not loss.outputs:
         return "not measured"
-    told = [f"cos {loss.cosine:.5f}", f"max|d| {loss.max_abs:.2g}"]
+    told = [] if loss.drop is None else [f"{loss.drop:.1f} points of {'accuracy' if loss.labelled else 'agreement'}"]
     told += [f"SQNR {decibels(loss.sqnr)} dB"] if loss.sqnr is not None else []
-    output = loss.judged
-    if output is not None and output.right is not None:
-        told.insert(0, f"accuracy {100 * output.right[0].value:.1f} -> {share_text(output.right[1])}")
-    if output is not None and output.agreement is not None:
-        told.insert(0, f"same answer {output.agreement.hits}/{output.agreement.count} = {share_text(output.agreement)}")
     broken = sum(o.broken for o in loss.outputs)
     told += [f"{broken} values are NaN or infinite that were not"] if broken else []
-    return f"{', '.join(told)}; on {loss.on}"
+    return f"{', '.join(told) or 'none'}, on {loss.on}"
 
 
 def remarks(result: Compression) -> list[str]:
@@ -235,7 +231,9 @@ def _output_json(output: OutputLoss) -> dict[str, Any]:
 
 
 def _share_json(share: Share | None) -> dict[str, Any] | None:
-    return share and {"hits": share.hits, "count": share.count, "share": share.value, "interval": share.interval}
+    if share is None:
+        return None
+    return {"hits": share.hits, "count": share.count, "share": share.value, "interval": share.interval}
 
 
 def _plain(item: Any) -> Any:

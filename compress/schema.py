@@ -39,29 +39,37 @@ Real = Annotated[float | None, BeforeValidator(_no_bool)]
 class DataPart(_Strict):
     """Calibration and evaluation samples."""
 
-    source: str | None = Field(None, description="a .npz file, a folder of .npy or image files, or pkg.module:function")
-    preprocess: str | dict[str, Any] | None = Field(None, description="how images become inputs: resize, crop, mean, std")
-    count: Count = Field(200, ge=1, le=1_000_000, description="samples to calibrate with")
-    evaluation: str | Count | None = Field(None, description="what to measure on: a source, or how many of the rest")
-    seed: Count = Field(0, ge=0)
+    source: str | None = Field(
+        default=None, description="a .npz file, a folder of .npy or image files, or pkg.module:function"
+    )
+    preprocess: str | dict[str, Any] | None = Field(
+        default=None, description="how images become inputs: resize, crop, mean, std"
+    )
+    count: Count = Field(default=200, ge=1, le=1_000_000, description="samples to calibrate with")
+    evaluation: str | Count | None = Field(
+        default=None, description="what to measure on: a source, or how many of the rest"
+    )
+    seed: Count = Field(default=0, ge=0)
 
 
 class LimitsPart(_Strict):
     """What the loss may be; the command ends with exit code 1 and writes nothing when it is more."""
 
-    drop: Real = Field(None, ge=0, le=100, description="percentage points of accuracy, or of agreement without labels")
-    agreement: Real = Field(None, ge=0, le=1, description="least share of equal top-1 answers")
-    cosine: Real = Field(None, ge=-1, le=1)
-    sqnr: Real = Field(None, description="least signal to noise ratio of every output in dB")
-    max_abs: Real = Field(None, ge=0)
+    drop: Real = Field(
+        default=None, ge=0, le=100, description="percentage points of accuracy, or of agreement without labels"
+    )
+    agreement: Real = Field(default=None, ge=0, le=1, description="least share of equal top-1 answers")
+    cosine: Real = Field(default=None, ge=-1, le=1)
+    sqnr: Real = Field(default=None, description="least signal to noise ratio of every output in dB")
+    max_abs: Real = Field(default=None, ge=0)
 
 
 class BudgetPart(_Strict):
     """What the result may cost: a number, or a share of the source's."""
 
-    file: Bound = Field(None, description="bytes of the written files")
-    weights: Bound = Field(None, description="bytes of the weights")
-    macs: Bound = Field(None, description="multiply-accumulates of one run")
+    file: Bound = Field(default=None, description="bytes of the written files")
+    weights: Bound = Field(default=None, description="bytes of the weights")
+    macs: Bound = Field(default=None, description="multiply-accumulates of one run")
 
 
 class StepPart(BaseModel):
@@ -82,12 +90,15 @@ class RecipeFile(_Strict):
 
     schema_: Annotated[int, BeforeValidator(_no_bool), AfterValidator(_known)] = Field(alias="schema")
     description: str = ""
-    extends: str | None = Field(None, description="a built-in recipe, or a file beside this one")
-    optimize: Count = Field(2, ge=0, le=3, description="the -O level that runs first")
-    data: DataPart = DataPart()
-    steps: list[StepPart] = Field([], max_length=100)
-    verify: LimitsPart = LimitsPart()
-    budget: BudgetPart = BudgetPart()
+    extends: str | None = Field(default=None, description="a built-in recipe, or a file beside this one")
+    optimize: Count = Field(default=2, ge=0, le=3, description="the -O level that runs first")
+    data: DataPart = Field(default_factory=DataPart)
+    steps: list[StepPart] = Field(default_factory=list, max_length=100)
+    targets: dict[str, Annotated[list[StepPart], Field(max_length=100)]] = Field(
+        default_factory=dict, description="options that differ by the output's format: onnx, tflite ..."
+    )
+    verify: LimitsPart = Field(default_factory=LimitsPart)
+    budget: BudgetPart = Field(default_factory=BudgetPart)
 
 
 _PARTS: dict[str, type[BaseModel]] = {"data": DataPart, "verify": LimitsPart, "budget": BudgetPart}
@@ -106,8 +117,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of recipe files, with the options of every pass that is known here."""
     made = RecipeFile.model_json_schema(by_alias=True)
     passes = [find_pass(name) for name in all_pass_names()]
-    made["properties"]["steps"]["items"] = {"oneOf": [_step_schema(found) for found in passes]}
-    made["$defs"].pop("StepPart", None)
+    made["$defs"]["StepPart"] = {"oneOf": [_step_schema(found) for found in passes]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "anyir recipe"}
 
 

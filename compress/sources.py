@@ -50,12 +50,37 @@ class Held:
         return self._array
 
 
+class Beside:
+    """An array in a file of a folder, opened for each read: a folder may hold more files than a process can have open."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.folder, self.name, self.where = folder, name, os.path.join(clean(folder), clean(name))
+        opened = self._open()
+        self.shape, self.dtype = opened.shape, opened.dtype
+
+    def _open(self) -> Npy:
+        return npy_in(_beside(self.folder, self.name), self.where)
+
+    def _same(self) -> Npy:
+        made = self._open()
+        if (made.shape, made.dtype) != (self.shape, self.dtype):
+            raise SystemFailure("the file changed while it was in use", where=self.where, hint="run again")
+        return made
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._same().read(start, stop)
+
+    def whole(self) -> np.ndarray:
+        return self._same().whole()
+
+
+Stored = Npy | Held | Beside
+
+
 class Group:
     """Arrays that belong together: those of an .npz, of one .npy file, of equal names in one folder per input."""
 
-    def __init__(
-        self, arrays: Mapping[str, Npy | Held], labels: Npy | Held | None, binding: Binding, where: str
-    ) -> None:
+    def __init__(self, arrays: Mapping[str, Stored], labels: Stored | None, binding: Binding, where: str) -> None:
         self.arrays, self.binding, self.where = dict(arrays), binding, where
         self.forms: dict[str, Form] = {}
         for name, array in arrays.items():
@@ -72,13 +97,13 @@ class Group:
         where = self.where if self.single else f"{self.where}, sample {i}"
         return self.binding.sample({n: self._row(n, a, i) for n, a in self.arrays.items()}, label, where)
 
-    def _row(self, name: str, array: Npy | Held, i: int) -> np.ndarray:
+    def _row(self, name: str, array: Stored, i: int) -> np.ndarray:
         form = self.forms[name]
         made = array.whole() if form.count is None else array.read(i, i + 1)[0]
         return made[0] if form.squeeze else made
 
 
-def _labels(array: Npy | Held, count: int, single: bool) -> np.ndarray:
+def _labels(array: Stored, count: int, single: bool) -> np.ndarray:
     made = array.whole()
     made = made[None] if single and (made.ndim == 0 or len(made) != 1) else made
     if made.ndim == 0 or len(made) != count:
@@ -231,8 +256,11 @@ class Stream:
 
 def _is_tuple(item: Sequence[Any], count: int) -> bool:
     """Whether a list or tuple stands for inputs in order, not for the numbers of one input."""
-    parts = len(item) in (count, count + 1) and (isinstance(item, tuple) or len(item) > 1)
-    return parts and any(hasattr(part, "shape") or isinstance(part, Mapping) for part in item)
+    if len(item) not in (count, count + 1):
+        return False
+    if isinstance(item, tuple):
+        return any(hasattr(part, "shape") or isinstance(part, Mapping) for part in item)
+    return len(item) > 1 and any(getattr(part, "ndim", 0) or isinstance(part, Mapping) for part in item)
 
 
 def _as_array(value: Any, where: str) -> np.ndarray:
@@ -265,7 +293,7 @@ def npy_source(path: str, binding: Binding) -> ArraySource:
     return ArraySource([_group({"arr_0": open_npy(path)}, binding, clean(path))], binding)
 
 
-def _group(arrays: Mapping[str, Npy | Held], binding: Binding, where: str) -> Group:
+def _group(arrays: Mapping[str, Stored], binding: Binding, where: str) -> Group:
     found, labels = binding.named(list(arrays), where)
     chosen = {name: arrays[other] for name, other in found.items()}
     return Group(chosen, arrays[labels] if labels else None, binding, where)
@@ -301,8 +329,8 @@ def _npy_folder(folder: str, names: Sequence[str], binding: Binding) -> ArraySou
             missing = [clean(c) for c in (*found.values(), *([key] if key else [])) if file not in columns[c]]
             if missing:
                 raise InvalidData(f"there is none in {', '.join(missing)}", where=f"{clean(folder)}: {clean(file)}")
-            opened = {name: _open(folder, columns[other][file]) for name, other in found.items()}
-            own = _open(folder, columns[key][file]) if key else None
+            opened = {name: Beside(folder, columns[other][file]) for name, other in found.items()}
+            own = Beside(folder, columns[key][file]) if key else None
             groups.append(Group(opened, own, binding, next(iter(opened.values())).where))
         except InvalidData as error:
             bad.append(error)
@@ -312,17 +340,13 @@ def _npy_folder(folder: str, names: Sequence[str], binding: Binding) -> ArraySou
         raise _all_bad(bad[0], bad[1:])
     source = ArraySource(groups, binding)
     if labels is not None:
-        _share_labels(_labels(_open(folder, labels), source.count, False), source)
+        _share_labels(_labels(Beside(folder, labels), source.count, False), source)
     return source
 
 
 def _share_labels(labels: np.ndarray, source: ArraySource) -> None:
     for group, start in zip(source.groups, source.starts, strict=False):
         group.labels = labels[start : start + group.count]
-
-
-def _open(folder: str, name: str) -> Npy:
-    return npy_in(_beside(folder, name), os.path.join(clean(folder), clean(name)))
 
 
 def _beside(folder: str, name: str) -> Any:

@@ -48,6 +48,12 @@ _PAGES: dict[str, Page] = {
         "A recipe or an option names a layer that the model does not have, once it is optimised.",
         "irc compress net.onnx --quantize int8 --dry-run      lists the layers and what would be done to each",
     ),
+    "R023": Page(
+        "An option of a pass cannot be what was given",
+        "The value is of the right type and means nothing to the pass, or two options contradict each other. The message\n"
+        "says what may stand there.",
+        "irc passes quantize            shows the options of a pass",
+    ),
     "R024": Page(
         "Data is needed",
         "Ranges of activations, and limits on what may be lost, can only be found by running the model on samples.",
@@ -192,7 +198,7 @@ _PAGES: dict[str, Page] = {
         "With --check-numerics the module is run after each pass; the first pass that leaves the limit is named.",
         "irc opt model.onnx --bisect",
     ),
-    "N020": Page(
+    "N030": Page(
         "A limit of the recipe does not hold",
         "The compressed model loses or costs more than `verify:`, `budget:` or --max-drop allow. Nothing was written; the\n"
         "tables show which layers do most wrong: keep them in float, quantise to 16 bits, or prune less.",

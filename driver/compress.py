@@ -83,9 +83,9 @@ def _compress(given: dict[str, Any], screen: Screen) -> None:
         screen.answer("compress", {"source": str(given["source"]), "compression": as_json(failed.result)})
         raise
     assert done.result is not None
-    made = {**report.compile_json(done), "zipped": done.zipped, "compression": as_json(done.result)}
+    made = {**report.compile_json(done), "zipped": done.zipped, "fused": done.fused, "compression": as_json(done.result)}
     save_report(given["report_file"], "compress", made)
-    for text in done.notes if screen.verbosity >= 1 else []:
+    for text in done.notes if screen.verbosity >= 1 else done.result.notes:
         screen.note(text)
     _told(done, screen)
     screen.answer("compress", made)
@@ -113,7 +113,9 @@ def _prune(given: dict[str, Any]) -> dict[str, Any] | None:
     made = {key: given[key] for key in ("importance", "structure") if given[key] is not None}
     if given["prune"] is None:
         if made and given["recipe"] is None:
-            raise UsageError(f"--{next(iter(made))} goes with --prune", hint="irc compress net.onnx -o out.onnx --prune 0.5")
+            raise UsageError(
+                f"--{next(iter(made))} goes with --prune", hint="irc compress net.onnx -o out.onnx --prune 0.5"
+            )
         return made or None
     return {"ratio": given["prune"], **made}
 
@@ -135,17 +137,12 @@ def save_report(path: Path | None, verb: str, made: dict[str, Any]) -> None:
 
 
 def _told(done: CompressReport, screen: Screen) -> None:
-    from ..compress.report import remarks, summary
-    from .report import compile_block
-    from .screen import size
+    from ..compress.report import remarks
+    from .report import compress_block
 
     assert done.result is not None
     _tables(done.result, screen)
-    screen.line(compile_block(done))
-    if done.zipped is not None:
-        screen.line(f"  zipped  {size(done.zipped[0])} -> {size(done.zipped[1])}")
-    for label, text in summary(done.result):
-        screen.line(f"  {label:<9} {text}")
+    screen.line(compress_block(done))
     for text in remarks(done.result):
         screen.note(text)
 

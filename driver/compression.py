@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import UsageError
+from ..ir.errors import SystemFailure, Unsupported, UsageError
 from ..ir.graph import Module
 from .flow import (
     Clock,
@@ -47,13 +47,19 @@ class CompressReport(CompileReport):
 
     result: Compression | None = None
     zipped: tuple[int, int] | None = None
+    fused: str = ""
 
     def __str__(self) -> str:
-        from ..compress.report import summary
-        from .report import compile_block
+        from ..compress import report as tables
+        from .report import compress_block
+        from .screen import plain_table
 
-        told = summary(self.result) if self.result is not None else []
-        return "\n".join([compile_block(self), *(f"  {label:<9} {text}" for label, text in told)])
+        if self.result is None:
+            return super().__str__()
+        made = [plain_table(tables.LAYER_COLUMNS, tables.layer_rows(self.result.layers))]
+        if self.result.loss is not None and self.result.loss.outputs:
+            made.append(plain_table(tables.OUTPUT_COLUMNS, tables.output_rows(self.result.loss.outputs)))
+        return "\n\n".join([*made, compress_block(self)])
 
 
 @dataclass
@@ -92,6 +98,7 @@ def compress(
     asked, choice = _request(source, options)
     recipe = recipe_of(asked)
     target = None if output is None else check_request(source, Path(output), choice)
+    recipe = recipe.for_target(target.name if target is not None else "")
     report = CompressReport(name_of(source), "" if output is None else os.fspath(output))
     clock = Clock(report)
     with clock("read"):
@@ -154,9 +161,7 @@ def _as_options(given: float | Mapping[str, Any] | None, name: str) -> Mapping[s
     return given if given is None or isinstance(given, Mapping) else {name: given}
 
 
-def _data(
-    module: Module, recipe: Recipe, asked: Request, progress: Progress
-) -> tuple[Dataset | None, Dataset | None]:
+def _data(module: Module, recipe: Recipe, asked: Request, progress: Progress) -> tuple[Dataset | None, Dataset | None]:
     from ..compress.flow import open_sets
 
     data, evaluation = open_sets(module, recipe, asked.data, asked.eval_data)
@@ -202,9 +207,26 @@ class CompressJob(Job):
         assert isinstance(report, CompressReport) and report.result is not None
         before = files_of(self.source, report.result.source)
         report.zipped = (zipped(before), zipped(written)) if before else None
+        report.fused = self.fused(written[-1], report.result)
         report.result.verdicts = flow.judge(report.result, (report.bytes_before, report.bytes_after))
         if report.result.failed:
             raise flow.LimitsExceeded(report.result, report.target)
+
+    def fused(self, path: str, result: Compression) -> str:
+        """How many layers the runtime itself computes in integers, where it can tell and any should."""
+        from ..compress.report import coverage
+
+        runner = self.format.runner()
+        if runner is None or not hasattr(runner, "integer_layers") or coverage(result.layers) is None:
+            return ""
+        version = runner.available()
+        if version is None:
+            return ""
+        try:
+            integer, of = runner.integer_layers(path)
+        except (Unsupported, SystemFailure) as error:
+            return f"unknown: {error.message}"
+        return f"{runner.__name__.rpartition('.')[2]} {version} fuses {integer} of {of} layers to integers"
 
 
 def files_of(source: Any, module: Module) -> list[str]:

@@ -13,6 +13,7 @@ from .screen import WIDTH, plain_table, size
 if TYPE_CHECKING:
     from ..kernels.compare import Row
     from .check import Check
+    from .compression import CompressReport
     from .flow import CompileReport
 
 CHECK_COLUMNS = ("output", "shape", "max|d|", "limit", "argmax", "judged by", "verdict")
@@ -94,6 +95,21 @@ def compile_block(report: CompileReport) -> str:
     lines.append(f"  time    {sum(report.seconds.values()):.2f} s ({stages}), peak memory {size(report.peak_bytes)}")
     lines.append(f"  {clean(verdict(report), 400)}")
     return "\n".join(lines)
+
+
+def compress_block(report: CompressReport) -> str:
+    """The block after a compression: that of a compile, and what was saved and lost."""
+    from ..compress.report import summary
+
+    assert report.result is not None
+    lines = [compile_block(report)]
+    if report.zipped is not None:
+        lines.append(f"  zipped  {size(report.zipped[0])} -> {size(report.zipped[1])}")
+    told = [
+        (label, f"{text}; {report.fused}" if label == "integer" and report.fused else text)
+        for label, text in summary(report.result)
+    ]
+    return "\n".join([*lines, *(f"  {label:<7} {text}" for label, text in told)])
 
 
 def _change(report: CompileReport) -> str:

@@ -16,6 +16,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _unreadable(text: str) -> str:
 class Npy:
     """An array in a file; `read(start, stop)` copies rows of its first axis into memory, `whole()` all of it."""
 
-    def __init__(self, header: Header, where: str, rows: Callable[[int, int], bytes | memoryview | np.ndarray]) -> None:
+    def __init__(self, header: Header, where: str, rows: Callable[[int, int], Any]) -> None:
         self.header, self.where, self._rows = header, where, rows
         self.shape, self.dtype = header.shape, header.dtype
 

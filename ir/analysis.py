@@ -181,7 +181,9 @@ def _attention_macs(node: Node, shape: Shaped, made: Made) -> int:
     """q k^T and the weighted sum of v, masked places included."""
     query, key, value = shape(0), shape(1), shape(2)
     heads = query[1] if len(query) == 4 else node.attr("q_num_heads")
-    widths = [s[-1] if len(s) == 4 else s[-1] // h for s, h in ((query, heads), (value, node.attr("kv_num_heads") or 1))]
+    widths = [
+        s[-1] if len(s) == 4 else s[-1] // h for s, h in ((query, heads), (value, node.attr("kv_num_heads") or 1))
+    ]
     past = shape(4)[2] if len(node.operands) > 4 and node.operands[4] is not None else 0
     return query[0] * heads * query[-2] * (key[-2] + past) * sum(widths)
 

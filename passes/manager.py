@@ -43,6 +43,8 @@ CORE = {
     "assign-layout": "passes.layout.named",
     "cancel-transposes": "passes.layout.named",
     "fold-quantize": "passes.quantize.fold",
+    "prune": "compress.prune",
+    "clip": "passes.prune.clip",
     "integer-ops": "passes.quantize.integer",
     "quantize": "compress.quantize",
     "equalize": "passes.quantize.equalize",

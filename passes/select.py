@@ -181,7 +181,9 @@ class _Reader:
         self.token = ""
         self.terms: list[Term] = []
         if len(text) > TEXT_LIMIT:
-            raise UsageError(f"where: an expression of {len(text)} characters", code="R012", hint=f"at most {TEXT_LIMIT}")
+            raise UsageError(
+                f"where: an expression of {len(text)} characters", code="R012", hint=f"at most {TEXT_LIMIT}"
+            )
         self.advance()
 
     def advance(self) -> str:

@@ -6,6 +6,7 @@ Dtypes that its numpy binding lacks (bfloat16, fp8, 2- and 4-bit) travel as OrtV
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,49 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
+
+
+def operators(path: str | os.PathLike) -> Counter[str]:
+    """How often each operator stands in the graph that onnxruntime makes of a file, its own fusions done; subgraphs are not
+    entered. Raises as `run` does."""
+    import tempfile
+
+    from ..formats.onnx.container import load as read
+
+    if available() is None:
+        raise MissingPackage("onnxruntime is not installed", hint="pip install 'anyir[ort]'")
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    with tempfile.TemporaryDirectory(prefix="irc-fused-") as folder:
+        options.optimized_model_filepath = os.path.join(folder, "fused.onnx")
+        try:
+            ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
+        made, _ = read(options.optimized_model_filepath)
+    return Counter(node.op_type for node in made.graph.node)
+
+
+#: Operators that multiply and add, in integers and in floats, by onnxruntime's names after its fusions.
+INTEGER_LAYERS = frozenset((
+    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention", "QOrderedMatMul",
+))  # fmt: skip
+FLOAT_LAYERS = frozenset((
+    "Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits", "LSTM", "GRU", "RNN",
+    "Attention", "MultiHeadAttention", "GroupQueryAttention", "Einsum",
+))  # fmt: skip
+
+
+def integer_layers(path: str | os.PathLike) -> tuple[int, int]:
+    """How many layers onnxruntime computes in integers, and how many there are. Raises as `run` does."""
+    found = operators(path)
+    integer = sum(found[name] for name in INTEGER_LAYERS)
+    return integer, integer + sum(found[name] for name in FLOAT_LAYERS)
 
 
 def _as_ort_value(array: Any) -> bool:

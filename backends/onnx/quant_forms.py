@@ -90,6 +90,20 @@ def qlinear_unary(b: StagingBuilder, node: Node):
     return b.call(f"ort.qlinear_{made.name}", [*_triple(b, inner), *_numbers(b, encoding_of(node))], attrs).result
 
 
+@rule("quantize", numerics="approx", benefit=5)
+def qlinear_mean(b: StagingBuilder, node: Node):
+    """quantize(reduce_mean(D(x)) over all spatial axes) -> QLinearGlobalAveragePool"""
+    found = _ended(node, ("reduce_mean",), 1)
+    if found is None:
+        return None
+    made, (inner,) = found
+    axes, rank = integer_elementwise.mean_axes(made), inner.result.rank or 0
+    if axes is None or rank < 3 or tuple(axes) != tuple(range(2, rank)):
+        return b.decline("a mean over other axes than the spatial ones")
+    pooled = b.call("ort.qlinear_global_average_pool", [*_triple(b, inner), *_numbers(b, encoding_of(node))]).result
+    return pooled if made.attr("keepdims") else b.squeeze(pooled, tuple(axes))
+
+
 @rule("concat", numerics="approx", benefit=5)
 def qlinear_concat(b: StagingBuilder, node: Node):
     """concat(quantize(D(x)), ...) with the same parameters -> QLinearConcat"""
@@ -143,59 +157,72 @@ def qgemm(b: StagingBuilder, node: Node):
     return integer.clamped(b, y, c)
 
 
-@rule("requantize", benefit=6)
-def requantized_product(b: StagingBuilder, node: Node):
-    """requantize(matmul_integer + c) -> QGemm, requantize(conv_integer + c) -> QLinearConv; the ratio stands as one scale"""
-    total, ratio, zero = (*node.operands, None)[:3]
+class Sum(NamedTuple):
+    """An integer product whose i32 sums are requantised: parameters as arrays [1], or with one entry per channel."""
+
+    product: Node
+    ratio: np.ndarray
+    bias: np.ndarray | None
+    x_zero: np.ndarray
+    w_zero: np.ndarray
+    y_zero: np.ndarray
+
+
+def _sum(node: Node) -> Sum | str | None:
+    """What `node` (requantize) rounds; a reason where one operator does not say it, None where it is something else."""
+    total, ratio, y_zero = (*node.operands, None)[:3]
     bias, made = None, total.node  # type: ignore[union-attr]
-    if made is not None and made.name == "add" and made.operands[1].is_const:  # type: ignore[union-attr]
+    if made is not None and made.name == "add" and made.operands[0].type is total.type:  # type: ignore[union-attr]
         bias, made = made.operands[1], made.operands[0].node  # type: ignore[union-attr]
     if made is None or made.name not in ("matmul_integer", "conv_integer") or node.attr("rounding") != "half_even":
         return None
-    if node.result.dtype not in (I8, U8) or not ratio.is_const or ratio.dtype is not F32:  # type: ignore[union-attr]
-        return b.decline("the ratio is computed, or the result has no 8 bits")
+    if node.result.dtype not in (I8, U8) or ratio.dtype is not F32:  # type: ignore[union-attr]
+        return "the result has no 8 bits, or the ratio is no f32"
     x, w, x_zero, w_zero = (*made.operands, None, None)[:4]
     conv, rank = made.name == "conv_integer", made.result.rank
     channels = w.shape[0 if conv else -1] if w.shape else None  # type: ignore[union-attr]
     if made.attrs.get("channels_last") or (not conv and (rank != 2 or w.rank != 2)) or type(channels) is not int:  # type: ignore[union-attr]
-        return b.decline("no matrices, channels last, or channels of unknown number")
-    axis = 1 if conv else rank - 1  # type: ignore[operator]
-    vectors = [_vector(v, rank, axis, channels) for v in (ratio, bias, x_zero, w_zero, zero)]  # type: ignore[arg-type]
-    if any(
-        v is not None and found is None for v, found in zip((ratio, bias, x_zero, w_zero, zero), vectors, strict=True)
-    ):
-        return b.decline("a parameter is computed, or varies along another axis than the channels")
-    scale, c, x_offset, w_offset, offset = vectors
-    one = b.const(np.float32(1))
-    scales = (b.const(scale.reshape(())), one) if scale.size == 1 else (one, b.const(scale))  # type: ignore[union-attr]
-    x_offset, offset = (
-        np.zeros(1, v.dtype.numpy) if z is None else z for v, z in ((x, x_offset), (node.result, offset))
-    )  # type: ignore[union-attr]
-    w_offset = np.zeros(1, w.dtype.numpy) if w_offset is None else w_offset  # type: ignore[union-attr]
-    if x_offset.size > 1 or offset.size > 1:
-        return b.decline("zero points of data along an axis")
-    wide = np.broadcast_to(w_offset, (max(w_offset.size, scale.size),)) if scale.size > 1 else w_offset  # type: ignore[union-attr]
-    if wide.size > 1 and scale.size == 1:  # type: ignore[union-attr]
-        scales = (one, b.const(np.broadcast_to(scale, wide.shape).copy()))  # type: ignore[arg-type]
-    zeros = [b.const(v.reshape(()) if v.size == 1 else v.copy()) for v in (x_offset, wide, offset)]
-    added = None if c is None else b.const(np.broadcast_to(c, (channels,)).astype(np.int32))
-    if conv:
-        attrs = {key: value for key, value in made.attrs.items() if key != "channels_last"}
-        operands = (x, scales[0], zeros[0], w, scales[1], zeros[1], one, zeros[2], added)
-        return b.call("qlinear_conv", operands, attrs).result
-    return b.call("ort.qgemm", (x, scales[0], zeros[0], w, scales[1], zeros[1], added, one, zeros[2])).result
+        return "no matrices, channels last, or channels of unknown number"
+    found: list[np.ndarray | None] = []
+    for value, like in ((ratio, None), (bias, None), (x_zero, x), (w_zero, w), (y_zero, node.result)):
+        vector = None if value is None else _vector(value, rank, 1 if conv else rank - 1, channels)  # type: ignore[operator, arg-type]
+        if value is not None and vector is None:
+            return "a parameter is computed, or varies along another axis than the channels"
+        found.append(np.zeros(1, like.dtype.numpy) if vector is None and like is not None else vector)  # type: ignore[union-attr]
+    made_of = Sum(made, *found)  # type: ignore[arg-type]
+    return made_of if made_of.x_zero.size == made_of.y_zero.size == 1 else "zero points of data along an axis"
 
 
-def _vector(value: Value | None, rank: int, axis: int, channels: int) -> np.ndarray | None:
+def _vector(value: Value, rank: int, axis: int, channels: int) -> np.ndarray | None:
     """A constant as one number [1], or as one for each of the channels along `axis`; None for anything else."""
-    if value is None or not value.is_const:
+    if not value.is_const:
         return None
     array = value.array()
     if array.size == 1:
         return array.reshape(1)
-    place = axis if array.ndim == rank else array.ndim - (rank - axis)
+    place = 0 if array.ndim == 1 and (value.dtype in (I8, U8) or axis == rank - 1) else axis - rank + array.ndim
     fits = 0 <= place < array.ndim and array.size == array.shape[place] == channels
-    return array.reshape(-1) if fits or array.shape == (channels,) and axis == rank - 1 else None
+    return array.reshape(-1) if fits else None
+
+
+@rule("requantize", benefit=6)
+def requantized_product(b: StagingBuilder, node: Node):
+    """requantize(matmul_integer + c) -> QGemm, requantize(conv_integer + c) -> QLinearConv: the ratio is the one scale"""
+    s = _sum(node)
+    if not isinstance(s, Sum):
+        return b.decline(s) if s else None
+    x, w = s.product.operands[:2]
+    conv = s.product.name == "conv_integer"
+    channels = w.shape[0 if conv else 1]  # type: ignore[union-attr, index]
+    wide = (channels,) if max(s.ratio.size, s.w_zero.size) > 1 else ()
+    scale, w_zero = (np.broadcast_to(v.reshape(() if v.size == 1 else -1), wide).copy() for v in (s.ratio, s.w_zero))
+    bias = None if s.bias is None else b.const(np.broadcast_to(s.bias, (channels,)).astype(np.int32))
+    one, zeros = b.const(np.float32(1)), [b.const(v.reshape(())) for v in (s.x_zero, s.y_zero)]
+    factors = (x, one, zeros[0], w, b.const(scale), b.const(w_zero))
+    if not conv:
+        return b.call("ort.qgemm", (*factors, bias, one, zeros[1])).result
+    attrs = {key: value for key, value in s.product.attrs.items() if key != "channels_last"}
+    return b.call("qlinear_conv", (*factors, one, zeros[1], bias), attrs).result
 
 
 def _unflattened(b: StagingBuilder, x: Value, columns: int) -> object:
@@ -221,7 +248,7 @@ def whole_lstm(b: StagingBuilder, node: Node):
     return b.call("ort.dynamic_quantize_lstm", node.operands, dict(node.attrs)).results
 
 
-_QOPERATOR = (qlinear_binary, qlinear_unary, qlinear_concat, qgemm, requantized_product, whole_lstm)
+_QOPERATOR = (qlinear_binary, qlinear_unary, qlinear_mean, qlinear_concat, qgemm, requantized_product, whole_lstm)
 
 
 # ---------------------------------------------------------------------------------------------------------- MatMulNBits

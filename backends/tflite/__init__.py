@@ -29,26 +29,29 @@ def write(
     external_data: bool | None = None,
     signature: str | None = None,
     protect: Iterable[str | os.PathLike[str]] = (),
+    hybrid: bool = False,
     **_: Any,
 ) -> list[str]:
     """Write `module` (left unchanged) and return the files written.
 
     `external_data` True puts weights behind the flatbuffer in the same file, where they are streamed and mapped, False
     forbids it, None does it above 512 MB. `signature` writes one signature only. `protect` are files that must not be
-    overwritten; those that the module maps are protected anyway. Raises Unsupported naming everything that TFLite
+    overwritten; those that the module maps are protected anyway. Integer weights of float products are read through
+    DEQUANTIZE, exactly; with `hybrid`, and where the model asks for it (quantize{activations=dynamic}), the product runs
+    on integers, its data quantised by their own range. Raises Unsupported naming everything that TFLite
     lacks, UsageError, SystemFailure; on an error nothing is written.
     """
     from .legalization import legalize
     from .writer import write_legal
 
-    return write_legal(legalize(module, signature=signature), path, external_data, protect)
+    return write_legal(legalize(module, signature=signature, hybrid=hybrid), path, external_data, protect)
 
 
-def legalize(module: Module, *, signature: str | None = None, **_: Any) -> Module:
+def legalize(module: Module, *, signature: str | None = None, hybrid: bool = False, **_: Any) -> Module:
     """A clone of TFLite's operators only, runnable on the kernels. Raises Unsupported with all offenders at once."""
     from .legalization import legalize as run
 
-    return run(module, signature=signature)
+    return run(module, signature=signature, hybrid=hybrid)
 
 
 def offenders(module: Module, *, signature: str | None = None, **_: Any) -> list[Offender]:

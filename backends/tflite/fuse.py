@@ -12,6 +12,7 @@ from ...ir.builder import Builder
 from ...ir.graph import Graph
 from ...ir.types import F32
 from ...ir.value import Node, Value
+from .qdq import is_weight
 
 _ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "tfl.relu_n1_to_1": "RELU_N1_TO_1"}
 _ARITHMETIC = ("add", "sub", "mul", "div")
@@ -45,7 +46,10 @@ def _bias(node: Node) -> None:
         if not _is_vector(vector, product.result) or not _unbiased(product):
             continue
         b = Builder(node.graph, before=node, loc=node.loc)
-        flat = vector if vector.rank == 1 else b.const(vector.array().reshape(-1), key=vector.weight.key)
+        flat = vector
+        if vector.rank != 1:
+            constant = vector.is_const
+            flat = b.const(vector.array().reshape(-1), key=vector.weight.key) if constant else b.reshape(vector, (-1,))
         made = b.call(product.name, (*product.operands[: _bias_place(product)], flat), dict(product.attrs))
         node.replace(made.result)
         product.erase()
@@ -62,7 +66,7 @@ def _unbiased(product: Node) -> bool:
 
 
 def _is_vector(value: Value, result: Value) -> bool:
-    if not value.is_const or value.dtype is not F32 or not value.rank or value.rank > result.rank:
+    if not is_weight(value) or value.dtype is not F32 or not value.rank or value.rank > result.rank:
         return False
     return value.shape[-1] == result.shape[-1] and all(d == 1 for d in value.shape[:-1])
 

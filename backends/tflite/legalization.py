@@ -22,9 +22,11 @@ from ...kernels.run import run_node
 from ...passes.decompose import decomposable, decompose
 from ...passes.layout import assign_layout, simplify_transposes
 from .fuse import fuse
+from .integers import finish, to_hybrid, to_integers
 from .lower import lowerings
 from .lower.norm import BEFORE_LAYOUT
 from .lower.resize import native
+from .qdq import has_integers, is_half, make_signed, prepare, settle
 from .table import DEFAULT_PROFILE, Profile, legal, rows, storable
 
 _NARROWED = (F64, F16, BF16)
@@ -42,9 +44,12 @@ class Offender(NamedTuple):
         return f"{self.op} at {self.where}: {self.reason}" if self.where else f"{self.op}: {self.reason}"
 
 
-def legalize(module: Module, *, signature: str | None = None, profile: Profile = DEFAULT_PROFILE) -> Module:
-    """A legal clone. Raises Unsupported naming every offender, UsageError for an unknown signature."""
-    made, found = _attempt(module, signature, profile)
+def legalize(
+    module: Module, *, signature: str | None = None, profile: Profile = DEFAULT_PROFILE, hybrid: bool = False
+) -> Module:
+    """A legal clone. `hybrid` gives integer weights to the kernels that quantise their data on the way, also where the
+    model does not ask for it. Raises Unsupported naming every offender, UsageError for an unknown signature."""
+    made, found = _attempt(module, signature, profile, hybrid)
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         parts = f"{len(found)} part{'s' * (len(found) > 1)} of the model"
@@ -85,7 +90,9 @@ def _chosen(module: Module, signature: str | None) -> Module:
     return made
 
 
-def _attempt(module: Module, signature: str | None, profile: Profile) -> tuple[Module, list[Offender]]:
+def _attempt(
+    module: Module, signature: str | None, profile: Profile, hybrid: bool = False
+) -> tuple[Module, list[Offender]]:
     made = _chosen(module, signature)
     unranked = [
         node
@@ -96,27 +103,52 @@ def _attempt(module: Module, signature: str | None, profile: Profile) -> tuple[M
         return made, [Offender(node.name, str(node.loc), "its result's rank is not known") for node in unranked]
     to_float32(made)
     _drop_empty(made)
+    integers = has_integers(made)
+    for graph in list(made.all_graphs()) if integers else ():
+        prepare(graph)
     decompose(made, _before_layout, BEFORE_LAYOUT)
     _tidy(made)
     assign_layout(made)
     left = _lower(made, profile)
     _tidy(made)
+    if integers:
+        _to_integers(made, hybrid)
+        left |= _lower(made, profile, weights=False)
     for graph in list(made.all_graphs()):
         fuse(graph)
         simplify_transposes(graph)
-    _tidy(made)
+    _tidy(made, weights=False)
     _separate_outputs(made)
     made.drop_unused_weights()
     return made, _remaining(made, left, profile)
 
 
-def _lower(module: Module, profile: Profile) -> dict[Node, str]:
-    """Lower until nothing changes: lowering a loop makes new regions, which have nodes to lower too."""
+def _to_integers(module: Module, hybrid: bool) -> None:
+    """Quantised operators where the model has quantize and dequantize on all sides of a float one."""
+    for graph in list(module.all_graphs()):
+        make_signed(graph)
+        fuse(graph)
+        sweep(graph)
+        settle(graph)
+        module.diagnostics += to_integers(graph)
+        settle(graph)
+        to_hybrid(graph, hybrid)
+        finish(graph)
+        sweep(graph)
+
+
+def _lower(module: Module, profile: Profile, weights: bool = True) -> dict[Node, str]:
+    """Lower until nothing changes: lowering a loop makes new regions, which have nodes to lower too. With `weights`,
+    quantize and dequantize are left alone, since neighbours may take them in."""
     reasons: dict[Node, str] = {}
+
+    def wanted(node: Node) -> str | None:
+        return None if weights and node.name in ("quantize", "dequantize") else legal(node, profile)
+
     seen = -1
     while seen != module.version:
         seen = module.version
-        reasons |= decompose(module, lambda node: legal(node, profile), lowerings())
+        reasons |= decompose(module, wanted, lowerings())
     return reasons
 
 
@@ -218,7 +250,7 @@ class _Narrow:
         touched = any(v.dtype in _NARROWED or v in places for v in (*node.inputs(), *node.results))
         for region in node.regions:
             self.graph(region, interface=False)
-        if not touched:
+        if not touched or is_half(node):
             return
         b = Builder(node.graph, before=node, loc=node.loc)
         operands = [
@@ -262,15 +294,24 @@ class _Narrow:
 # ------------------------------------------------------------------------------------------------------ cleaning up
 
 
-def _tidy(module: Module) -> None:
+def _tidy(module: Module, weights: bool = True) -> None:
     for graph in list(module.all_graphs()):
-        fold(graph)
+        fold(graph, weights)
         sweep(graph)
 
 
-def fold(graph: Graph) -> None:
-    """Compute what has constant operands only, within the limits of folding; bits are those of the reference kernels."""
+#: Integer weights of fewer elements are stored as floats where floats are wanted.
+_FEW = 1024
+
+
+def fold(graph: Graph, weights: bool = True) -> None:
+    """Compute what has constant operands only, within the limits of folding; bits are those of the reference kernels.
+
+    Weights in integers and halves stay as they are: all with `weights`, else those of some size that TFLite can read.
+    """
     for node in list(graph.nodes()):
+        if (node.name == "dequantize" or is_half(node)) and (weights or _stays(node)):
+            continue
         if not node.operands or node.regions or not node.has(PURE) or node.has(Trait.RANDOM):
             continue
         if not all(v.is_const for v in node.inputs()) or not all(_foldable(v) for v in node.results):
@@ -281,6 +322,11 @@ def fold(graph: Graph) -> None:
         keep = source.role != "const"
         named = {"key": source.key, "role": source.role, "origin": node.name} if keep else {}
         node.replace(*(b.const(np.asarray(a), v.dtype, **named) for a, v in zip(made, node.results, strict=True)))
+
+
+def _stays(node: Node) -> bool:
+    count = node.result.type.numel
+    return legal(node) is None and isinstance(count, int) and count >= _FEW
 
 
 def _foldable(value: Value) -> bool:

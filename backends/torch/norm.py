@@ -22,6 +22,8 @@ def batch_norm(node: Node) -> Call:
     assert x is not None
     if rank_of(x) < 2:
         raise Refusal("torch's batch_norm wants a channel axis")
+    if not mean.is_const or not var.is_const:  # type: ignore[union-attr]
+        raise Refusal("torch's batch_norm hands no gradient to computed statistics")
     return Call("F.batch_norm", x, mean, var, weight=scale, bias=bias, training=False, eps=node.attr("epsilon"))
 
 

@@ -55,10 +55,11 @@ def distill(
     """Train `student` on `data` to say what `teacher` says. Both are left as they are; `report.module` is the result.
 
     `data` and `eval_data`: all that `compress.data.open_data` takes, a torch DataLoader among it; labels stand beside the
-    inputs. A number as `eval_data` is that many samples of `data`, which are then not learnt from. `losses`: text such as "kd{temperature=4},labels{weight=0.1}" or objects; by default kd for classifiers, with a
-    tenth of hard labels where there are some, and mse for other models. `choices` are the fields of `Options` (epochs, batch,
-    optimizer, rate, schedule, seed, device ...). `augment(feeds, rng)` changes the arrays of a batch. The best weights on
-    `eval_data` come back (the metric, then the loss), without it the last ones.
+    inputs. A number as `eval_data` is that many samples of `data`, which are then not learnt from. `losses`: text such as
+    "kd{temperature=4},labels{weight=0.1}" or objects; by default kd for classifiers, with a tenth of hard labels where there
+    are some, and mse for other models. `choices` are the fields of `Options` (epochs, batch, optimizer, rate, schedule, seed,
+    device ...). `augment(feeds, rng)` changes the arrays of a batch. The best weights on `eval_data` come back (the metric,
+    then the loss), without it the last ones.
 
     With `checkpoint` the state is written there as a whole, every `checkpoint_seconds` and after each epoch; `resume` goes on
     from it, and ends with the weights that an undisturbed run gives. A loss that is not finite ends the run
@@ -73,7 +74,7 @@ def distill(
     from .setup import prepare
 
     feed, judge = _feeds(student, data, eval_data, preprocess, augment, chosen)
-    labelled = next(iter(feed.in_order(1))).labels is not None
+    labelled = feed.first().labels is not None
     setup = prepare(teacher, student, losses, labelled)
     if feed.size != chosen.batch:
         chosen = replace(chosen, batch=feed.size)

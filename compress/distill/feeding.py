@@ -29,7 +29,6 @@ class Batch(NamedTuple):
     feeds: Arrays
     labels: np.ndarray | None
     count: int
-    samples: Sequence[Sample]
 
 
 class Feed:
@@ -50,10 +49,11 @@ class Feed:
                 found = sum(1 for _ in self.data.unchecked())
         else:
             found = len(self._hold()) if self._fits() else self.data.available
-        if found < (self.data.binding.batch or 1):
-            fixed = self.data.binding.batch
-            wanted = f", the model takes {fixed} at a time" if fixed else ""
-            raise InvalidData(f"there are {found} samples to learn from{wanted}", code="F301")
+        fixed = self.data.binding.batch
+        if not found:
+            raise InvalidData("there is no sample", hint="the source is empty")
+        if fixed is not None and found < fixed:
+            raise InvalidData(f"there are {found} samples, the model takes {fixed} at a time", code="F301")
         return found
 
     @functools.cached_property
@@ -125,20 +125,26 @@ class Feed:
         feeds = self.data.binding.feeds(samples)
         if self.augment is not None:
             feeds = _augmented(self.augment, feeds, np.random.default_rng(key))
-        labels = None if samples[0].label is None else _stacked([sample.label for sample in samples])
-        return Batch(feeds, labels, len(samples), samples)
+        return Batch(feeds, _labels(samples), len(samples))
 
     def in_order(self, size: int | None = None) -> Iterator[Batch]:
         """All samples once, in the source's order, as they are: for an evaluation."""
+        fixed = self.data.binding.batch
         with seeded((self.seed, 0), self.origin):
             source = self.data.unchecked() if self.streams else self._hold() if self._fits() else self.data.samples()
-            size, samples = size or self.size, iter(source)
-            while part := list(itertools.islice(samples, size)):
-                if self.data.binding.batch is not None and len(part) < size:
+            samples = iter(source)
+            while part := list(itertools.islice(samples, fixed or size or self.size)):
+                if fixed is not None and len(part) < fixed:
                     return
                 for group in self._alike(part):
-                    labels = None if group[0].label is None else _stacked([sample.label for sample in group])
-                    yield Batch(self.data.binding.feeds(group), labels, len(group), group)
+                    yield Batch(self.data.binding.feeds(group), _labels(group), len(group))
+
+    def first(self) -> Batch:
+        """The first samples, to see what the data is like. Raises InvalidData where there are too few."""
+        found = next(self.in_order(1), None)
+        if found is None:
+            raise InvalidData(f"{self.count} samples make no batch")  # `count` says more
+        return found
 
 
 def _augmented(augment: Augment, feeds: Arrays, rng: np.random.Generator) -> Arrays:
@@ -159,8 +165,11 @@ def _augmented(augment: Augment, feeds: Arrays, rng: np.random.Generator) -> Arr
     return made
 
 
-def _stacked(labels: Sequence[Any]) -> np.ndarray:
-    parts = [np.asarray(label) for label in labels]
+def _labels(samples: Sequence[Sample]) -> np.ndarray | None:
+    """The labels of a batch as i64, None where there are none. Raises InvalidData."""
+    if any(sample.label is None for sample in samples):
+        return None
+    parts = [np.asarray(sample.label) for sample in samples]
     if len({part.shape for part in parts}) > 1 or parts[0].dtype.kind not in "biu":
         raise InvalidData("labels must be whole numbers, the same count for each sample", code="F301")
     return np.stack(parts).astype(np.int64)

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...ir.errors import Unsupported, UsageError, clean
+from ...ir.errors import UsageError, clean
 from ...ir.graph import Graph, Module, Node, Value
 from ...ir.signature import Slot
 from ...ir.types import TensorType
@@ -158,9 +158,3 @@ def _values(graph: Graph) -> Iterator[Value]:
     yield from graph.inputs
     for node in graph.nodes():
         yield from node.results
-
-
-def check_trainable(student: Module) -> None:
-    """Raises Unsupported for a student without anything to train."""
-    if not any(w.role == "param" and w.tensor.dtype.is_float for w in student.used_weights()):
-        raise Unsupported("the student has no weights to train", hint="constants do not train, parameters do")

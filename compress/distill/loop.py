@@ -183,7 +183,7 @@ class Trainer:
 
     def _metric(self) -> str:
         assert self.judge is not None
-        labelled = next(iter(self.judge.in_order(1))).labels is not None
+        labelled = self.judge.first().labels is not None
         wanted, term = self.options.metric, self.setup.judged
         if wanted == "auto":
             if term is None:

@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.errors import InvalidData, UsageError, clean
+from ...ir.errors import InvalidData, Unsupported, UsageError, clean
 from ...ir.graph import Module, Value
 from ...passes.manager import run_pipeline
-from .interface import Pairing, check_trainable, find_value, is_classifier, logits_of, pair, tapped
+from .interface import Pairing, find_value, is_classifier, logits_of, pair, tapped
 from .options import DKD, KD, Hint, Labels, Loss, Match, parse_losses
 from .quantised import TrainingForm, training_form
 
@@ -54,7 +54,6 @@ def prepare(teacher: Module, student: Module, losses: object, labelled: bool) ->
     """Raises UsageError where interfaces differ or losses name what is not there, Unsupported for a student that does not
     train, InvalidData where a loss wants labels and there are none."""
     pairing = pair(teacher, student)
-    check_trainable(student)
     teacher, student = _fixed(teacher), _fixed(student)
     chosen = parse_losses(losses) if losses else default_losses(student, labelled)  # type: ignore[arg-type]
     if any(isinstance(loss, Labels) for loss in chosen) and not labelled:
@@ -64,7 +63,10 @@ def prepare(teacher: Module, student: Module, losses: object, labelled: bool) ->
     theirs, their_names = tapped(teacher, [t for _, t in pairs])
     terms = tuple(map(Term, _names(chosen), chosen, our_names, their_names))
     shapes = tuple((s.shape or (), t.shape or ()) for s, t in pairs)
-    return Setup(theirs, training_form(ours), pairing, terms, shapes)
+    form = training_form(ours)
+    if not any(w.role == "param" and w.tensor.dtype.is_float for w in form.module.used_weights()):
+        raise Unsupported("the student has no weights to train", hint="constants do not train, parameters do")
+    return Setup(theirs, form, pairing, terms, shapes)
 
 
 def _fixed(module: Module) -> Module:

@@ -55,6 +55,7 @@ Axes = tuple[Axis, ...]
 
 SINGLE = Fixed("an axis of size 1")
 UNKNOWN = Fixed("its size is not known")
+EMPTY = Fixed("an axis without elements")
 INDICES = Fixed("a constant of indices or flags")
 
 #: Marks that rules put on atoms.

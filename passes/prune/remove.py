@@ -37,6 +37,8 @@ def remove_units(module: Module, chosen: Choice) -> int:
     analysis, gone = _checked(module, chosen)
     if analysis is None or not gone.any():
         return 0
+    for node in analysis.walk.dead:
+        node.erase()
     cut = Cut(analysis, gone)
     cut.check()
     cut.constants()
@@ -136,6 +138,8 @@ class Cut:
     def _is_affected(self, node: Node) -> bool:
         rows = [self.axes(v) for v in (*node.inputs(), *node.results)]
         if any(self.mask(axis) is not None for row in rows for axis in row):
+            return True
+        if any(self.mask(a) is not None for i in range(len(node.operands)) for a in self.walk.splat_uses.get((node, i), ())):
             return True
         if node in self.walk.named and any(self.mask(axis) is not None for axis in self.walk.named[node].values()):
             return True
@@ -293,7 +297,7 @@ class Cut:
     def check(self) -> None:
         """Nothing is cut down to nothing. Raises UsageError."""
         rows = [(holding.value, holding.axes) for holding in self.walk.holdings]
-        for value, axes in (*rows, *self.walk.values.items()):
+        for value, axes in (*rows, *self.walk.values.items()):  # splats have no atoms but where they are used
             for axis in axes:
                 if isinstance(axis, Lane) and len(axis.ids) and self.gone[axis.ids].all():
                     name = value.weight.key if value.weight is not None else value.hint or "a value"
@@ -334,12 +338,24 @@ class Cut:
                     self._retype(value, value.type)
                 self.follow(region)
             if node in self.affected:
+                self._cut_splats(node)
                 REWRITINGS.get(node.name, _nothing)(self, node)
             if node.graph is None or not self._is_stale(node):
                 continue
             for value, found in zip(node.results, inferred(node), strict=True):
                 self._retype(value, found.type)
                 value._elems = found.elems
+
+    def _cut_splats(self, node: Node) -> None:
+        """A shorter piece of a value of equal elements, for this use alone."""
+        for index, value in enumerate(node.operands):
+            axes = self.walk.splat_uses.get((node, index), ())
+            cut = {i: int(mask.sum()) for i, axis in enumerate(axes) if (mask := self.mask(axis)) is not None}
+            if value is not None and cut:
+                zeros = [0] * len(cut)
+                piece = self.builder(node).slice(value, zeros, list(cut.values()), list(cut))
+                self.known[piece] = (axes, self.old_shape(value))
+                node.set_operand(index, piece)
 
     def _is_stale(self, node: Node) -> bool:
         return (

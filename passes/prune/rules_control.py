@@ -54,8 +54,11 @@ def branches(walk: Walk, node: Node) -> list[Axes]:
     return [_ranked(walk, v, _together(walk, a, b)) for v, a, b in zip(node.results, then, other, strict=True)]
 
 
-def _ranked(value: Value, axes: Axes) -> Axes:
-    return axes if len(axes) == (value.rank or 0) else (SINGLE,) * (value.rank or 0)
+def _ranked(walk: Walk, value: Value, axes: Axes) -> Axes:
+    if len(axes) == (value.rank or 0):
+        return axes
+    walk.pin(axes, UNKNOWN.reason)
+    return (UNKNOWN,) * (value.rank or 0)
 
 
 @rule("loop")

@@ -156,9 +156,10 @@ def product(walk: Walk, node: Node) -> list[Axes]:
 
 
 def _data_labels(node: Node, rows: Sequence[Sequence[Label | None] | None]) -> set[str]:
-    """The labels that both factors, computed ones, have and the result keeps: what heads are."""
+    """The labels that both factors, computed ones, have and the result keeps: what heads are. One factor may have a single
+    head for all."""
     found = [
-        {label.label for label in labels or () if label is not None and label.role == "pass"}
+        {label.label for label in labels or () if label is not None and label.role != "contract"}
         for value, labels in zip(node.operands, rows, strict=False)
         if value is not None and not value.is_const
     ]

@@ -37,6 +37,8 @@ def reshape(walk: Walk, node: Node) -> list[Axes]:
     if x is None or x.shape is None or y.shape is None:
         return walk.held(node, "has a shape that is not known")
     row = walk.axes(node, 0)
+    if 0 in x.shape or 0 in y.shape:
+        return walk.held(node, "has no elements")
     if not any(isinstance(axis, Lane) for axis in row):
         return [(walk.fixed(node, "makes it of fixed axes"),) * len(y.shape)]
     factors = factored(x.shape, y.shape)

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...ir.graph import Graph, Module, Node, Value
+from ...ir.opdef import MOVEMENT, PURE
 from ...ir.types import BOOL, I64, STRING, TensorType
-from .atoms import INDICES, SINGLE, UNKNOWN, Axes, Axis, Fixed, Lane, Slot, Space
+from .atoms import EMPTY, INDICES, SINGLE, UNKNOWN, Axes, Axis, Fixed, Lane, Slot, Space
 
 if TYPE_CHECKING:
     from .remove import Cut
@@ -122,6 +123,9 @@ class Walk:
         self.holdings: list[Holding] = []
         self.uses: list[Use] = []
         self.questions: list[Question] = []
+        self.dead: dict[Node, None] = {}
+        self.splats: dict[Value, bool] = {}  # computed values of equal elements, and whether those are zero
+        self.splat_uses: dict[tuple[Node, int], Axes] = {}
         self.named: dict[Node, dict[str, Axis]] = {}  # axes that an op packs into others, for its rewriting
         self.pieces: list[np.ndarray] = []  # atoms of values that are parts of others
         self._holding: dict[Any, int] = {}
@@ -137,11 +141,16 @@ class Walk:
                 self.pin(self.axes(graph.return_node, index), "an output of the model")
 
     def graph(self, graph: Graph) -> None:
-        """Walk a graph or region whose inputs have their axes."""
+        """Walk a graph or region whose inputs have their axes; what nothing uses has no say."""
+        dead = _dead(graph)
+        self.dead.update(dead)
         for node in graph.nodes():
+            if node in dead:
+                continue
             made = RULES.get(node.name, _unknown)(self, node)
             for value, axes in zip(node.results, made, strict=True):
                 self.settle(value, axes)
+            self._note_splat(node)
 
     def settle(self, value: Value, axes: Sequence[Axis]) -> None:
         """The axes of a computed value; an axis of 1 is SINGLE, and atoms are as many as the type says."""
@@ -163,6 +172,8 @@ class Walk:
         value = node.operands[index] if index < len(node.operands) else None
         if value is None:
             return ()
+        if value in self.splats:
+            return self._splat_axes(value, node, index)
         if not value.is_const:
             return self.values[value]
         holding = self._hold(value, node, index)
@@ -170,6 +181,23 @@ class Walk:
             holding.zeroed = False
             return tuple(a.but(zero=False) if isinstance(a, Lane) else a for a in holding.axes)
         return holding.axes
+
+    def _note_splat(self, node: Node) -> None:
+        """Results that are one number all over: initial states, say, which layers share without being tied by them."""
+        if node.name == "constant_of_shape":
+            self.splats[node.result] = node.attr("value") == 0
+        elif node.has(MOVEMENT) and node.name != "concat":
+            source = node.operands[0]
+            number = None if source is None or source.dtype is STRING else source.scalar()
+            if number is not None or source in self.splats:
+                self.splats.update(dict.fromkeys(node.results, number == 0 if number is not None else self.splats[source]))  # type: ignore[index]
+
+    def _splat_axes(self, value: Value, node: Node, index: int) -> Axes:
+        """Atoms of this use alone: it can take a slice of any length."""
+        key = (node, index)
+        if key not in self.splat_uses:
+            self.splat_uses[key] = tuple(self.new(n, zero=self.splats[value]) for n in value.shape or ())
+        return self.splat_uses[key]
 
     def _hold(self, value: Value, node: Node, index: int) -> Holding:
         key = (node, index) if _is_vector(value) else value
@@ -191,7 +219,9 @@ class Walk:
         sizes = enumerate(value.shape or ())
         if value.dtype in (I64, BOOL, STRING):
             return tuple(SINGLE if n == 1 else INDICES for _, n in sizes)
-        return tuple(SINGLE if n == 1 else Lane(self.space.fresh(n), True, Slot(number, i)) for i, n in sizes)
+        return tuple(
+            SINGLE if n == 1 else EMPTY if n == 0 else Lane(self.space.fresh(n), True, Slot(number, i)) for i, n in sizes
+        )
 
     def fixed(self, node: Node, why: str) -> Fixed:
         """A fixed axis; equal reasons are one object."""
@@ -214,8 +244,8 @@ class Walk:
 
     def new(self, dim: Any, *, zero: bool) -> Axis:
         """A lane for an axis that comes from nowhere."""
-        if type(dim) is not int:
-            return UNKNOWN
+        if type(dim) is not int or dim == 0:
+            return EMPTY if dim == 0 else UNKNOWN
         return SINGLE if dim == 1 else Lane(self.space.fresh(dim), zero)
 
     def use(self, node: Node, axis: Axis, part: str) -> None:
@@ -241,6 +271,15 @@ class Walk:
     def judge(self, key: tuple[Any, ...], chosen: Axis) -> None:
         """See later whether the part that was chosen leads anywhere."""
         self.questions.append(Question(key, [chosen], self.answers.given.get(key)))
+
+
+def _dead(graph: Graph) -> dict[Node, None]:
+    """Pure nodes that nothing but dead nodes use, last first."""
+    dead: dict[Node, None] = {}
+    for node in graph.reversed():
+        if node.has(PURE) and all(use.node in dead for value in node.results for use in value.uses):
+            dead[node] = None
+    return dead
 
 
 def _is_vector(value: Value) -> bool:

@@ -108,7 +108,7 @@ def _products(rounding: str) -> Rule:
     return integer_product
 
 
-def _mean_axes(node: Node) -> Sequence[int] | None:
+def mean_axes(node: Node) -> Sequence[int] | None:
     """The axes that a mean is taken over; None for other ops, or where they are not known."""
     rank = node.operands[0].rank  # type: ignore[union-attr]
     if node.name == "global_average_pool" and rank is not None:
@@ -124,7 +124,7 @@ def _means(rounding: str) -> Rule:
     def integer_mean(b: StagingBuilder, node: Node):
         """quantize(mean(D(x))) -> requantize of the sum"""
         found = source(node, 1)
-        axes = None if found is None else _mean_axes(found[0])
+        axes = None if found is None else mean_axes(found[0])
         if found is None or axes is None:
             return None
         (made, (inner,)), out = found, encoding_of(node)

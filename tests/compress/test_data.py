@@ -15,8 +15,9 @@ import pytest
 from anyir.compress.data import Dataset, check_disjoint, open_data
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
-from anyir.ir.errors import AnyIRError, InvalidData, LimitExceeded, Unsupported, UsageError
+from anyir.ir.errors import AnyIRError, InvalidData, LimitExceeded, SystemFailure, Unsupported, UsageError
 from anyir.ir.graph import Module
+from anyir.ir.signature import Slot
 from anyir.ir.storage import limits
 from anyir.ir.types import F32, I8, I32, I64, STRING, TensorType
 
@@ -220,6 +221,13 @@ def test_several_inputs_by_name_and_position() -> None:
         open_data({"a": X}, made)
 
 
+def test_a_list_of_two_numbers_is_no_sample_and_label() -> None:
+    pairs = [[np.float32(a), np.float32(b)] for a, b in X[:, :2]]
+    data = open_data(pairs, module("N, 2"))
+    np.testing.assert_array_equal(rows(data), X[:, :2])
+    assert data.labels is None
+
+
 def test_dtypes_are_cast_only_where_nothing_is_lost() -> None:
     np.testing.assert_array_equal(rows(open_data(X.astype(np.float64), module())), X)
     bytes_ = RNG.integers(0, 255, (3, 4)).astype(np.uint8)
@@ -411,6 +419,28 @@ def test_damaged_archive_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "d.npz").write_bytes(raw)
     with pytest.raises(InvalidData, match="the checksum differs"):
         rows(open_data(tmp_path / "d.npz", module()))
+
+
+def test_folders_of_many_files_keep_none_open(tmp_path: Path) -> None:
+    for i in range(100):
+        np.save(tmp_path / f"{i:03}.npy", X[i % 12])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    data = open_data(tmp_path, module())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert data.count == 100
+    np.save(tmp_path / "050.npy", X[:2])
+    with pytest.raises(SystemFailure, match=r"050\.npy: the file changed while it was in use"):
+        rows(data)
+
+
+def test_inputs_with_a_default_are_left_to_it() -> None:
+    made = module("N, 4; 3", inputs=("x", "rate"))
+    weight = made.add_weight("rate", np.ones(3, np.float32)).weight
+    made.signature.inputs[1] = Slot("rate", default=weight)
+    data = open_data(X, made)
+    assert [list(feeds) for feeds in data.batches()] == [["x"]]
+    with pytest.raises(InvalidData, match="the data has x, rate; the model's inputs are x f32"):
+        open_data({"x": X, "rate": np.ones(3, np.float32)}, made)
 
 
 def test_inputs_that_samples_cannot_feed() -> None:

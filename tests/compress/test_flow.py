@@ -14,7 +14,7 @@ from anyir.compress import flow, report
 from anyir.compress.recipe import Budget, Limits, Recipe, find_recipe, parse_recipe
 from anyir.driver.compression import CompressReport
 from anyir.driver.flow import CheckFailed
-from anyir.ir.errors import NumericsError, UsageError
+from anyir.ir.errors import UsageError
 from anyir.passes.manager import module_pass
 from anyir.passes.pipeline import Step
 from anyir.tests.support.compress_models import Classifier, classifier
@@ -143,7 +143,9 @@ def test_what_cannot_do_without_data_says_so_before_it_starts(net: Classifier) -
 
 def test_unknown_layers_are_told_before_anything_runs(net: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "_run", lambda *_: pytest.fail("a step ran"))
-    with pytest.raises(UsageError, match=r"step test-scale: .*fits no layer.*name=fc1.wieght \(near: fc1.weight") as error:
+    with pytest.raises(
+        UsageError, match=r"step test-scale: .*fits no layer.*name=fc1.wieght \(near: fc1.weight"
+    ) as error:
         compress(net, recipe(Step("test-scale", {"where": "name=fc1.wieght"})))
     assert error.value.code == "R022"
     with pytest.raises(UsageError, match="near: fc2.weight"):
@@ -201,7 +203,7 @@ def test_a_limit_that_does_not_hold_leaves_nothing(net: Classifier, tmp_path: Pa
     before = files(tmp_path)
     with pytest.raises(flow.LimitsExceeded, match=what) as error:
         compress(net, recipe(Step("test-shift", {"by": 0.25}), **parts), output)
-    assert (error.value.code, error.value.exit_code) == ("N020", 1)
+    assert (error.value.code, error.value.exit_code) == ("N030", 1)
     assert [v.what for v in error.value.result.failed] == [what]
     assert files(tmp_path) == before and output.read_text() == "the old one"
 

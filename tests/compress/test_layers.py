@@ -142,7 +142,10 @@ def test_equal_modules_are_exact_and_pruned_inputs_are_not_measured() -> None:
 def test_layers_are_matched_by_weight_and_the_gone_are_told() -> None:
     dense, compressed = Net().module(), static()
     pairs = pair_layers(dense, compressed)
-    assert [(p.name, p.before is not None, p.after is not None) for p in pairs] == [("w1", True, True), ("w2", True, True)]
+    assert [(p.name, p.before is not None, p.after is not None) for p in pairs] == [
+        ("w1", True, True),
+        ("w2", True, True),
+    ]
     last = next(reversed(list(compressed.all_nodes("matmul"))))
     last.replace(compressed.signature.graph.outputs[0].node.operands[0])
     gone = pair_layers(dense, compressed)[-1]

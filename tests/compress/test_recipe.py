@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from anyir.compress import document
-from anyir.compress.recipe import KINDS, ORDER, Recipe, find_recipe, from_flags, merged, most, names, parse_recipe
+from anyir.compress.recipe import KINDS, ORDER, TARGETS, Recipe, find_recipe, from_flags, merged, most, names, parse_recipe
 from anyir.compress.schema import json_schema
+from anyir.driver.formats import FORMATS
 from anyir.ir.errors import AnyIRError, LimitExceeded, UsageError
 from anyir.passes.manager import all_pass_names, check_pipeline, find_pass
 from anyir.passes.pipeline import Step, parse_pipeline
@@ -115,8 +116,9 @@ def test_scalars_are_those_of_yaml_1_2(plain: str, value: Any) -> None:
     assert found == value and type(found) is type(value)
 
 
+LAUGHS = [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True)]
 HOSTILE = {
-    "laughs": "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{c}: &{c} [{', '.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)),
+    "laughs": "\n".join(["a: &a [x, x, x]", *LAUGHS]),
     "itself": "a: &a [*a]",
     "deep": "a: " + "[" * 100_000,
     "deep and closed": "a: " + "[" * 5000 + "]" * 5000,
@@ -136,7 +138,9 @@ def test_hostile_nesting_is_bounded_elsewhere(suffix: str) -> None:
     with pytest.raises((LimitExceeded, UsageError)):
         document.parse(text if suffix == ".json" else f"a = {text}", "bomb", suffix)
     with pytest.raises(LimitExceeded):
-        document.parse('{"a": ' + "[" * 30 + "]" * 30 + "}" if suffix == ".json" else f"a = {'[' * 30}{']' * 30}", "b", suffix)
+        document.parse(
+            '{"a": ' + "[" * 30 + "]" * 30 + "}" if suffix == ".json" else f"a = {'[' * 30}{']' * 30}", "b", suffix
+        )
 
 
 def test_files_are_bounded_and_must_be_text(tmp_path: Path) -> None:
@@ -242,13 +246,37 @@ def test_the_text_is_the_whole_recipe_without_paths() -> None:
     assert Recipe().digest != one.digest
 
 
+TARGETED = """\
+schema: 1
+steps: [{pass: dead-weights, bound: 0.5}]
+targets:
+  onnx: [{pass: dead-weights, bound: 0.25}]
+"""
+
+
+def test_options_may_differ_by_the_format_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(TARGETED)
+    made = find_recipe(tmp_path / "base.yaml")
+    assert made.for_target("onnx").pipeline == "dead-weights{bound=0.25}"
+    assert made.for_target("tflite").pipeline == made.for_target("").pipeline == "dead-weights{bound=0.5}"
+    (tmp_path / "own.yaml").write_text("schema: 1\nextends: base.yaml\nsteps: [{pass: dead-weights, bound: 0.75}]\n")
+    assert find_recipe(tmp_path / "own.yaml").for_target("onnx").pipeline == "dead-weights{bound=0.75}"
+    error = mistakes("schema: 1\nsteps: [{pass: dce}]\ntargets:\n  onx: [{pass: dead-weights, bund: 1}]\n")
+    assert "r.yaml:4:3: targets.onx: there is no format to write of that name; did you mean onnx?" in str(error)
+    assert "r.yaml:4:30: targets.onx[0].bund: dead-weights has no such option; did you mean bound?" in str(error)
+
+
+def test_every_format_that_is_written_may_be_a_target() -> None:
+    assert set(TARGETS) == {fmt.name for fmt in FORMATS if fmt.backend}
+
+
 def test_budgets_are_numbers_or_shares() -> None:
     assert most("27%", 1000) == 270 and most("12.5%", 8) == 1 and most(300, 1000) == 300
 
 
 def test_the_json_schema_knows_every_pass_and_option() -> None:
     made = json_schema()
-    steps = {item["properties"]["pass"]["const"]: item for item in made["properties"]["steps"]["items"]["oneOf"]}
+    steps = {item["properties"]["pass"]["const"]: item for item in made["$defs"]["StepPart"]["oneOf"]}
     assert sorted(steps) == all_pass_names()
     for name, item in steps.items():
         assert set(item["properties"]) == {"pass", *find_pass(name).options}

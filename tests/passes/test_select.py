@@ -119,7 +119,7 @@ def test_names_that_no_layer_has_are_listed_with_near_ones(module: Module) -> No
     with pytest.raises(UsageError, match=r"name=heda \(near: head"):
         select(module, "name=heda")
     assert [node.name for node in select(module, "name=head")] == ["gemm"]
-    convs = [node for node in module.all_nodes("conv")]
+    convs = list(module.all_nodes("conv"))
     with pytest.raises(UsageError, match="fits no layer"):
         select(module, "name=head", convs)
 

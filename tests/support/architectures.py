@@ -1,7 +1,8 @@
 """Small versions of the vision networks that people prune, in plain torch, and how many groups of channels a person counts.
 
     for case in ARCHITECTURES.values():
-        module, inputs = case.live()
+        net, inputs = case.live()           # torch
+        module, feeds = case.loaded()       # IR
 
 The language models and the recurrent ones are in architectures_text.py; all are in ARCHITECTURES. Widths are a few
 channels, no two alike where it matters, so that a mix-up of axes cannot pass unseen. Imports torch at the top: only for
@@ -10,12 +11,16 @@ tests that need it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyir
+import numpy as np
 import torch
 import torch.nn.functional as F
+from anyir.ir.graph import Module
 from torch import Tensor, nn
 
 
@@ -32,6 +37,14 @@ class Architecture:
     tokens: int = 0
     fast: bool = False
 
+    def loaded(self) -> tuple[Module, dict[str, np.ndarray]]:
+        """The network in the IR by our own reading of torch, and its inputs by name."""
+        net, inputs = self.live()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch about its own recurrent layers
+            module = anyir.load(net, inputs=inputs)
+        return module, dict(zip(module.signature.input_names(), (x.numpy() for x in inputs), strict=True))
+
     def live(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """The network with lively numbers everywhere, in eval mode, and an example of its inputs."""
         torch.manual_seed(len(self.name))
@@ -44,14 +57,15 @@ class Architecture:
 
 
 def _enliven(layer: nn.Module) -> None:
-    """Norms that do something, biases that are not all alike."""
+    """Norms that do something, biases that are not all alike, and channels that a relu does not switch off for good."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        layer.running_mean.uniform_(-0.3, 0.3)
-        layer.running_var.uniform_(0.5, 1.5)
+        layer.running_mean.uniform_(-0.2, 0.1)
+        layer.running_var.uniform_(0.1, 0.5)
+    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
     for name, parameter in layer.named_parameters(recurse=False):
-        if parameter.ndim == 1 and isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)):
-            low = 0.7 if name == "weight" else -0.3
-            nn.init.uniform_(parameter, low, low + 0.6)
+        if parameter.ndim == 1:
+            low, high = (0.7, 1.3) if isinstance(layer, norms) and name == "weight" else (-0.1, 0.5)
+            nn.init.uniform_(parameter, low, high)
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -329,7 +343,11 @@ class ShuffleNetV1(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = conv_bn(3, 12)
-        self.a, self.depth, self.b = conv_bn(12, 18, 1, g=3), conv_bn(18, 18, g=18, act=None), conv_bn(18, 12, 1, g=3, act=None)
+        self.a, self.depth, self.b = (
+            conv_bn(12, 18, 1, g=3),
+            conv_bn(18, 18, g=18, act=None),
+            conv_bn(18, 12, 1, g=3, act=None),
+        )
         self.last = conv_bn(12, 7, 1)
         self.head = Head(7)
 
@@ -417,7 +435,10 @@ class AutoEncoder(nn.Module):
         self.encode = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ELU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ELU())
         self.code, self.back = nn.Linear(128, 10), nn.Linear(10, 128)
         self.decode = nn.Sequential(
-            nn.ConvTranspose2d(8, 6, 4, 2, 1, groups=2), nn.LeakyReLU(0.1), nn.ConvTranspose2d(6, 3, 4, 2, 1), nn.Sigmoid()
+            nn.ConvTranspose2d(8, 6, 4, 2, 1, groups=2),
+            nn.LeakyReLU(0.1),
+            nn.ConvTranspose2d(6, 3, 4, 2, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -431,7 +452,11 @@ class SuperResolution(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 7, 5, padding=2), nn.Conv2d(7, 20, 3, padding=1), nn.Conv2d(5, 9, 3, padding=1)
+        self.a, self.b, self.c = (
+            nn.Conv2d(3, 7, 5, padding=2),
+            nn.Conv2d(7, 20, 3, padding=1),
+            nn.Conv2d(5, 9, 3, padding=1),
+        )
         self.out = nn.Conv2d(9, 12, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -446,7 +471,10 @@ class HrNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = conv_bn(3, 6)
-        self.high, self.low = BasicBlock(6, 6, 1, wide=7), nn.Sequential(conv_bn(6, 9, 3, 2), BasicBlock(9, 9, 1, wide=8))
+        self.high, self.low = (
+            BasicBlock(6, 6, 1, wide=7),
+            nn.Sequential(conv_bn(6, 9, 3, 2), BasicBlock(9, 9, 1, wide=8)),
+        )
         self.rise, self.fall = conv_bn(9, 6, 1, act=None), conv_bn(6, 9, 3, 2, act=None)
         self.last = conv_bn(15, 10, 1)
         self.out = nn.Conv2d(10, 4, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ....ir.types import F16, F32
 from ....ir.value import Node
 from ..table import TENSOR_TYPES, Emitted, bare, broadcasts, plain, row
 
@@ -129,6 +130,9 @@ def _castable(node: Node) -> str | None:
 
 @row("cast", "CAST", _CASTABLE, _castable)
 def _cast(node: Node) -> Emitted:
+    """A constant in halves is read through DEQUANTIZE, which delegates take in."""
+    if node.operands[0].is_const and (node.operands[0].dtype, node.result.dtype) == (F16, F32):
+        return Emitted(node.operands[:1], {}, "DEQUANTIZE")
     names = [TENSOR_TYPES[v.dtype] for v in (node.operands[0], node.result)]
     return Emitted(node.operands[:1], {"in_data_type": names[0], "out_data_type": names[1]})
 

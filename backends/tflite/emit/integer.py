@@ -12,6 +12,7 @@ import numpy as np
 
 from ....ir.types import I16, I64
 from ....ir.value import Node, Value
+from ..ops.hybrid import Hybrid
 from ..ops.integer import QConv, QFullyConnected, QTransposeConv, Quantised
 from ..ops.integer_unary import hard_swish_fits, softmax_fits
 from ..table import Emitted, index_operand, row
@@ -46,6 +47,10 @@ def parameters(node: Node) -> Iterator[tuple[Value, Parameters]]:
         yield node.result, single(scales[-1], zeros[-1])
         if isinstance(node.op, (QConv, QTransposeConv, QFullyConnected)):
             yield from _weights(node)
+    elif isinstance(node.op, Hybrid):
+        scales = node.operand("w_scale").array()
+        axis = 3 if node.name == "tfl.hybrid_depthwise_conv_2d" else 0
+        yield node.operand("w"), Parameters(scales, np.zeros(len(scales), np.int64), axis)
     elif node.name == "tfl.quantize":
         yield node.result, single(node.attr("scale"), node.attr("zero"))
     elif node.name in ("quantize", "dequantize"):
@@ -92,6 +97,19 @@ for _name in ("conv_2d", "depthwise_conv_2d", "fully_connected"):
     @row(f"tfl.q_{_name}", _name.upper(), _BOTH, _with_constant_weights)
     def _product(node: Node) -> Emitted:
         return Emitted(node.operands[:3], _options(node))
+
+
+def _constant_weights(node: Node) -> str | None:
+    b = node.operand("b")
+    return None if node.operand("w").is_const and (b is None or b.is_const) else "computed weights"
+
+
+for _name in ("conv_2d", "depthwise_conv_2d", "fully_connected"):
+
+    @row(f"tfl.hybrid_{_name}", _name.upper(), "f32", _constant_weights)
+    def _hybrid(node: Node) -> Emitted:
+        x, w, b, _ = node.operands
+        return Emitted([x, w] if b is None else [x, w, b], dict(node.attrs))
 
 
 @row("tfl.q_transpose_conv", "TRANSPOSE_CONV", _BOTH, _with_constant_weights, data=2)

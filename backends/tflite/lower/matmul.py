@@ -8,6 +8,7 @@ from ....ir.builder import Builder
 from ....ir.types import F32, I32
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
+from ..qdq import is_weight
 from . import lowers
 from .common import derived, f32, numbers, reshaped, turned
 
@@ -19,8 +20,12 @@ def matmul(b: Builder, node: Node) -> Value | Declined:
         return Declined(f"a product of {x.type} and {y.type}")
     if x.rank == 1 or y.rank == 1:
         return _with_vectors(b, node, x, y)
-    if y.is_const and all(d == 1 for d in y.shape[:-2]) and y.rank <= x.rank:
-        matrix = y if y.rank == 2 else b.const(y.array().reshape(y.shape[-2:]), key=y.weight.key, role=y.weight.role)
+    if is_weight(y) and all(d == 1 for d in y.shape[:-2]) and y.rank <= x.rank:
+        matrix = y
+        if y.rank > 2:
+            constant = y.is_const
+            named = {"key": y.weight.key, "role": y.weight.role} if constant else {}
+            matrix = b.const(y.array().reshape(y.shape[-2:]), **named) if constant else reshaped(b, y, y.shape[-2:])
         return fully_connected(b, x, turned(b, matrix, (1, 0)), None)
     return b.call("tfl.batch_matmul", (x, y)).result
 
@@ -82,9 +87,15 @@ def gemm(b: Builder, node: Node) -> Value | Declined:
     flat = (
         c is None
         or beta == 0
-        or (c.is_const and (c.rank == 0 or c.shape[-1:] == node.result.shape[-1:] or c.rank == 1))
+        or (is_weight(c) and (c.rank == 0 or c.shape[-1:] == node.result.shape[-1:] or c.rank == 1))
     )
-    if y.is_const and flat and not node.attr("transA") and (c is None or beta == 0 or _is_row(c)):
+    if (
+        is_weight(y)
+        and (alpha == 1 or y.is_const)
+        and flat
+        and not node.attr("transA")
+        and (c is None or beta == 0 or _is_row(c))
+    ):
         return _dense(b, node, x, y, None if beta == 0 else c)
     attrs = {"adj_x": node.attr("transA"), "adj_y": node.attr("transB")}
     made = b.call("tfl.batch_matmul", (x, y), attrs).result
@@ -106,6 +117,8 @@ def _dense(b: Builder, node: Node, x: Value, y: Value, c: Value | None) -> Value
         w = derived(b, w, w.array() * np.float32(alpha), f"times {alpha}")
     if c is None:
         return fully_connected(b, x, w, None)
+    if not c.is_const and is_weight(c) and c.shape == (w.shape[0],) and node.attr("beta") == 1:
+        return fully_connected(b, x, w, c)
     if c.is_const:
         outs = w.shape[0]
         row = np.broadcast_to(c.array().reshape(-1) * np.float32(node.attr("beta")), numbers((outs,)))

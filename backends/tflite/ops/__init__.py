@@ -5,6 +5,6 @@ core (exp, concat, transpose ...) stays a core op until it is written. Every op 
 kernels, so a legalised graph runs, prints and parses like any other.
 """
 
-from . import control, image, integer, integer_unary, math, shape
+from . import control, hybrid, image, integer, integer_unary, math, shape
 
-__all__ = ["control", "image", "integer", "integer_unary", "math", "shape"]
+__all__ = ["control", "hybrid", "image", "integer", "integer_unary", "math", "shape"]

@@ -1,0 +1,193 @@
+"""`prune`: whole units (neurons, channels, heads) are removed and the rest fitted anew, or single weights become zero.
+
+    prune{ratio=0.5,importance=l2}                        # a layer of 100 neurons becomes one of 50
+    prune{macs=0.25,ranking=global,importance=obs}        # a quarter of the MACs stays, taken where it costs least
+    prune{ratio=0.5,structure=none}                       # half of the weights become zero; also 2:4, block:4x1
+
+Imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..ir.dims import bind_shape, symbols
+from ..ir.errors import UsageError
+from ..ir.graph import Module, Node
+from ..passes.manager import Context, module_pass
+from ..passes.prune.groups import Group, find_groups
+from ..passes.prune.remove import remove_units
+from ..passes.select import select
+from .budget import Amount, Costs, choose
+from .importance import MAGNITUDES, WITH_DATA, score_units
+from .recover import recover as fit_anew
+from .rows import SAMPLED, channel_axis
+from .sparsify import sparsify
+
+RANKINGS = ("local", "global")
+
+
+@module_pass("prune", numerics="approx")
+def prune(
+    module: Module,
+    ctx: Context,
+    *,
+    ratio: float = 0.5,
+    importance: str = "l2",
+    structure: str = "channel",
+    ranking: str = "local",
+    macs: Any = None,
+    min_keep: int = 1,
+    multiple: int = 1,
+    recover: bool = True,
+    rounds: int = 1,
+    where: str = "",
+) -> None:
+    """Remove `ratio` of the units with the least importance, or zero single weights (`structure` none, N:M, block:RxC).
+
+    `importance`: l1, l2, pair (l2 of what makes a unit times l2 of what reads it), bn, random; wanda and obs look at data.
+    `ranking` local takes the same share of every group, global ranks all units by importance per saved MAC. `macs` is the
+    share of multiply-accumulates to keep, in place of `ratio`. Each group keeps `min_keep` units and a multiple of
+    `multiple`. `recover` fits the layers behind anew to what the dense model computes on the data; `rounds` does all this
+    in so many steps. `where` selects layers by what makes the units.
+    """
+    amount = Amount(ratio, macs, ranking, min_keep, multiple)
+    _check(amount, rounds, importance)
+    if structure != "channel":
+        if macs is not None:
+            raise UsageError("prune: macs goes with structure=channel: zeroes are multiplied like other numbers")
+        sparsify(module, ctx, structure, amount, importance, recover, where)
+        return
+    state = _State(module, ctx)
+    for number in range(1, rounds + 1):
+        groups = _groups(module, where)
+        _round(state, groups, state.step(amount, number / rounds), importance, recover)
+    state.report()
+
+
+def _check(amount: Amount, rounds: int, importance: str) -> None:
+    """Raises UsageError for options out of range."""
+    if not 0 <= amount.ratio < 1:
+        raise UsageError(f"prune: ratio is {amount.ratio:g}, expected at least 0 and less than 1")
+    if amount.macs is not None and not (isinstance(amount.macs, (int, float)) and 0 < amount.macs <= 1):
+        raise UsageError(f"prune: macs is {amount.macs!r}, expected the share to keep, more than 0 and at most 1")
+    if amount.ranking not in RANKINGS:
+        raise UsageError(f"prune: ranking is {amount.ranking!r}", hint="local or global")
+    if amount.min_keep < 1 or amount.multiple < 1 or rounds < 1:
+        raise UsageError("prune: min_keep, multiple and rounds are at least 1")
+    if importance not in (*MAGNITUDES, *WITH_DATA):
+        raise UsageError(
+            f"prune: there is no importance {importance!r}", hint=f"one of {', '.join((*MAGNITUDES, *WITH_DATA))}"
+        )
+
+
+def _groups(module: Module, where: str) -> list[Group]:
+    """The groups that a selected layer makes. Raises UsageError where there is none, with the reasons."""
+    groups = find_groups(module)
+    if where:
+        makers = list(dict.fromkeys(node for group in groups for node, _, _ in group.producers))
+        chosen = set(select(module, where, makers)) if makers else set()
+        groups = [group for group in groups if any(node in chosen for node, _, _ in group.producers)]
+    if groups:
+        return groups
+    reasons = list(dict.fromkeys(group.pinned for group in find_groups(module, pinned=True) if group.pinned))
+    raise UsageError(
+        "prune: there are no units that may be removed",
+        hint="; ".join(reasons[:3]) or "the model has no layer whose outputs only other layers read",
+    )
+
+
+@dataclass
+class _State:
+    """The module as it was before the first round, and what became of its layers."""
+
+    module: Module
+    ctx: Context
+    dense: Module = field(init=False)
+    pairs: dict[Node, Node] = field(init=False)
+    kept: dict[Node, np.ndarray] = field(default_factory=dict)
+    macs: list[float] = field(default_factory=list)
+    left: float = 1.0
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dense = self.module.clone()
+        self.pairs = dict(zip(self.module.all_nodes(), self.dense.all_nodes(), strict=True))
+        self.sizes = _sizes(self.module, self.ctx)
+
+    def step(self, amount: Amount, done: float) -> Amount:
+        """What the round that ends at the share `done` of all rounds takes of what is left: more at first (the cubic schedule
+        of Zhu and Gupta, 1710.01878)."""
+        share = 1 - (1 - done) ** 3
+        if amount.macs is not None:
+            now = self.macs[-1] / self.macs[0] if self.macs else 1.0
+            return replace(amount, macs=min((1 - (1 - amount.macs) * share) / now, 1.0))
+        before, self.left = self.left, 1 - amount.ratio * share
+        return replace(amount, ratio=1 - self.left / before)
+
+    def report(self) -> None:
+        """Rows per group, and a line for people."""
+        rows = list(self.units.values())
+        self.ctx.records.extend(rows)
+        gone, total = sum(row["units"] - row["kept"] for row in rows), sum(row["units"] for row in rows)
+        self.ctx.stats["prune"] += gone
+        share = f", {100 * self.macs[-1] / self.macs[0]:.1f}% of the MACs are left" if self.macs and self.macs[0] else ""
+        self.ctx.notes.append(f"prune: {gone} of {total} units removed from {len(rows)} groups{share}")
+
+
+def _round(state: _State, groups: Sequence[Group], amount: Amount, importance: str, recover: bool) -> None:
+    """Score, choose, remove, fit anew."""
+    module, ctx = state.module, state.ctx
+    costs = Costs(module, groups, state.sizes)
+    state.macs = state.macs or [float(costs.total)]
+    most = 0.95 if amount.macs is not None or amount.ranking == "global" else min(amount.ratio + 0.1, 1.0)
+    scores = score_units(module, groups, importance, ctx, costs.total, most)
+    masks = choose(groups, scores, amount, costs)
+    for group, mask in zip(groups, masks, strict=True):
+        row = {"pass": "prune", "layer": group.name, "kind": group.kind, "units": group.size}
+        state.units.setdefault(group.name, row)["kept"] = group.size - int(mask.sum())
+    for node in list(module.signature.graph.nodes(*SAMPLED)):
+        _keep(state, groups, masks, node)
+    remove_units(module, {g: np.flatnonzero(mask) for g, mask in zip(groups, masks, strict=True) if mask.any()})
+    alive = set(module.all_nodes())
+    state.pairs = {node: twin for node, twin in state.pairs.items() if node in alive}
+    state.macs.append(costs.left(masks))
+    if recover and ctx.data is None:
+        note = "prune: no data: nothing is fitted anew, which is most of what keeps accuracy (give --data)"
+        if note not in ctx.notes:
+            ctx.notes.append(note)
+    elif recover:
+        fit_anew(module, state.dense, state.pairs, state.kept, ctx)
+
+
+def _keep(state: _State, groups: Sequence[Group], masks: Sequence[np.ndarray], node: Node) -> None:
+    """Note which of the dense layer's output channels will be left."""
+    axis = channel_axis(node)
+    gone = np.zeros(0, bool)
+    for group, mask in zip(groups, masks, strict=True):
+        units = group.units_of(node.result, axis)
+        if len(units):
+            gone = np.where(units >= 0, mask[units], gone if len(gone) else False)
+    if gone.any():
+        state.kept[node] = state.kept.get(node, np.arange(len(gone)))[~gone]
+
+
+def _sizes(module: Module, ctx: Context) -> dict[str, int]:
+    """The sizes of symbols for one sample of the data; 1 for those that it does not tell."""
+    sizes: dict[str, int] = {}
+    signature = module.signature
+    batch = next(iter(ctx.data.batches()), {}) if ctx.data is not None else {}
+    for value, name in zip(signature.graph.inputs, signature.input_names(), strict=True):
+        if name in batch and value.shape:
+            first = (1,) if symbols(value.shape[0]) else np.shape(batch[name])[:1]
+            sizes.update(bind_shape(value.shape, (*first, *np.shape(batch[name])[1:]), sizes))
+    for value in (*signature.graph.inputs, *(result for node in module.all_nodes() for result in node.results)):
+        for dim in value.shape or ():
+            for symbol in symbols(dim):
+                sizes.setdefault(symbol, 1)
+    return sizes
