@@ -34,7 +34,7 @@ class Amount:
         """How many units of a group stay when about `wanted` should."""
         step = 1 if group.kind == "head" else self.multiple
         least = max(min(self.min_keep, group.size), 1)
-        count = int(np.floor(wanted / step + 0.5)) * step
+        count = _rounded(wanted / step) * step
         count = max(count, -(-least // step) * step)
         return min(count, group.size)
 
@@ -149,8 +149,13 @@ _INNER: dict[str, Callable[[Costs, Node], tuple[int, dict[int, np.ndarray]]]] = 
 # ------------------------------------------------------------------------------------------------------------- choosing
 
 
-def choose(groups: Sequence[Group], scores: Sequence[np.ndarray], amount: Amount, costs: Costs) -> list[np.ndarray]:
-    """The units of each group that go, as masks: those with the lowest scores, of equal ones the first."""
+def choose(
+    groups: Sequence[Group], scores: Sequence[np.ndarray], amount: Amount, costs: Costs, sizes: Sequence[int]
+) -> list[np.ndarray]:
+    """The units of each group that go, as masks: those with the lowest scores, of equal ones the first.
+
+    `sizes` are those that the groups had at first: a ratio is of them.
+    """
     ranks = [np.argsort(np.argsort(each, kind="stable"), kind="stable") for each in scores]
 
     def cut(kept: Sequence[float]) -> list[np.ndarray]:
@@ -158,20 +163,23 @@ def choose(groups: Sequence[Group], scores: Sequence[np.ndarray], amount: Amount
         return [rank < group.size - count for rank, group, count in zip(ranks, groups, counts, strict=True)]
 
     if amount.ranking == "local":
-        return _meet(amount, costs, lambda ratio: cut([g.size - np.floor(ratio * g.size + 0.5) for g in groups]))
+        return _meet(amount, costs, lambda ratio: cut([size - _rounded(ratio * size) for size in sizes]))
     order = _order(groups, scores, costs, amount.min_keep)
     owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])[order]
 
     def across(ratio: float) -> list[np.ndarray]:
-        taken = np.bincount(owner[: int(np.floor(ratio * len(owner) + 0.5))], minlength=len(groups))
+        going = max(_rounded(ratio * sum(sizes)) - (sum(sizes) - len(owner)), 0)
+        taken = np.bincount(owner[:going], minlength=len(groups))
         return cut([group.size - count for group, count in zip(groups, taken, strict=True)])
 
     return _meet(amount, costs, across)
 
 
-def _order(
-    groups: Sequence[Group], scores: Sequence[np.ndarray], costs: Costs, min_keep: int
-) -> np.ndarray:
+def _rounded(count: float) -> int:
+    return int(np.floor(count + 0.5))
+
+
+def _order(groups: Sequence[Group], scores: Sequence[np.ndarray], costs: Costs, min_keep: int) -> np.ndarray:
     """All units, cheapest per saved MAC first; the best of each group, which stay, last."""
     keys = []
     for group, each, saved in zip(groups, scores, costs.saved(), strict=True):

@@ -41,6 +41,8 @@ EVALUATED, LEAST, MOST = 20_000_000_000, 64, 1000
 LOOKED_AT = 8
 #: Samples of random numbers where there is no data.
 MADE_UP = 8
+#: Passes after which layers can no longer be compared value by value: they are looked at before.
+RESPELLING = frozenset({"integer-ops"})
 #: Seconds between two lines of progress.
 PATIENCE = 5.0
 #: The least share of a source with too few samples that is held out.
@@ -74,12 +76,14 @@ class Verdict:
 
 @dataclass
 class Compression:
-    """The result. `source` is the module as it came, `dense` the optimised one that the layers are compared with."""
+    """The result. `source` is the module as it came, `dense` the optimised one that the layers are compared with, `looked_at`
+    the compressed one before its layers were spelt as integer operators (None: `module` itself)."""
 
     source: Module
     module: Module
     recipe: Recipe
     dense: Module | None = None
+    looked_at: Module | None = None
     steps: list[StepRow] = field(default_factory=list)
     layers: list[LayerRow] = field(default_factory=list)
     loss: Loss | None = None
@@ -141,6 +145,8 @@ def compress(
         done.calibration = Calibration(data.count, data.digest)
         ctx.data = _Watched(data, progress)
     for step in recipe.steps:
+        if step.name in RESPELLING and done.looked_at is None:
+            done.looked_at = module.clone()
         _run(step, done, ctx, progress, instruments)
     module.drop_unused_weights()
     done.records, done.notes, done.stats = ctx.records, done.notes + ctx.notes, ctx.stats
@@ -380,7 +386,7 @@ def _measure(done: Compression, evaluation: Dataset | None, progress: Progress, 
     done.loss = measure(done.source, done.module, samples.labelled(), on, _Told(progress, samples.count))
     done.loss.given, done.loss.digest = evaluation is not None, samples.digest
     if layers:
-        _look(done, pairs, islice(samples.batches(1), LOOKED_AT))
+        _look(done, islice(samples.batches(1), LOOKED_AT))
 
 
 @dataclass
@@ -401,10 +407,11 @@ def _total(module: Module, sizes: Mapping[str, int]) -> int:
     return sum(macs(node, sizes) or 0 for node in module.all_nodes())
 
 
-def _look(done: Compression, pairs: Sequence[Any], batches: Iterator[Mapping[str, np.ndarray]]) -> None:
+def _look(done: Compression, batches: Iterator[Mapping[str, np.ndarray]]) -> None:
     """Own and total error of each layer, and what passes have recorded of its sensitivity."""
     assert done.dense is not None
-    found = errors(done.dense, done.module, pairs, batches)
+    compressed = done.looked_at or done.module
+    found = errors(done.dense, compressed, pair_layers(done.dense, compressed), batches)
     told = {row["layer"]: row["sensitivity"] for row in done.records if "layer" in row and "sensitivity" in row}
     for row in done.layers:
         row.sensitivity = told.get(row.name)

@@ -37,6 +37,8 @@ WITH_DATA = ("wanda", "obs")
 IMPORTANCES = (*MAGNITUDES, *WITH_DATA)
 #: Samples that second moments are taken from are so many that all layers make about this many multiplications.
 WORK = 24e9
+#: Samples on which the errors of the model's outputs are measured.
+PROBES = 8
 #: Second moments that are held at once.
 ROOM = 512 << 20
 
@@ -120,7 +122,8 @@ def _by_data(
     readers = [_readers(group, module.signature.graph) for group in groups]
     assert ctx.data is not None
     samples = max(int(WORK / work), 64) if work else ctx.data.count
-    feeds = Thinned(ctx.data, min(samples, ctx.data.count))
+    probes = Thinned(ctx.data, PROBES)  # other samples than those that are fitted
+    feeds = Thinned(ctx.data, min(samples, ctx.data.count), probes if importance == "obs" else None)
     scores: list[np.ndarray] = []
     for part in _chunks(readers):
         _measure(module, [r for place in part for r in readers[place]], feeds, ctx)
@@ -130,7 +133,7 @@ def _by_data(
             scores.append(made)
             if probe is not None and probe[0] > 0:
                 looks[place] = probe
-        errors = output_errors(module, [variant for _, variant in looks.values()], ctx) if looks else []
+        errors = output_errors(module, [variant for _, variant in looks.values()], probes) if looks else []
         for (place, (loss, _)), error in zip(looks.items(), errors, strict=True):
             scores[place] *= error / loss
         for place in part:
@@ -188,9 +191,14 @@ def _measure(module: Module, readers: Sequence[Reader], feeds: Thinned, ctx: Con
 
 
 def _covariance(sums: np.ndarray) -> np.ndarray:
+    """Covariances from sums of products, shrunk towards independence the more the fewer rows there are per column."""
     count = max(sums[-1, -1], 1.0)
     mean = sums[-1, :-1] / count
-    return sums[:-1, :-1] / count - np.outer(mean, mean)
+    made = sums[:-1, :-1] / count - np.outer(mean, mean)
+    spread = np.diagonal(made).copy()
+    made *= count / (count + len(mean))
+    made[np.diag_indices(len(mean))] = spread
+    return made
 
 
 def _score(

@@ -1,9 +1,9 @@
 """How far the loss of a layer shows in what the model gives out.
 
-    errors = output_errors(module, [{node: matrix}, ...], ctx)     # relative squared error of the outputs, per variant
+    errors = output_errors(module, [{node: matrix}, ...], feeds)   # relative squared error of the outputs, per variant
 
-A variant is a set of layers with other matrices, as pruning with the rest fitted anew would leave them. For a few samples
-the model is run once, and from the changed layers on once more per variant: a branch beside a skip shows little, a
+A variant is a set of layers with other matrices, as pruning with the rest fitted anew would leave them. The
+model is run once, and from the changed layers on once more per variant: a branch beside a skip shows little, a
 bottleneck much. Constant differences are left out: biases take them. Imports no framework.
 """
 
@@ -19,11 +19,9 @@ from ..ir.graph import Module, Node, Value
 from ..kernels.constants import shelf_of
 from ..kernels.precision import quiet
 from ..kernels.run import bind_inputs, run_node
-from ..passes.manager import Context
-from .rows import Thinned, channel_axis
+from ..passes.manager import Feeds
+from .rows import channel_axis
 from .stages import Env
-
-SAMPLES = 8
 
 Variant = Mapping[Node, np.ndarray]
 
@@ -36,16 +34,15 @@ class _Branch:
     values: Env = field(default_factory=dict)
 
 
-def output_errors(module: Module, variants: Sequence[Variant], ctx: Context) -> list[float]:
-    """The squared error of the float outputs of each variant, as a share of their variance, over a few samples.
+def output_errors(module: Module, variants: Sequence[Variant], feeds: Feeds) -> list[float]:
+    """The squared error of the float outputs of each variant, as a share of their variance.
 
     The matrices are the second operands of their nodes, which stand in the graph of the first signature. 0 where there is no
     float output.
     """
-    assert ctx.data is not None
     signature = module.signature
     errors, energy = np.zeros(len(variants)), 0.0
-    for batch in Thinned(ctx.data, SAMPLES).batches():
+    for batch in feeds.batches():
         env: Env = dict(zip(signature.graph.inputs, bind_inputs(signature, batch), strict=True))
         branches = [_Branch(variant) for variant in variants]
         _run(module, env, branches)

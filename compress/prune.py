@@ -111,7 +111,6 @@ class _State:
     pairs: dict[Node, Node] = field(init=False)
     kept: dict[Node, np.ndarray] = field(default_factory=dict)
     macs: list[float] = field(default_factory=list)
-    left: float = 1.0
     units: dict[str, dict[str, Any]] = field(default_factory=dict)
     sizes: dict[str, int] = field(init=False)
 
@@ -121,14 +120,13 @@ class _State:
         self.sizes = _sizes(self.module, self.ctx)
 
     def step(self, amount: Amount, done: float) -> Amount:
-        """What the round that ends at the share `done` of all rounds takes of what is left: more at first (the cubic schedule
+        """What is to be gone, of all that there was, when the share `done` of all rounds is: more at first (the cubic schedule
         of Zhu and Gupta, 1710.01878)."""
         share = 1 - (1 - done) ** 3
         if amount.macs is not None:
             now = self.macs[-1] / self.macs[0] if self.macs else 1.0
             return replace(amount, macs=min((1 - (1 - amount.macs) * share) / now, 1.0))
-        before, self.left = self.left, 1 - amount.ratio * share
-        return replace(amount, ratio=1 - self.left / before)
+        return replace(amount, ratio=amount.ratio * share)
 
     def report(self) -> None:
         """Rows per group, and a line for people."""
@@ -147,10 +145,12 @@ def _round(state: _State, groups: Sequence[Group], amount: Amount, importance: s
     state.macs = state.macs or [float(costs.total)]
     most = 0.95 if amount.macs is not None or amount.ranking == "global" else min(amount.ratio + 0.1, 1.0)
     scores = score_units(module, groups, importance, ctx, costs.total, most)
-    masks = choose(groups, scores, amount, costs)
+    for group in groups:
+        row = {"pass": "prune", "layer": group.name, "kind": group.kind, "units": group.size, "kept": group.size}
+        state.units.setdefault(group.name, row)
+    masks = choose(groups, scores, amount, costs, [state.units[group.name]["units"] for group in groups])
     for group, mask in zip(groups, masks, strict=True):
-        row = {"pass": "prune", "layer": group.name, "kind": group.kind, "units": group.size}
-        state.units.setdefault(group.name, row)["kept"] = group.size - int(mask.sum())
+        state.units[group.name]["kept"] = group.size - int(mask.sum())
     for node in list(module.signature.graph.nodes(*SAMPLED)):
         _keep(state, groups, masks, node)
     remove_units(module, {g: np.flatnonzero(mask) for g, mask in zip(groups, masks, strict=True) if mask.any()})

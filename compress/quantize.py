@@ -18,6 +18,7 @@ from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node, Value
 from ..passes.manager import Context, Feeds, module_pass
 from ..passes.quantize.insert import Inserter, WeightStyle, ranges_of
+from ..passes.quantize.interface import integer_interface
 from ..passes.quantize.params import ACTIVATIONS, SYMMETRIC, WEIGHTS, Grid
 from ..passes.quantize.plan import Layout, Plan, make_plan
 from ..passes.quantize.weights import quantise_tables, quantise_weights, to_half
@@ -184,6 +185,8 @@ def _static(module: Module, ctx: Context, settings: Settings) -> list[dict[str, 
     inserter.run()
     if settings.correct:
         correct_biases(module, means, few, ctx)
+    if settings.io != "float":
+        ctx.notes += [f"quantize: {note}" for note in integer_interface(module)]
     rows += [_row(node, plan, *before[node]) for node, _, _ in inserter.done]
     rows += quantise_tables(module, settings.style, wanted)
     rows += [{"layer": layer_name(n), "op": n.name, "bits": "float", "why": why} for n, why in plan.skipped.items()]

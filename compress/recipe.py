@@ -36,6 +36,9 @@ FOLDER = Path(__file__).parent / "recipes"
 #: Recipes that extend each other.
 CHAIN = 8
 
+#: How Python functions are named: never in a recipe.
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
 #: Formats that options may differ by.
 TARGETS = ("onnx", "tflite", "mindir", "pt2", "torch", "anyir")
 
@@ -79,8 +82,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps with what they need and what must hold in the end. `targets` changes their options for a format that the result
-    is written in; `level` is the -O level that runs before them."""
+    """Steps with what they need and what must hold in the end. `targets` adds steps and changes their options for a format
+    that the result is written in; `level` is the -O level that runs before them."""
 
     name: str = "flags"
     steps: tuple[Step, ...] = ()
@@ -97,10 +100,8 @@ class Recipe:
         return print_pipeline(self.steps)
 
     def for_target(self, format: str) -> Recipe:
-        """The recipe with the options that steps have for an output of this format."""
-        own = {step.name: step.options for step in self.targets.get(format, ())}
-        steps = tuple(Step(step.name, {**step.options, **own.get(step.name, {})}) for step in self.steps)
-        return replace(self, steps=steps, targets={})
+        """The recipe with the options and steps that it has for an output of this format."""
+        return replace(self, steps=tuple(merged(self.steps, self.targets.get(format, ()))), targets={})
 
     @property
     def text(self) -> str:
@@ -170,7 +171,7 @@ def _checked(made: Document, path: Path, chain: list[str]) -> Recipe:
     steps = _steps(stated, base, mistakes) if stated else ()
     targets = _targets(stated, base, mistakes)
     mistakes.end()
-    return replace(_assembled(stated, base or Recipe(), path.stem, steps), targets=targets)
+    return replace(_assembled(stated, base or Recipe(), path, steps), targets=targets)
 
 
 class _Mistakes:
@@ -352,12 +353,15 @@ def choices(found: Pass, option: str) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def _assembled(stated: Mapping[str, Any], base: Recipe, name: str, steps: tuple[Step, ...]) -> Recipe:
+def _assembled(stated: Mapping[str, Any], base: Recipe, path: Path, steps: tuple[Step, ...]) -> Recipe:
+    """What is stated on top of `base`; paths of data are relative to the recipe's file."""
+    data = dict(stated.get("data", {}))
+    data |= {key: str(path.parent / data[key]) for key in ("source", "evaluation") if isinstance(data.get(key), str)}
     return Recipe(
-        name=name,
+        name=path.stem,
         steps=steps,
         level=stated.get("optimize", base.level),
-        data=replace(base.data, **stated.get("data", {})),
+        data=replace(base.data, **data),
         verify=replace(base.verify, **stated.get("verify", {})),
         budget=replace(base.budget, **stated.get("budget", {})),
         description=stated.get("description", ""),

@@ -9,7 +9,6 @@ A convolution's row is what lies under one output place; G are its groups, 1 for
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -97,26 +96,22 @@ def _choose(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(count) if wanted >= count else np.sort(rng.choice(count, wanted, replace=False))
 
 
-@dataclass
 class Thinned:
-    """About `wanted` samples of a data set: whole batches, evenly spaced. Meets `Feeds`."""
+    """About `wanted` samples of a data set: whole batches, evenly spaced, none of those that `without` gives unless there are
+    no others. Meets `Feeds`."""
 
-    feeds: Feeds
-    wanted: int
-
-    @property
-    def step(self) -> int:
-        return max(self.feeds.count // max(self.wanted, 1), 1)
-
-    @property
-    def count(self) -> int:
-        return -(-self.feeds.count // self.step)
-
-    @property
-    def digest(self) -> str:
-        return f"{self.feeds.digest}/{self.step}"
+    def __init__(self, feeds: Feeds, wanted: int, without: Thinned | None = None) -> None:
+        self.feeds = feeds
+        sizes = [max((len(a) for a in batch.values() if np.ndim(a)), default=1) for batch in feeds.batches()]
+        free = [place for place in range(len(sizes)) if without is None or place not in without.places]
+        free = free or list(range(len(sizes)))
+        total = sum(sizes[place] for place in free)
+        count = min(max(round(len(free) * wanted / max(total, 1)), 1), len(free))
+        self.places = frozenset(free[(2 * i + 1) * len(free) // (2 * count)] for i in range(count))
+        self.count = sum(sizes[place] for place in self.places)
+        self.digest = f"{feeds.digest}/{sorted(self.places)}"
 
     def batches(self) -> Iterator[Mapping[str, Any]]:
         for place, batch in enumerate(self.feeds.batches()):
-            if place % self.step == 0:
+            if place in self.places:
                 yield batch

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..passes.manager import Pass, all_pass_names, find_pass
-from .recipe import SCHEMA, SHARE, choices
+from .recipe import FUNCTION, SCHEMA, SHARE, choices
 
 
 class _Strict(BaseModel):
@@ -31,6 +31,13 @@ def _bound(value: Any) -> Any:
     return value
 
 
+def _file(value: Any) -> Any:
+    if isinstance(value, str) and FUNCTION.fullmatch(value):
+        raise ValueError("should be a file or folder; recipes never run Python, give functions with --data")
+    return value
+
+
+FilePath = Annotated[str, AfterValidator(_file)]
 Count = Annotated[int, BeforeValidator(_no_bool)]
 Bound = Annotated[int | str | None, BeforeValidator(_bound)]
 Real = Annotated[float | None, BeforeValidator(_no_bool)]
@@ -39,14 +46,12 @@ Real = Annotated[float | None, BeforeValidator(_no_bool)]
 class DataPart(_Strict):
     """Calibration and evaluation samples."""
 
-    source: str | None = Field(
-        default=None, description="a .npz file, a folder of .npy or image files, or pkg.module:function"
-    )
+    source: FilePath | None = Field(default=None, description="a .npz file, or a folder of .npy or image files")
     preprocess: str | dict[str, Any] | None = Field(
         default=None, description="how images become inputs: resize, crop, mean, std"
     )
     count: Count = Field(default=200, ge=1, le=1_000_000, description="samples to calibrate with")
-    evaluation: str | Count | None = Field(
+    evaluation: FilePath | Count | None = Field(
         default=None, description="what to measure on: a source, or how many of the rest"
     )
     seed: Count = Field(default=0, ge=0)
@@ -95,7 +100,7 @@ class RecipeFile(_Strict):
     data: DataPart = Field(default_factory=DataPart)
     steps: list[StepPart] = Field(default_factory=list, max_length=100)
     targets: dict[str, Annotated[list[StepPart], Field(max_length=100)]] = Field(
-        default_factory=dict, description="options that differ by the output's format: onnx, tflite ..."
+        default_factory=dict, description="steps and options for an output's format: onnx, tflite ..."
     )
     verify: LimitsPart = Field(default_factory=LimitsPart)
     budget: BudgetPart = Field(default_factory=BudgetPart)

@@ -59,6 +59,12 @@ _PAGES: dict[str, Page] = {
         "Ranges of activations, and limits on what may be lost, can only be found by running the model on samples.",
         "irc compress net.onnx -o out.onnx --quantize int8 --data samples.npz",
     ),
+    "R025": Page(
+        "The float model is needed",
+        "Biases are corrected to the means of the float model. The pass quantize does so itself; alone, correct-bias needs the\n"
+        "module as it was before quantisation.",
+        "irc compress net.onnx -o out.onnx --quantize int8 --data samples.npz      corrects biases already",
+    ),
     "F001": Page(
         "Invalid model",
         "The file contradicts itself or its format: truncated, cyclic, undefined names, wrong sizes. Nothing is guessed.",

@@ -39,6 +39,7 @@ SHOWN = 12
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write everything measured as JSON.")
 @click.option("--to", "target_format", metavar="FORMAT", help="The output's format, whatever its name.")
 @click.option("--opset", type=int, help="ONNX opset to write.")
+@click.option("--quant-form", type=click.Choice(["qdq", "qoperator", "matmulnbits"]), help="Quantised layers in ONNX.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
 @click.option("--no-verify", is_flag=True, help="Do not run the written file.")
 @click.option("--keep-unverified", is_flag=True, help="Keep the output even if its check fails.")
@@ -83,7 +84,12 @@ def _compress(given: dict[str, Any], screen: Screen) -> None:
         screen.answer("compress", {"source": str(given["source"]), "compression": as_json(failed.result)})
         raise
     assert done.result is not None
-    made = {**report.compile_json(done), "zipped": done.zipped, "fused": done.fused, "compression": as_json(done.result)}
+    made = {
+        **report.compile_json(done),
+        "zipped": done.zipped,
+        "fused": done.fused,
+        "compression": as_json(done.result),
+    }
     save_report(given["report_file"], "compress", made)
     for text in done.notes if screen.verbosity >= 1 else done.result.notes:
         screen.note(text)
@@ -102,7 +108,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     made |= {"limits": {"drop": given["max_drop"]}, "level": given["level"], "verify": not given["no_verify"]}
     made |= {"format": given["target_format"], "source_format": given["source_format"]}
     made |= {"keep_unverified": given["keep_unverified"], "shapes": parse_shapes(given["shape_texts"])}
-    made["write"] = {key: given[key] for key in ("opset", "external_data") if given[key] is not None}
+    made["write"] = {key: given[key] for key in ("opset", "quant_form", "external_data") if given[key] is not None}
     return made
 
 

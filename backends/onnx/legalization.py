@@ -86,10 +86,10 @@ def offenders(module: Module, *, opset: int | None = None, quant_form: str = "qd
 
 
 def _formed(module: Module, quant_form: str) -> Module:
-    """The module, or a clone whose quantised layers have another form than QDQ."""
+    """A clone whose quantised layers have the form; the module itself where there is nothing to bring into it."""
     from .quant_forms import check_form, rewrite
 
-    if check_form(quant_form) == "qdq":
+    if check_form(quant_form) == "qdq" and next(module.all_nodes("dequantize"), None) is None:
         return module
     clone = module.clone()
     rewrite(clone, quant_form)

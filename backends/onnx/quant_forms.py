@@ -41,6 +41,25 @@ def rewrite(module: Module, form: str) -> None:
         fold.settle(module, RuleSet([table]), Context())
     elif form == "matmulnbits":
         fold.settle(module, RuleSet([matmul_nbits]), Context())
+    else:
+        fold.settle(module, RuleSet([gemm_zero_point]), Context())
+
+
+# ----------------------------------------------------------------------------------------------------------------- QDQ
+
+
+@rule("gemm", numerics="exact")
+def gemm_zero_point(b: StagingBuilder, node: Node):
+    """gemm(D(x), D(w)) whose weight has no zero point -> with zeros: onnxruntime makes no QGemm without"""
+    data, weight = (made_by(value, "dequantize") for value in node.operands[:2])
+    if data is None or weight is None or weight.operand("zero_point") is not None:
+        return None
+    stored, scale = weight.operands[0], weight.operand("scale")
+    if stored.dtype not in (I8, U8) or scale.shape is None or not all(isinstance(d, int) for d in scale.shape):
+        return b.decline("the weight is no constant of bytes")
+    zero = b.const(np.zeros(scale.shape, stored.dtype.numpy))
+    real = b.call("dequantize", [stored, scale, zero], weight.attrs).result
+    return b.call("gemm", [node.operands[0], real, *node.operands[2:]], node.attrs).result
 
 
 # ------------------------------------------------------------------------------------------------------------ QOperator

@@ -22,6 +22,15 @@ OPERATORS = {
 _LSTM = ("Sigmoid", "Tanh", "Tanh")
 DEFAULTS = {"lstm": _LSTM, "ort.dynamic_quantize_lstm": _LSTM, "gru": ("Sigmoid", "Tanh"), "rnn": ("Tanh",)}
 
+#: Gate activations as the specification spells them: a runtime may insist.
+SPELLED = {
+    name.lower(): name
+    for name in (
+        "Relu", "Tanh", "Sigmoid", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu",
+        "Softsign", "Softplus",
+    )
+}  # fmt: skip
+
 
 @emits(*OPERATORS)
 def recurrent(e: Emitter, n: Node) -> None:
@@ -36,8 +45,9 @@ def recurrent(e: Emitter, n: Node) -> None:
     if n.attr("direction") != "forward":
         attrs["direction"] = n.attr("direction")
     count = 2 if n.attr("direction") == "bidirectional" else 1
-    if n.attr("activations") not in ((), DEFAULTS[n.name] * count):
-        attrs["activations"] = n.attr("activations")
+    activations = tuple(SPELLED.get(name.lower(), name) for name in n.attr("activations"))
+    if activations not in ((), DEFAULTS[n.name] * count):
+        attrs["activations"] = activations
     for name in ("activation_alpha", "activation_beta"):
         attrs[name] = n.attr(name) or None
     if n.attr("clip") is not None:

@@ -21,12 +21,13 @@ from ...ir.value import Node, Value
 from ...kernels.run import run_node
 from ...passes.decompose import decomposable, decompose
 from ...passes.layout import assign_layout, simplify_transposes
+from .emit.integer import Parameters, parameters
 from .fuse import fuse
 from .integers import finish, to_hybrid, to_integers
 from .lower import lowerings
 from .lower.norm import BEFORE_LAYOUT
 from .lower.resize import native
-from .qdq import has_integers, is_half, make_signed, prepare, settle
+from .qdq import has_integers, is_half, lift, make_signed, prepare, rows_of_blocks, settle
 from .table import DEFAULT_PROFILE, Profile, legal, rows, storable
 
 _NARROWED = (F64, F16, BF16)
@@ -119,6 +120,7 @@ def _attempt(
         simplify_transposes(graph)
     _tidy(made, weights=False)
     _separate_outputs(made)
+    _separate_constants(made)
     made.drop_unused_weights()
     return made, _remaining(made, left, profile)
 
@@ -126,6 +128,7 @@ def _attempt(
 def _to_integers(module: Module, hybrid: bool) -> None:
     """Quantised operators where the model has quantize and dequantize on all sides of a float one."""
     for graph in list(module.all_graphs()):
+        lift(graph)
         make_signed(graph)
         fuse(graph)
         sweep(graph)
@@ -133,6 +136,7 @@ def _to_integers(module: Module, hybrid: bool) -> None:
         module.diagnostics += to_integers(graph)
         settle(graph)
         to_hybrid(graph, hybrid)
+        rows_of_blocks(graph)
         finish(graph)
         sweep(graph)
 
@@ -354,6 +358,24 @@ def _separate_outputs(module: Module) -> None:
             outputs.append(_copy(b, value) if value in seen else value)
             seen.add(value)
         graph.set_outputs(outputs)
+
+
+def _separate_constants(module: Module) -> None:
+    """Integers that stand for different numbers are different tensors, however equal (biases of zeros): the scale is the
+    tensor's."""
+    known: dict[Value, list[tuple[Parameters, Value]]] = {}
+    for node in module.all_nodes():
+        for value, made in parameters(node):
+            if not value.is_const:
+                continue
+            forms = known.setdefault(value, [(made, value)])
+            own = next((other for like, other in forms if like.same(made)), None)
+            if own is None:
+                weight = value.weight
+                own = module.add_weight(weight.wanted, weight.tensor, weight.role, weight.origin)  # type: ignore[union-attr]
+                forms.append((made, own))
+            if own is not value:
+                node.set_operands(own if v is value else v for v in node.operands)
 
 
 def _drop_empty(module: Module) -> None:

@@ -425,6 +425,28 @@ def _joined(b: Builder, user: Node, p: Encoding) -> Value | None:
     return b.call(user.name, stored, dict(user.attrs)).result
 
 
+def rows_of_blocks(graph: Graph) -> None:
+    """Constants with a scale per block as rows with a scale each, which DEQUANTIZE can read, and a reshape behind it."""
+    for node in list(graph.nodes("dequantize")):
+        p, stored = encoding_of(node), node.operands[0]
+        if not stored.is_const or not p.constant or p.block or p.zeros().any() or p.scale.rank != stored.rank:
+            continue
+        wide = [axis for axis, size in enumerate(p.scale.shape) if size != 1]
+        if not wide or p.scale.shape == stored.shape or any(stored.shape[a] != p.scale.shape[a] for a in wide[:-1]):
+            continue
+        last = wide[-1]
+        if len(wide) == 1 and stored.shape[last] == p.scale.shape[last]:
+            continue  # along an axis
+        if any(d != 1 for d in stored.shape[: wide[0]]) or wide != list(range(wide[0], last + 1)):
+            continue
+        b, rows = Builder(graph, before=node, loc=node.loc), int(np.prod(p.scale.shape))
+        table = stored.array().reshape(rows, -1)
+        weight = stored.weight
+        made = b.const(table, stored.dtype, key=weight.key, role=weight.role, origin="rows of blocks")
+        scales = b.const(p.scale.array().reshape(rows, 1))
+        node.replace(b.reshape(b.dequantize(made, scales, to=F32), stored.shape))
+
+
 def _share(graph: Graph, name: str) -> None:
     """One node for all that do the same to the same value."""
     seen: dict[Value, list[Node]] = {}

@@ -23,6 +23,10 @@ _NEEDS_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "CONV_3D": 2}
 # Operators whose operands and result must share scale and zero point: some kernels silently give wrong values.
 _SAME_SCALE = frozenset(
     [
+        "CONCATENATION",
+        "PADV2",
+        "MAXIMUM",
+        "MINIMUM",
         "RESHAPE",
         "TRANSPOSE",
         "SLICE",
@@ -47,6 +51,22 @@ _SAME_SCALE = frozenset(
         "REDUCE_MIN",
     ]
 )
+# Of these, those whose other operands must have that scale too.
+_JOINED = frozenset(["CONCATENATION", "MAXIMUM", "MINIMUM", "PADV2"])
+# Scale and zero point of results, by operator and type.
+_FIXED = {
+    ("SOFTMAX", "INT8"): (1 / 256, -128),
+    ("LOGISTIC", "INT8"): (1 / 256, -128),
+    ("TANH", "INT8"): (1 / 128, 0),
+    ("LOG_SOFTMAX", "INT8"): (16 / 256, 127),
+    **{(name, "INT16"): (1 / 32768, 0) for name in ("SOFTMAX", "LOGISTIC", "TANH")},
+}
+# Where data, weights and bias stand among the operands.
+_PRODUCTS = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), (0, 1, 2)),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
+_CHANNEL = {"DEPTHWISE_CONV_2D": 3}
 
 
 def check(model: Record, sizes: Sequence[int]) -> None:
@@ -155,6 +175,43 @@ class _Checker:
             source, result = self.tensors[operator["inputs"][0]], self.tensors[operator["outputs"][0]]
             if _scale(source) != _scale(result):
                 self.fail(f"{name} must keep scale and zero point of {source['name']!r}")
+            if name in _JOINED and any(_scale(t) != _scale(result) for t in tensors if _same_type(t, result)):
+                self.fail(f"{name} joins tensors of different scales into {result['name']!r}")
+        self._fixed(name, operator)
+        if name in _PRODUCTS:
+            self._product(name, operator)
+
+    def _fixed(self, name: str, operator: Record) -> None:
+        """Results whose scale and zero point the kernel knows by itself."""
+        result = self.tensors[operator["outputs"][0]]
+        wanted = _FIXED.get((name, TYPE_NAMES[result.get("type", 0)]))
+        if wanted is not None and _scale(result) != ((wanted[0],), (wanted[1],)):
+            self.fail(f"{name} makes {wanted}, its result {result['name']!r} says {_scale(result)}")
+
+    def _product(self, name: str, operator: Record) -> None:
+        """The bias of integer products is at the product of the scales of data and weights, along the same axis."""
+        places = _PRODUCTS[name]
+        inputs = operator["inputs"]
+        x, w, b = (self.tensors[inputs[p]] if p < len(inputs) and inputs[p] >= 0 else None for p in places)
+        if x is None or w is None or TYPE_NAMES[x.get("type", 0)] not in ("INT8", "INT16"):
+            return
+        kinds = [TYPE_NAMES[t.get("type", 0)] for t in (x, w)]
+        if _scale(x) is None or _scale(w) is None or any(_scale(w)[1]):
+            self.fail(f"{name} on integers needs scales, and weights with zero point 0")
+        if len(w["quantization"]["scale"]) > 1 and w["quantization"]["quantized_dimension"] != _CHANNEL.get(name, 0):
+            self.fail(f"{name}: the scales of its weights go along the wrong axis")
+        if b is None:
+            return
+        if TYPE_NAMES[b.get("type", 0)] != ("INT32" if kinds[0] == "INT8" else "INT64"):
+            self.fail(f"{name}: a bias of type {TYPE_NAMES[b.get('type', 0)]} for {kinds[0]}")
+        steps = [s * x["quantization"]["scale"][0] for s in w["quantization"]["scale"]]
+        given = list(b["quantization"]["scale"]) if b.get("quantization") else []
+        if len(given) != len(steps) or any(abs(g - s) > 1e-6 * s for g, s in zip(given, steps, strict=True)):
+            self.fail(f"{name}: the scale of {b['name']!r} is not the product of the others")
+
+
+def _same_type(tensor: Record, other: Record) -> bool:
+    return tensor.get("type", 0) == other.get("type", 0)
 
 
 def _is_empty(tensor: Record) -> bool:

@@ -122,15 +122,18 @@ def _feeds(
 ) -> tuple[Feed, Feed | None]:
     """Training and evaluation data; no sample may be in both."""
     from ..data import check_disjoint, open_data
-    from .feeding import Feed
+    from .feeding import Feed, seeded
 
-    opened = open_data(data, student, preprocess=preprocess)
-    if isinstance(eval_data, int):
-        opened, eval_data = _parted(opened, eval_data, options.seed)
+    with seeded((options.seed, 0), data):
+        opened = open_data(data, student, preprocess=preprocess)
+        if isinstance(eval_data, int):
+            opened, eval_data = _parted(opened, eval_data, options.seed)
     feed = Feed(opened, options.batch, options.seed, augment, data)
     if eval_data is None:
         return feed, None
-    judge = Feed(open_data(eval_data, student, preprocess=preprocess), options.batch, options.seed, None, eval_data)
+    with seeded((options.seed, 0), eval_data):
+        judged = open_data(eval_data, student, preprocess=preprocess)
+    judge = Feed(judged, options.batch, options.seed, None, eval_data)
     if not feed.streams and not judge.streams:
         check_disjoint(feed.data, judge.data)
     return feed, judge

@@ -95,8 +95,8 @@ def _is_float(value: Value) -> bool:
 
 
 def find_value(module: Module, name: str) -> Value:
-    """The value that a hint names: an output, a value's own name, or the (last) result of the layer called so. Raises
-    UsageError with near names."""
+    """The value that a hint names: an output, a value's own name, or what the last node of the layer called so gives ("stages.3"
+    is the end of that stage). Raises UsageError with near names."""
     graph = module.signature.graph
     by_output = _slots(module, "outputs")
     if name in by_output:
@@ -119,12 +119,13 @@ def find_value(module: Module, name: str) -> Value:
     return found
 
 
-def _names(node: Node) -> list[str]:
-    """What people call a layer: its weight's key, that without the last part, and the source's scope."""
-    if not node.results:
-        return []
-    key = layer_name(node)
-    return [key, key.rpartition(".")[0], *(loc.scope for loc in (node.loc, *node.loc.fused))]
+def _names(node: Node) -> Iterator[str]:
+    """What people call a layer: its weight's key, the source's scope, and every part of these that stands before a dot."""
+    if node.results:
+        for name in (layer_name(node), node.loc.scope, *(loc.scope for loc in node.loc.fused)):
+            while name:
+                yield name
+                name = name.rpartition(".")[0]
 
 
 def tapped(module: Module, values: Sequence[Value]) -> tuple[Module, list[str]]:

@@ -33,6 +33,8 @@ WEIGHTED = frozenset(
     ("conv", "conv_transpose", "gemm", "matmul", "einsum", "add", "gather", "lstm", "gru", "rnn", "attention")
 )
 _HALF = (F16, BF16)
+#: Besides those that the traits name: it takes the integer that it fills with as an operand.
+_MOVES = frozenset(("pad",))
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class _Floats:
 
     def moved(self, b: Builder, node: Node) -> None:
         """An op that only moves or compares integers does the same to floats."""
-        if not (node.has(MOVEMENT) or node.has(SAME_QUANT)) or node.regions:
+        if not (node.has(MOVEMENT) or node.has(SAME_QUANT) or node.name in _MOVES) or node.regions:
             raise _refused(node, "it computes with integers")
         wide = next(self.floats[v].dtype for v in node.inputs() if v in self.floats)
         stored = next(v.dtype for v in node.inputs() if v in self.floats)

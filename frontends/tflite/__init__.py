@@ -3,7 +3,8 @@
     module = read("net.tflite")
 
 Operators that mean the same as core ops become those; TFLite's own (channels-last convolutions, fused arithmetic ...)
-become `tfl.*` ops, which have kernels. Covers all that the TFLite backend writes, and other float models built from it.
+become `tfl.*` ops, which have kernels; quantised ones become float ops between dequantize and quantize. Covers all that
+the TFLite backend writes, and other models built from it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["SUFFIXES", "read"]
 def read(source: str | os.PathLike[str], **options: Any) -> Module:
     """The module in `source`, weights mapped from the file.
 
-    Raises InvalidModel (broken), Unsupported (operators that the IR has not, quantised kernels), LimitExceeded,
+    Raises InvalidModel (broken), Unsupported (operators that the IR has not), LimitExceeded,
     SystemFailure.
     """
     from .reader import read as run

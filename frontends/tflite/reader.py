@@ -21,6 +21,7 @@ from ...ir.tensor import MappedTensor
 from ...ir.types import DType, TensorType, Type
 from ...ir.value import Value
 from ...ir.verify import verify
+from . import quant
 from .registry import Call, handlers
 
 #: Metadata under which our writer keeps the symbolic dims of the inputs.
@@ -155,6 +156,7 @@ class SubgraphReader:
         self.record = file.subgraphs[index]
         self.tensors = self.record["tensors"] or []
         self.values: dict[int, Value] = {}
+        self.floats: dict[int, Value] = {}
         self.where = clean(self.record["name"] or f"subgraph {index}")
 
     def run(self, names: Sequence[str] = (), given: Sequence[Type] = ()) -> None:
@@ -253,7 +255,7 @@ class SubgraphReader:
         handler = handlers().get(builtin)
         if handler is None:
             raise Unsupported(f"operator {builtin} is not read", code="U234", hint="irc ops lists what is")
-        operands = [self._operand(i) for i in _indices(record["inputs"])]
+        operands = quant.operands(self, builtin, _indices(record["inputs"]))
         options = record["builtin_options"] or record["builtin_options_2"]
         made = handler(Call(builtin, Builder(self.graph), operands, options, self, record))
         results = [made] if isinstance(made, Value) else list(made)
@@ -261,11 +263,9 @@ class SubgraphReader:
         if len(results) != len(outputs):
             raise InvalidModel(f"{builtin} has {len(outputs)} results, it makes {len(results)}", code="F236")
         for index, value in zip(outputs, results, strict=True):
+            if value.dtype is t.F32 and builtin not in quant.PLAIN and quant.is_quantised(self, index):
+                value = quant.integers(self, index, value)
             self._define(builtin, index, value)
-
-    def _operand(self, index: int) -> Value | None:
-        """None for an omitted operand, and for a state variable, which starts at zero."""
-        return None if index < 0 or self.is_variable(index) else self.value(index)
 
     def _define(self, builtin: str, index: int, value: Value) -> None:
         dtype = self.dtype(index)

@@ -59,21 +59,45 @@ def conv_integer(b: Builder, node: Node) -> Value | Declined:
     runs = _exact_runs(_reach(w, w_zero))
     if runs is None or (len(runs) > 1 and node.attr("groups") > 1):
         return Declined(f"sums over {math.prod(w.shape[1:])} products are not exact in f32")
-    left, right = b.cast(x, to=F32), b.cast(w, to=F32)
+    left = b.cast(x, to=F32)
     if x_zero is not None:
         left = b.sub(left, b.cast(x_zero, to=F32))
-    if w_zero is not None:
-        zero = b.cast(w_zero, to=F32)
-        right = b.sub(right, b.reshape(zero, (-1, *[1] * (w.rank - 1))) if zero.rank == 1 else zero)
+    if w_zero is not None and w_zero.rank == 1:
+        w_zero = laid_out(b, w_zero, (-1, *[1] * (w.rank - 1)))
     channels = x.rank - 1 if node.attr("channels_last") else 1
     total = None
     for start, stop in runs:
-        parts = (left, right)
-        if len(runs) > 1:
-            parts = slice_axis(b, left, channels, start, stop), slice_axis(b, right, 1, start, stop)
-        part = b.cast(b.conv(*parts, **dict(node.attrs)), to=I32)
+        data = left if len(runs) == 1 else slice_axis(b, left, channels, start, stop)
+        filters = as_floats(b, part_of(b, w, 1, start, stop), w_zero)
+        part = b.cast(b.conv(data, filters, **dict(node.attrs)), to=I32)
         total = part if total is None else b.add(total, part)
     return total
+
+
+def laid_out(b: Builder, parameter: Value, shape: tuple[int, ...]) -> Value:
+    """A scale or zero point of another shape; a constant stays one."""
+    return b.const(parameter.array().reshape(shape)) if parameter.is_const else b.reshape(parameter, shape)
+
+
+def part_of(b: Builder, x: Value, axis: int, start: int, stop: int) -> Value:
+    """Elements start to stop along an axis; of a constant, stored as a constant of its own."""
+    if (start, stop) == (0, x.shape[axis]):
+        return x
+    if not x.is_const:
+        return slice_axis(b, x, axis, start, stop)
+    kept = x.array()[(slice(None),) * axis + (slice(start, stop),)]
+    weight = x.weight
+    return b.const(
+        np.ascontiguousarray(kept), key=weight.wanted, role=weight.role, origin=f"{start}:{stop} of {weight.key}"
+    )
+
+
+def as_floats(b: Builder, x: Value, zero: Value | None) -> Value:
+    """x - zero in f32; of a constant by dequantize, so that what is stored stays 8 bits."""
+    if x.is_const:
+        return b.dequantize(x, b.const(np.float32(1)), zero, to=F32)
+    made = b.cast(x, to=F32)
+    return made if zero is None else b.sub(made, b.cast(zero, to=F32))
 
 
 def _reach(w: Value, zero: Value | None) -> np.ndarray:

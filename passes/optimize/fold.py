@@ -51,7 +51,7 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
     largest = max_bytes or limit("fold_bytes")
     for graph in module.all_graphs():
         for node in graph.nodes():
-            if not node.has(PURE) or node.has(RANDOM) or node.regions or node.name in KEEP:
+            if not node.has(PURE) or node.has(RANDOM) or node.regions or node.name in KEEP or _unpacks(node):
                 continue
             if _fold_known(graph, node):
                 ctx.stats["fold"] += 1
@@ -60,6 +60,15 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
             if size is not None and _fold_computed(graph, node, spent):
                 budget -= size
                 ctx.stats["fold"] += 1
+
+
+def _unpacks(node: Node) -> bool:
+    """A cast of a parameter to a wider float type: folded, the file would grow by what somebody has saved."""
+    x = node.operands[0] if node.name == "cast" else None
+    if x is None or x.weight is None or x.weight.role != "param" or x.dtype is None:
+        return False
+    to = node.attr("to")
+    return x.dtype.is_float and to.is_float and to.bits > x.dtype.bits
 
 
 def _allowance(module: Module, own: int) -> Budget:

@@ -105,7 +105,7 @@ class Analysis:
     def __init__(self, module: Module, accept_norms: bool) -> None:
         self.module = module
         self.walk, self.classes = _settled(module, accept_norms)
-        self.fingerprint = fingerprint(module)
+        self.structure = structure(module)
 
     def roots(self, axis: Axis) -> np.ndarray:
         return self.classes.roots[axis.ids] if isinstance(axis, Lane) else np.zeros(0, np.intp)
@@ -117,9 +117,9 @@ class Analysis:
         return np.where(group.roots[places] == roots, places, -1)
 
 
-def fingerprint(module: Module) -> int:
-    """Changes with the nodes and their operands, not with the contents of weights."""
-    return hash(tuple((id(n), tuple(map(id, n.operands))) for n in module.all_nodes()))
+def structure(module: Module) -> list[tuple[Node, tuple[Value | None, ...]]]:
+    """What an analysis is of: nodes and operands, not the contents of weights."""
+    return [(node, node.operands) for node in module.all_nodes()]
 
 
 def find_groups(where: Module | Graph, *, pinned: bool = False, accept_norms: bool = False) -> list[Group]:

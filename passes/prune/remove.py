@@ -22,7 +22,7 @@ from ...ir.infer import inferred
 from ...ir.tensor import ArrayTensor
 from ...ir.types import I64, TensorType
 from .atoms import Axes, Axis, Lane
-from .groups import Analysis, Group, fingerprint
+from .groups import Analysis, Group, structure
 from .walk import REWRITINGS, Holding
 
 Choice = Mapping[Group, Any]
@@ -109,7 +109,7 @@ def _checked(module: Module, chosen: Choice) -> tuple[Analysis | None, np.ndarra
     analysis = analyses[0]
     if len(analyses) > 1 or analysis is None or analysis.module is not module:
         raise UsageError("the groups are not of one analysis of this module", hint="call find_groups(module) again")
-    if fingerprint(module) != analysis.fingerprint:
+    if structure(module) != analysis.structure:
         raise UsageError("the graph has changed since its groups were found", hint="call find_groups(module) again")
     gone = np.zeros(analysis.walk.space.count, bool)
     for group, numbers in chosen.items():

@@ -107,7 +107,8 @@ def _takes(node: Node, place: int, channels: int) -> bool:
     if place != 0 or node.name not in ("conv", "gemm", "matmul") or not _own(node.operands[1]):
         return False
     if node.name == "conv":
-        return node.operands[0].shape[1] == channels  # type: ignore[index, union-attr]
+        depthwise = node.attr("groups") == channels and node.operands[1].shape[1] == 1  # type: ignore[index, union-attr]
+        return node.operands[0].shape[1] == channels and (node.attr("groups") == 1 or depthwise)  # type: ignore
     if node.attrs.get("transA") or node.operands[0].rank != 2 or node.operands[1].rank != 2:  # type: ignore[union-attr]
         return False
     return node.operands[1].shape[1 if node.attrs.get("transB") else 0] == channels  # type: ignore[index, union-attr]
@@ -200,7 +201,7 @@ def _equalize(module: Module, pairs: list[Pair], ctx: Context) -> None:
     for pair in pairs:
         for value in (*pair.first.operands[1:3], *(second.operands[1] for second in pair.seconds)):
             if value is not None and value not in arrays:
-                arrays[value] = value.array().astype(np.float64)
+                arrays[value] = np.array(value.array(), np.float64, order="C")
     for _ in range(ROUNDS):
         moved = [_balance(pair, arrays) for pair in pairs]
         if not any(moved):
@@ -268,8 +269,4 @@ def _columns(node: Node, array: np.ndarray) -> np.ndarray:
     groups = node.attr("groups")
     if groups == 1:
         return array.reshape(array.shape[0], array.shape[1], -1)
-    per_group = array.shape[0] // groups
-    if array.shape[1] == 1:  # one input channel per group
-        return np.moveaxis(array.reshape(groups, per_group, -1), 0, 1)
-    split = array.reshape(groups, per_group, array.shape[1], -1)
-    raise AssertionError(split.shape)
+    return np.moveaxis(array.reshape(groups, array.shape[0] // groups, -1), 0, 1)  # one input channel per group

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...ir.builder import Builder
+from ...ir.errors import AnyIRError
 from ...ir.graph import Node, Value
 from ...ir.loc import Loc
 from ...ir.tensor import ArrayTensor
@@ -245,5 +246,8 @@ def ranges_of(observers: Mapping[Value, Any], plan: Plan, grids: Mapping[str, Gr
     found = {}
     for value, observer in observers.items():
         grid = grids[plan.values[value]]
-        found[value] = observer.range(grid.low, grid.high, grid.symmetric)
+        try:
+            found[value] = observer.range(grid.low, grid.high, grid.symmetric)
+        except AnyIRError as error:
+            raise error.at(f"%{value.hint or value.index}") from None
     return found

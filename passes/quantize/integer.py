@@ -26,13 +26,13 @@ from ...ir.types import F32, I8, U8
 from ..manager import Context, module_pass
 from ..rewrite import Rule, RuleSet, StagingBuilder, rule
 from .fold import settle
-from .layers import Layer, accumulator_scale, along_channels, bias_integers, bias_values, layer_of
+from .layers import BIAS_LIMIT, Layer, accumulator_scale, along_channels, bias_integers, bias_values, layer_of
 from .qdq import Encoding, apply_quantize, clamp_of, encoding_of, reliable
 
 ROUNDINGS = ("half_even", "fixed_point")
 FORMS = ("plain", "qlinear")
-#: What an i32 accumulator holds.
-MOST = 2**31 - 1
+#: What the products of an i32 accumulator may add up to, whatever the bias.
+MOST = 2**31 - 1 - BIAS_LIMIT
 
 
 class Closed(NamedTuple):
@@ -119,7 +119,7 @@ def _one(value: Value) -> bool:
 
 
 def _fits(layer: Layer) -> bool:
-    """No sum of products, with half of the range left for a bias, can leave i32."""
+    """No sum of products and a bias can leave i32."""
     data, weights, w = layer.data, layer.weights, layer.w.operands[0]
     low, high = data.limits
     zero = data.zeros().reshape(-1) if data.zero is None or data.zero.is_const else np.asarray([low, high])
@@ -127,9 +127,9 @@ def _fits(layer: Layer) -> bool:
     if w.is_const and (weights.zero is None or weights.zero.is_const):  # type: ignore[union-attr]
         offset = np.abs(w.array().astype(np.int64) - weights.zeros())  # type: ignore[union-attr]
         rows = offset.reshape(offset.shape[0], -1).sum(axis=1) if layer.node.name == "conv" else _columns(layer, offset)
-        return int(rows.max(initial=0)) * reach < MOST // 2
+        return int(rows.max(initial=0)) * reach < MOST
     depth = w.shape[-2 if w.rank > 1 else 0] if w.shape else None  # type: ignore[union-attr, index, operator]
-    return layer.node.name == "matmul" and type(depth) is int and depth * reach * 255 < MOST // 2
+    return layer.node.name == "matmul" and type(depth) is int and depth * reach * 255 < MOST
 
 
 def _columns(layer: Layer, offset: np.ndarray) -> np.ndarray:
@@ -222,7 +222,7 @@ def clamped(b: StagingBuilder, y: Value, c: Closed) -> Value:
 
 
 def _plain(rounding: str) -> Rule:
-    @rule("quantize", numerics="approx", name=f"integer_layer_{rounding}", benefit=5)
+    @rule("quantize", numerics="approx", benefit=5)
     def integer_layer(b: StagingBuilder, node: Node):
         """quantize(layer(D(x), D(w)) + bias) -> requantize(integer product + i32 bias)"""
         c = closed(node)

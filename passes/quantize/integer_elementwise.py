@@ -71,7 +71,7 @@ def _requantized(
 
 
 def _sums(rounding: str) -> Rule:
-    @rule("quantize", numerics="approx", name=f"integer_sum_{rounding}", benefit=4)
+    @rule("quantize", numerics="approx", benefit=4)
     def integer_sum(b: StagingBuilder, node: Node):
         """quantize(D(x) +- D(y)) -> requantize of the sum in a common unit"""
         found = source(node, 2)
@@ -93,7 +93,7 @@ def _sums(rounding: str) -> Rule:
 
 
 def _products(rounding: str) -> Rule:
-    @rule("quantize", numerics="approx", name=f"integer_product_{rounding}", benefit=4)
+    @rule("quantize", numerics="approx", benefit=4)
     def integer_product(b: StagingBuilder, node: Node):
         """quantize(D(x) D(y)) -> requantize of the product"""
         found = source(node, 2)
@@ -120,7 +120,7 @@ def mean_axes(node: Node) -> Sequence[int] | None:
 
 
 def _means(rounding: str) -> Rule:
-    @rule("quantize", numerics="approx", name=f"integer_mean_{rounding}", benefit=4)
+    @rule("quantize", numerics="approx", benefit=4)
     def integer_mean(b: StagingBuilder, node: Node):
         """quantize(mean(D(x))) -> requantize of the sum"""
         found = source(node, 1)
@@ -142,7 +142,7 @@ def _means(rounding: str) -> Rule:
 
 
 def _windows(rounding: str) -> Rule:
-    @rule("quantize", numerics="approx", name=f"integer_average_pool_{rounding}", benefit=4)
+    @rule("quantize", numerics="approx", benefit=4)
     def integer_average_pool(b: StagingBuilder, node: Node):
         """quantize(average_pool(D(x))) -> requantize of a depthwise sum, where every window counts as many elements"""
         found = source(node, 1)

@@ -15,8 +15,8 @@ from ...ir.types import F32
 from .qdq import Encoding, encoding_of, made_by
 
 LAYERS = ("conv", "gemm", "matmul")
-#: Biases stay below this, so that adding one cannot by itself overflow an accumulator.
-BIAS_LIMIT = 2**30
+#: Biases stay below this: 2**30, and some room for scales that were chosen to reach it and then rounded to float32.
+BIAS_LIMIT = 2**30 + 2**16
 
 
 class Layer(NamedTuple):

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 from anyir.compress import document
-from anyir.compress.recipe import KINDS, ORDER, TARGETS, Recipe, find_recipe, from_flags, merged, most, names, parse_recipe
+from anyir.compress.recipe import (
+    KINDS,
+    ORDER,
+    TARGETS,
+    Recipe,
+    find_recipe,
+    from_flags,
+    merged,
+    most,
+    names,
+    parse_recipe,
+)
 from anyir.compress.schema import json_schema
 from anyir.driver.formats import FORMATS
 from anyir.ir.errors import AnyIRError, LimitExceeded, UsageError
@@ -268,6 +279,15 @@ def test_options_may_differ_by_the_format_that_is_written(tmp_path: Path) -> Non
 
 def test_every_format_that_is_written_may_be_a_target() -> None:
     assert set(TARGETS) == {fmt.name for fmt in FORMATS if fmt.backend}
+
+
+def test_paths_are_relative_to_the_recipe_and_functions_never_run(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("schema: 1\ndata: {source: x/a.npz, evaluation: /b.npz}\nsteps: [{pass: dce}]\n")
+    made = find_recipe(tmp_path / "own.yaml").data
+    assert (made.source, made.evaluation) == (str(tmp_path / "x/a.npz"), "/b.npz")
+    for key in ("source", "evaluation"):
+        error = mistakes(f"schema: 1\ndata: {{{key}: 'os.path:getcwd'}}\nsteps: [{{pass: dce}}]\n")
+        assert "recipes never run Python, give functions with --data" in str(error)
 
 
 def test_budgets_are_numbers_or_shares() -> None:

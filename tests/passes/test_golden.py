@@ -30,6 +30,8 @@ FOLDERS = (
     "fold-batch-norm",
     "fuse-activations",
     "dead-weights",
+    "fold-quantize",
+    "integer-ops",
 )
 CASES = sorted(str(p.relative_to(GOLDEN)) for folder in FOLDERS for p in (GOLDEN / folder).glob("*.anyir"))
 

@@ -7,6 +7,7 @@ import numpy as np
 from ....ir.builder import Builder
 from ....ir.types import F32, I32
 from ....ir.value import Node, Value
+from ....passes.decompose.matmul import as_floats, laid_out, part_of
 from ....passes.decompose.rules import Declined, Outcome
 from ..qdq import is_weight
 from . import lowers
@@ -36,12 +37,12 @@ def matmul_integer(b: Builder, node: Node) -> Outcome:
     x, y, x_zero, y_zero = (*node.operands, None, None)[:4]
     if x.rank < 2 or y.rank < 2 or type(x.shape[-1]) is not int:
         return Declined("a contracted axis of unknown length")
-    left, right = _difference(b, x, x_zero, -1), _difference(b, y, y_zero, None)
+    left = _difference(b, x, x_zero, -1)
     total = None
     for start in range(0, x.shape[-1], _EXACT_RUN):
         stop = min(start + _EXACT_RUN, x.shape[-1])
-        part = b.matmul(_run(b, left, start, stop, x.rank - 1), _run(b, right, start, stop, y.rank - 2))
-        part = b.cast(part, to=I32)
+        right = as_floats(b, part_of(b, y, y.rank - 2, start, stop), _aligned(b, y_zero, y.rank))
+        part = b.cast(b.matmul(_run(b, left, start, stop, x.rank - 1), right), to=I32)
         total = part if total is None else b.add(total, part)
     return total if total is not None else Declined("an empty product")
 
@@ -57,6 +58,13 @@ def _difference(b: Builder, x: Value, zero: Value | None, row_axis: int | None) 
     point = b.cast(zero, to=F32)
     per_row = row_axis is not None and zero.rank == 1 and zero.shape != (1,)
     return b.sub(made, b.unsqueeze(point, (row_axis,)) if per_row else point)
+
+
+def _aligned(b: Builder, zero: Value | None, rank: int) -> Value | None:
+    """A zero point for each column, of the matrix's rank."""
+    if zero is None or zero.rank != 1:
+        return zero
+    return laid_out(b, zero, () if zero.shape == (1,) else (*(1,) * (rank - 1), -1))
 
 
 def _run(b: Builder, x: Value, start: int, stop: int, axis: int) -> Value:

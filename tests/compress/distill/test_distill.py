@@ -16,7 +16,7 @@ from anyir.ir.dims import sym
 from anyir.ir.errors import InvalidData, Unsupported, UsageError
 from anyir.ir.graph import Module
 from anyir.ir.ops import get_op
-from anyir.ir.types import F32, I64, TensorType
+from anyir.ir.types import I64, TensorType
 from anyir.kernels.run import run
 from anyir.tests.support.distillation import accuracy, mlp, points
 from torch.utils.data import DataLoader, TensorDataset
@@ -60,7 +60,7 @@ def test_a_student_learns_without_labels(teacher: Module, student: Module) -> No
     agreed = run(report.module, [X_TEST])["y"].argmax(-1) == run(teacher, [X_TEST])["y"].argmax(-1)
     assert report.after == pytest.approx(agreed.mean())
     assert [row["epoch"] for row in report.epochs] == list(range(7)) and report.steps == 72 == report.curve[-1]["step"]
-    assert report.curve[-1]["loss"] < report.curve[0]["loss"] / 2
+    assert report.curve[-1]["loss"] < 0.75 * report.curve[0]["loss"]
     assert report.check["passed"] and report.check["max_abs"] <= report.check["limit"]
     assert {len(str(line)) for line in str(report).splitlines() if line.startswith("  loss")} and "agreement" in str(
         report
