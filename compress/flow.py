@@ -31,7 +31,7 @@ from .data import Dataset, check_disjoint, open_data
 from .evaluate import Labelled, Loss, measure
 from .layers import LayerRow, errors, facts, pair_layers, stored_bytes
 from .preprocess import parse_preprocess
-from .recipe import Recipe, most
+from .recipe import Recipe, is_lossy, most
 
 Progress = Callable[[str, str], None]
 
@@ -43,6 +43,8 @@ LOOKED_AT = 8
 MADE_UP = 8
 #: Passes after which layers can no longer be compared value by value: they are looked at before.
 RESPELLING = frozenset({"integer-ops"})
+#: Lossless passes that scale what layers pass on to each other: after a lossy one there is nothing to compare layers with.
+RESCALING = frozenset({"equalize"})
 #: Seconds between two lines of progress.
 PATIENCE = 5.0
 #: The least share of a source with too few samples that is held out.
@@ -76,14 +78,16 @@ class Verdict:
 
 @dataclass
 class Compression:
-    """The result. `source` is the module as it came, `dense` the optimised one that the layers are compared with, `looked_at`
-    the compressed one before its layers were spelt as integer operators (None: `module` itself)."""
+    """The result. `source` is the module as it came, `dense` the one before the first lossy step, that the layers are compared
+    with, `looked_at` the compressed one before its layers were spelt as integer operators (None: `module` itself).
+    `rescaled` is the step after which layers cannot be compared."""
 
     source: Module
     module: Module
     recipe: Recipe
     dense: Module | None = None
     looked_at: Module | None = None
+    rescaled: str = ""
     steps: list[StepRow] = field(default_factory=list)
     layers: list[LayerRow] = field(default_factory=list)
     loss: Loss | None = None
@@ -144,10 +148,16 @@ def compress(
     if data is not None:
         done.calibration = Calibration(data.count, data.digest)
         ctx.data = _Watched(data, progress)
+    lossy = False
     for step in recipe.steps:
         if step.name in RESPELLING and done.looked_at is None:
             done.looked_at = module.clone()
         _run(step, done, ctx, progress, instruments)
+        lossy = lossy or is_lossy(step)
+        if not lossy:
+            done.dense = ctx.reference = module.clone()
+        elif step.name in RESCALING:
+            done.rescaled = step.name
     module.drop_unused_weights()
     done.records, done.notes, done.stats = ctx.records, done.notes + ctx.notes, ctx.stats
     _measure(done, evaluation, progress, layers)
@@ -410,11 +420,16 @@ def _total(module: Module, sizes: Mapping[str, int]) -> int:
 def _look(done: Compression, batches: Iterator[Mapping[str, np.ndarray]]) -> None:
     """Own and total error of each layer, and what passes have recorded of its sensitivity."""
     assert done.dense is not None
-    compressed = done.looked_at or done.module
-    found = errors(done.dense, compressed, pair_layers(done.dense, compressed), batches)
-    told = {row["layer"]: row["sensitivity"] for row in done.records if "layer" in row and "sensitivity" in row}
+    told = {row["layer"]: row["sqnr"] for row in done.records if "layer" in row and "sqnr" in row}
     for row in done.layers:
         row.sensitivity = told.get(row.name)
+    if done.rescaled:
+        done.notes.append(f"layers are not compared: {done.rescaled} came after a lossy step")
+        return
+    compressed = done.looked_at or done.module
+    kept = {row["layer"]: row["channels"] for row in done.records if "channels" in row}
+    found = errors(done.dense, compressed, pair_layers(done.dense, compressed), batches, kept)
+    for row in done.layers:
         if row.name in found:
             row.own, row.total = found[row.name].own.db, found[row.name].total.db
 

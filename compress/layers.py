@@ -193,14 +193,22 @@ class Noise:
 
 @dataclass
 class _Probe:
-    """What is looked at of one layer. `wanted` is the dense value behind `tail_before`, `found` the compressed one."""
+    """What is looked at of one layer. `wanted` is the dense value behind `tail_before`, `found` the compressed one. `kept`
+    are the dense channels that the compressed result still has, `fed` those of its inputs by operand; None: all."""
 
     pair: Pair
     tail_before: list[Node]
     tail_after: list[Node]
     inputs: list[tuple[int, Value]]
+    kept: np.ndarray | None = None
+    fed: dict[int, np.ndarray | None] = field(default_factory=dict)
     own: Noise = field(default_factory=Noise)
     total: Noise = field(default_factory=Noise)
+
+    @property
+    def axis(self) -> int:
+        """Where the channels of inputs and results are."""
+        return 1 if self.pair.before.name in ("conv", "conv_transpose") else -1  # type: ignore[union-attr]
 
     @property
     def wanted(self) -> Value:
@@ -211,11 +219,18 @@ class _Probe:
         return (self.tail_after[-1] if self.tail_after else self.pair.after).results[0]  # type: ignore[union-attr]
 
 
-def errors(dense: Module, compressed: Module, pairs: Sequence[Pair], batches: Iterable[Arrays]) -> dict[str, _Probe]:
-    """Own and total noise of every layer that both modules have, by name. One batch of all layers' inputs and outputs is in
-    memory at a time."""
+def errors(
+    dense: Module,
+    compressed: Module,
+    pairs: Sequence[Pair],
+    batches: Iterable[Arrays],
+    kept: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, _Probe]:
+    """Own and total noise of every layer that both modules have, by name. `kept` are the dense output channels that a pruned
+    layer still has, by its name. One batch of all layers' inputs and outputs is in memory at a time."""
     main = dense.signature.graph, compressed.signature.graph
     probes = [made for pair in pairs if (made := _probe(pair, *main)) is not None]
+    _note_kept(probes, kept or {})
     wanted = {probe.wanted for probe in probes} | {value for probe in probes for _, value in probe.inputs}
     for feeds in batches:
         held: dict[Value, np.ndarray] = {}
@@ -239,7 +254,7 @@ def _keep(held: dict[Value, np.ndarray], value: Value) -> Any:
 def _compare(held: Mapping[Value, np.ndarray], probes: Sequence[_Probe]) -> Any:
     def observe(array: np.ndarray) -> None:
         for probe in probes:
-            wanted = held.get(probe.wanted)
+            wanted = _left(held.get(probe.wanted), probe.kept, probe.axis)
             if wanted is not None and wanted.shape == array.shape:
                 probe.total.add(wanted, _real(array, probe.tail_after))
 
@@ -266,6 +281,42 @@ def _probe(pair: Pair, before: Any, after: Any) -> _Probe | None:
     return _Probe(pair, first, second, inputs)
 
 
+def _note_kept(probes: Sequence[_Probe], kept: Mapping[str, Sequence[int]]) -> None:
+    """Which dense channels the results and inputs of every probed layer still have."""
+    known: dict[Value, np.ndarray] = {}
+    for probe in probes:
+        channels = kept.get(probe.pair.name)
+        if channels is not None and probe.pair.after is not None:
+            probe.kept = known[probe.pair.after.results[0]] = np.asarray(channels, np.int64)
+    for probe in probes:
+        for index, before in probe.inputs:
+            now = probe.pair.after.operands[index]  # type: ignore[union-attr]
+            probe.fed[index] = None if now is None or now.shape == before.shape else _kept_of(now, known, probe.axis)
+
+
+def _kept_of(value: Value, known: Mapping[Value, np.ndarray], axis: int) -> np.ndarray | None:
+    """The dense channels that a value has: those of the nearest layer behind it with as many. What pruning ties together (the
+    branches of a sum, a depthwise layer and its input) keeps the same ones, so any way back will do."""
+    pending, seen = [value], {value}
+    while pending:
+        value = pending.pop()
+        if value in known:
+            return known[value]
+        for operand in value.node.inputs() if value.node is not None else ():
+            same = operand.rank == value.rank and operand.rank and operand.shape[axis] == value.shape[axis]  # type: ignore
+            if same and operand not in seen and not operand.is_const:
+                seen.add(operand)
+                pending.append(operand)
+    return None
+
+
+def _left(array: Any, channels: np.ndarray | None, axis: int) -> Any:
+    """The kept channels of a dense array."""
+    if array is None or channels is None or array.ndim < 2 or channels.max(initial=-1) >= array.shape[axis]:
+        return array
+    return array.take(channels, axis=axis)
+
+
 def _tail(node: Node) -> list[Node]:
     """The elementwise nodes behind a layer that only its result runs through, up to and with a quantize."""
     made: list[Node] = []
@@ -288,8 +339,8 @@ def _own(probe: _Probe, held: Mapping[Value, np.ndarray]) -> None:
     """The layer as it is now on the inputs that it had before."""
     node = probe.pair.after
     assert node is not None
-    wanted = held.get(probe.wanted)
-    given = {index: held[value] for index, value in probe.inputs if value in held}
+    wanted = _left(held.get(probe.wanted), probe.kept, probe.axis)
+    given = {i: _left(held[value], probe.fed.get(i), probe.axis) for i, value in probe.inputs if value in held}
     if wanted is None or len(given) < len(probe.inputs):
         return
     try:

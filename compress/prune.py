@@ -21,7 +21,7 @@ from ..ir.graph import Module, Node
 from ..passes.manager import Context, module_pass
 from ..passes.prune.groups import Group, find_groups
 from ..passes.prune.remove import remove_units
-from ..passes.select import select
+from ..passes.select import layer_name, select
 from .budget import Amount, Costs, choose
 from .importance import MAGNITUDES, WITH_DATA, score_units
 from .recover import recover as fit_anew
@@ -132,6 +132,9 @@ class _State:
         """Rows per group, and a line for people."""
         rows = list(self.units.values())
         self.ctx.records.extend(rows)
+        self.ctx.records.extend(
+            {"pass": "prune", "layer": layer_name(node), "channels": left.tolist()} for node, left in self.kept.items()
+        )
         gone, total = sum(row["units"] - row["kept"] for row in rows), sum(row["units"] for row in rows)
         self.ctx.stats["prune"] += gone
         share = f", {100 * self.macs[-1] / self.macs[0]:.1f}% of the MACs are left" if self.macs and self.macs[0] else ""
@@ -157,6 +160,11 @@ def _round(state: _State, groups: Sequence[Group], amount: Amount, importance: s
     alive = set(module.all_nodes())
     state.pairs = {node: twin for node, twin in state.pairs.items() if node in alive}
     state.macs.append(costs.left(masks))
+    if amount.macs is not None and state.macs[-1] > 1.001 * amount.macs * costs.total:
+        have, wanted = (100 * part / state.macs[0] for part in (state.macs[-1], amount.macs * costs.total))
+        ctx.notes.append(
+            f"prune: {have:.1f}% of the MACs are left where {wanted:.1f}% were asked for: no more units may be removed"
+        )
     if recover and ctx.data is None:
         note = "prune: no data: nothing is fitted anew, which is most of what keeps accuracy (give --data)"
         if note not in ctx.notes:

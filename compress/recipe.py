@@ -119,7 +119,12 @@ class Recipe:
 
     def lossy(self) -> list[Step]:
         """The steps that may change the numbers beyond rounding."""
-        return [step for step in self.steps if find_pass(step.name).numerics not in ("exact", "ulp")]
+        return [step for step in self.steps if is_lossy(step)]
+
+
+def is_lossy(step: Step) -> bool:
+    """Whether a step may change the numbers beyond rounding."""
+    return find_pass(step.name).numerics not in ("exact", "ulp")
 
 
 def _given(part: Any) -> dict[str, Any]:
@@ -425,10 +430,7 @@ def _rank(step: Step) -> int:
 
 def _with(steps: Sequence[Step], option: str, value: Any, flag: str, only: str = "") -> list[Step]:
     """Every lossy step that has the option gets it. Raises UsageError when none has."""
-    takes = [
-        option in (found := find_pass(step.name)).options and found.numerics not in ("exact", "ulp") for step in steps
-    ]
-    takes = [yes and only in ("", step.name) for yes, step in zip(takes, steps, strict=True)]
+    takes = [only in ("", step.name) and is_lossy(step) and option in find_pass(step.name).options for step in steps]
     if not any(takes):
         raise UsageError(f"no step takes {option}: {print_pipeline(steps)}", where=flag)
     return [

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..ir.graph import Module, Node, Value
 from ..ir.tensor import ArrayTensor
+from ..kernels.precision import quiet
 from ..passes.manager import Context
 from ..passes.prune.layers import Layer, layers_of
 from .rows import channel_axis, columns_of, rows_wanted, sample_rows, sampled_layer
@@ -140,9 +141,10 @@ class Sums:
 
     def add(self, x: np.ndarray, r: np.ndarray) -> None:
         """x [G, P, D], r [G, P, O]."""
-        self.xx += x.transpose(0, 2, 1) @ x
-        self.rx += r.transpose(0, 2, 1) @ x
-        self.rr += float(np.vdot(r, r))
+        with quiet():
+            self.xx += x.transpose(0, 2, 1) @ x
+            self.rx += r.transpose(0, 2, 1) @ x
+            self.rr += float(np.vdot(r, r))
         self.rows += x.shape[1]
 
     def __add__(self, other: Sums) -> Sums:

@@ -20,7 +20,9 @@ from .layers import LayerRow
 
 SCHEMA = 1
 
-LAYER_COLUMNS = ("layer", "op", "bits", "bytes", "zeros", "MACs", "own dB", "total dB", "computes in")
+LAYER_COLUMNS = ("layer", "op", "bits", "bytes", "zeros", "MACs", "alone dB", "own dB", "total dB", "computes in")
+#: Columns that are left out where no layer has anything in them.
+RARE = ("zeros", "alone dB")
 OUTPUT_COLUMNS = ("output", "SQNR dB", "cosine", "max|d|", "same answer", "right before", "right after")
 STEP_COLUMNS = ("step", "ops", "weight bytes", "seconds")
 #: Zeros that a remark is made about.
@@ -32,7 +34,16 @@ NAMED = 3
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
-def layer_rows(layers: Sequence[LayerRow]) -> list[tuple[Any, ...]]:
+def layer_table(layers: Sequence[LayerRow]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows; rare columns only where there is something in them."""
+    rows = _layer_rows(layers)
+    shown = [
+        i for i, name in enumerate(LAYER_COLUMNS) if name not in RARE or any(row[i] not in ("", "-") for row in rows)
+    ]
+    return [LAYER_COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows]
+
+
+def _layer_rows(layers: Sequence[LayerRow]) -> list[tuple[Any, ...]]:
     return [
         (
             row.name,
@@ -41,6 +52,7 @@ def layer_rows(layers: Sequence[LayerRow]) -> list[tuple[Any, ...]]:
             _change(*row.bytes),
             f"{100 * row.zeros:.0f} %" if row.zeros >= 0.005 else "",
             _change(*row.macs),
+            decibels(row.sensitivity),
             decibels(row.own),
             decibels(row.total),
             row.arithmetic,

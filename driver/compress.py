@@ -159,7 +159,7 @@ def _tables(result: Any, screen: Screen) -> None:
 
     layers = result.layers if screen.verbosity >= 1 else tables.worst_layers(result.layers, SHOWN)
     if layers:
-        screen.table(tables.LAYER_COLUMNS, tables.layer_rows(layers))
+        screen.table(*tables.layer_table(layers))
         left = len(result.layers) - len(layers)
         screen.line(f"  and {left} layers that do less wrong; -v shows all\n" if left else "")
     if result.loss is not None and result.loss.outputs:

@@ -56,7 +56,7 @@ class CompressReport(CompileReport):
 
         if self.result is None:
             return super().__str__()
-        made = [plain_table(tables.LAYER_COLUMNS, tables.layer_rows(self.result.layers))]
+        made = [plain_table(*tables.layer_table(self.result.layers))]
         if self.result.loss is not None and self.result.loss.outputs:
             made.append(plain_table(tables.OUTPUT_COLUMNS, tables.output_rows(self.result.loss.outputs)))
         return "\n\n".join([*made, compress_block(self)])

@@ -101,12 +101,17 @@ def turned(x, direction):
     return x.flip(0) if direction == "reverse" else x
 
 
+def training():
+    """Whether a gradient may be wanted: cuDNN keeps what that takes only when told so. There is no dropout to change."""
+    return torch.is_grad_enabled()
+
+
 def lstm(x, w, r, b, h0, c0, direction):
     """ONNX's gates are i, o, f, c; torch's i, f, c, o."""
     count = w.shape[0]
     states = (initial(x, w, r, h0), initial(x, w, r, c0))
     params = cells(w, r, b, (0, 2, 3, 1))
-    y, h, c = torch.lstm(turned(x, direction), states, params, b is not None, 1, 0.0, False, count == 2, False)
+    y, h, c = torch.lstm(turned(x, direction), states, params, b is not None, 1, 0.0, training(), count == 2, False)
     return turned(by_direction(y, count), direction), h, c
 
 
@@ -124,7 +129,7 @@ def rnn(x, w, r, b, h0, direction, activations=()):
     count = w.shape[0]
     run = torch.rnn_relu if "relu" in activations else torch.rnn_tanh
     params = cells(w, r, b, (0,))
-    y, h = run(turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, False, count == 2, False)
+    y, h = run(turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, training(), count == 2, False)
     return turned(by_direction(y, count), direction), h
 
 

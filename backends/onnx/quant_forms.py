@@ -15,7 +15,7 @@ import numpy as np
 
 from ...ir.errors import UsageError
 from ...ir.graph import Module, Node, Value
-from ...ir.types import F32, I4, I8, U4, U8
+from ...ir.types import F32, I4, I8, I16, U4, U8, U16
 from ...passes.manager import Context, run_pipeline
 from ...passes.quantize import fold, integer, integer_elementwise
 from ...passes.quantize.qdq import Encoding, encoding_of, made_by, reliable, same
@@ -42,7 +42,7 @@ def rewrite(module: Module, form: str) -> None:
     elif form == "matmulnbits":
         fold.settle(module, RuleSet([matmul_nbits]), Context())
     else:
-        fold.settle(module, RuleSet([gemm_zero_point]), Context())
+        fold.settle(module, RuleSet([gemm_zero_point, sixteen_bits]), Context())
 
 
 # ----------------------------------------------------------------------------------------------------------------- QDQ
@@ -58,8 +58,29 @@ def gemm_zero_point(b: StagingBuilder, node: Node):
     if stored.dtype not in (I8, U8) or scale.shape is None or not all(isinstance(d, int) for d in scale.shape):
         return b.decline("the weight is no constant of bytes")
     zero = b.const(np.zeros(scale.shape, stored.dtype.numpy))
-    real = b.call("dequantize", [stored, scale, zero], weight.attrs).result
-    return b.call("gemm", [node.operands[0], real, *node.operands[2:]], node.attrs).result
+    real = b.call("dequantize", [stored, scale, zero], dict(weight.attrs)).result
+    return b.call("gemm", [node.operands[0], real, *node.operands[2:]], dict(node.attrs)).result
+
+
+#: What onnxruntime has not for 16 bits, and the operands that are data.
+_SIXTEEN = {
+    "pad": (0, 2), "max_pool": (0,), "resize": (0,), "depth_to_space": (0,), "space_to_depth": (0,), "max": (0, 1),
+    "min": (0, 1), "where": (1, 2), "clip": (0, 1, 2),
+}  # fmt: skip
+
+
+@rule(*_SIXTEEN, numerics="exact")
+def sixteen_bits(b: StagingBuilder, node: Node):
+    """an op on 16-bit integers -> the same on f32 between casts: onnxruntime moves integers of 16 bits by few operators"""
+    kind = node.result.dtype
+    if kind not in (I16, U16):
+        return None
+    why = fold.more_than_choosing(node)
+    if why is not None:
+        return b.decline(why)
+    data = _SIXTEEN[node.name]
+    operands = [b.cast(v, to=F32) if i in data and v is not None else v for i, v in enumerate(node.operands)]
+    return b.cast(b.call(node.name, operands, dict(node.attrs)).result, to=kind)
 
 
 # ------------------------------------------------------------------------------------------------------------ QOperator
@@ -165,7 +186,7 @@ def qgemm(b: StagingBuilder, node: Node):
     if isinstance(bias, str):
         return b.decline(bias)
     turned = layer.node.name == "gemm" and layer.node.attr("transB")
-    columns = w.shape[0] if turned else columns  # type: ignore[union-attr, index]
+    columns = int(w.shape[0 if turned else 1])  # type: ignore[union-attr, index, arg-type]
     operands = list(integer.factors(b, layer))
     operands[0] = x if x.rank == 2 else b.reshape(x, (-1, x.shape[-1]))  # type: ignore[union-attr, index]
     total = None if bias is None else b.const(np.broadcast_to(bias.reshape(-1), (columns,)).copy())
@@ -224,6 +245,11 @@ def _vector(value: Value, rank: int, axis: int, channels: int) -> np.ndarray | N
     return array.reshape(-1) if fits else None
 
 
+def _spread(parameter: np.ndarray, shape: tuple) -> np.ndarray:
+    """One number or one for each channel as rank 0, or as a vector of `shape`."""
+    return np.broadcast_to(parameter.reshape(() if parameter.size == 1 else -1), shape).copy()
+
+
 @rule("requantize", benefit=6)
 def requantized_product(b: StagingBuilder, node: Node):
     """requantize(matmul_integer + c) -> QGemm, requantize(conv_integer + c) -> QLinearConv: the ratio is the one scale"""
@@ -234,8 +260,8 @@ def requantized_product(b: StagingBuilder, node: Node):
     conv = s.product.name == "conv_integer"
     channels = w.shape[0 if conv else 1]  # type: ignore[union-attr, index]
     wide = (channels,) if max(s.ratio.size, s.w_zero.size) > 1 else ()
-    scale, w_zero = (np.broadcast_to(v.reshape(() if v.size == 1 else -1), wide).copy() for v in (s.ratio, s.w_zero))
-    bias = None if s.bias is None else b.const(np.broadcast_to(s.bias, (channels,)).astype(np.int32))
+    scale, w_zero = (_spread(v, wide) for v in (s.ratio, s.w_zero))
+    bias = None if s.bias is None else b.const(np.broadcast_to(s.bias, (channels,)).astype(np.int32))  # type: ignore[arg-type]
     one, zeros = b.const(np.float32(1)), [b.const(v.reshape(())) for v in (s.x_zero, s.y_zero)]
     factors = (x, one, zeros[0], w, b.const(scale), b.const(w_zero))
     if not conv:

@@ -305,7 +305,7 @@ def _tidy(module: Module, weights: bool = True) -> None:
 
 
 #: Integer weights of fewer elements are stored as floats where floats are wanted.
-_FEW = 1024
+_FEW = 256
 
 
 def fold(graph: Graph, weights: bool = True) -> None:

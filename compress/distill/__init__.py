@@ -154,7 +154,7 @@ def _identity(
     """What a run is a function of."""
     from .setup import digest
 
-    made = {"teacher": digest(teacher), "student": digest(student), "data": feed.digest}
+    made: dict[str, Any] = {"teacher": digest(teacher), "student": digest(student), "data": feed.digest}
     made |= {"eval_data": judge.digest if judge is not None else "", "augment": feed.augment is not None}
     return {**made, "losses": [str(term.loss) for term in setup.terms], **options.as_dict()}
 

@@ -12,23 +12,17 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...ir.errors import AnyIRError, InvalidData, UsageError
 from ..binding import Arrays, Sample
-from ..data import Dataset
+from ..data import Batch, Dataset
 from ..sources import Stream
 
 HELD_BYTES = 512 << 20
 Augment = Callable[[Arrays, np.random.Generator], Arrays]
-
-
-class Batch(NamedTuple):
-    feeds: Arrays
-    labels: np.ndarray | None
-    count: int
 
 
 class Feed:

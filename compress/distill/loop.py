@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from ...backends.torch import to_torch
 from ...backends.torch.live import to_tensor
 from ...formats.torch_state import array_of
-from ...ir.errors import InvalidData, UsageError
+from ...ir.errors import InvalidData, Unsupported, UsageError
 from ...ir.graph import Module
 from ...ir.types import DType
 from ...kernels.compare import compare, limits_for
 from ...kernels.run import run
+from ..data import Batch
 from . import checkpoint, losses
-from .feeding import Batch, Feed, seeded
+from .feeding import Feed, seeded
 from .options import DKD, KD, Hint, Labels, Options, factor
 from .setup import Setup, Term
 from .teacher import teacher_for
@@ -126,6 +127,8 @@ class Trainer:
         total = self.weighted(found)
         values = {"loss": total.item(), **{name: value.item() for name, value in found.items()}}
         self._check(values)
+        if not total.requires_grad:
+            raise Unsupported("the losses do not depend on any weight of the student")
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or math.inf, foreach=False)
         self._check({"gradient": norm.item()})
@@ -169,7 +172,7 @@ class Trainer:
         if isinstance(how, DKD):
             return losses.dkd(ours, theirs, labels, how)
         through = self.regressors[term.name] if isinstance(how, Hint) and term.name in self.regressors else None
-        return losses.hint(ours, theirs, through)
+        return losses.hint(ours, theirs, through)  # type: ignore[arg-type]  # what ModuleDict says it holds
 
     def weighted(self, found: dict[str, Tensor]) -> Tensor:
         epochs = self.done / max(1, self.feed.steps())
@@ -335,7 +338,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _regressors(setup: Setup, seed: int) -> nn.ModuleDict:
-    made = {}
+    made: dict[str, nn.Module] = {}
     with seeded((seed, len(setup.terms))):
         for term, (ours, theirs) in zip(setup.terms, setup.shapes, strict=True):
             if isinstance(term.loss, Hint):

@@ -7,11 +7,13 @@ slices per node. Knows nothing of ops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+
+from ...ir.dims import Dim, dim_eq
 
 Ids = np.ndarray
 
@@ -50,11 +52,43 @@ class Fixed:
     reason: str
 
 
-Axis = Lane | Fixed
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """An axis of symbolic size that whole axes were merged into, outermost first: heads folded into the batch, say. It is
+    carried to where it is taken apart again; only ops that pass axes untouched may see one."""
+
+    parts: tuple[tuple[Dim, Axis], ...]
+
+    @property
+    def dims(self) -> tuple[Dim, ...]:
+        return tuple(dim for dim, _ in self.parts)
+
+    def lanes(self) -> list[Lane]:
+        return [axis for _, axis in self.parts if isinstance(axis, Lane)]
+
+    def mapped(self, function: Callable[[Axis], Axis]) -> Bundle:
+        """The same bundle of other axes."""
+        return Bundle(tuple((dim, function(axis)) for dim, axis in self.parts))
+
+
+Axis = Lane | Fixed | Bundle
 Axes = tuple[Axis, ...]
+
+
+def lanes_of(axis: Axis) -> list[Lane]:
+    return [axis] if isinstance(axis, Lane) else axis.lanes() if isinstance(axis, Bundle) else []
+
+
+def passed(axis: Axis, *, zero: bool = True) -> Axis:
+    """The axis of a value computed from one that has it; zeros stay zeros only where `zero` says so."""
+    if isinstance(axis, Lane):
+        return axis.computed(zero=zero and axis.zero)
+    return axis.mapped(lambda part: passed(part, zero=zero)) if isinstance(axis, Bundle) else axis
+
 
 SINGLE = Fixed("an axis of size 1")
 UNKNOWN = Fixed("its size is not known")
+MIXED = Fixed("several axes merged into one of unknown size")
 EMPTY = Fixed("an axis without elements")
 INDICES = Fixed("a constant of indices or flags")
 
@@ -89,16 +123,16 @@ class Space:
         return first
 
     def pin(self, axis: Axis, reason: str) -> None:
-        if isinstance(axis, Lane):
-            self.pins.append((axis.ids, reason))
+        self.pins.extend((lane.ids, reason) for lane in lanes_of(axis))
 
     def mark(self, axis: Axis, bits: int) -> None:
-        if isinstance(axis, Lane):
-            self.marks.append((axis.ids, bits))
+        self.marks.extend((lane.ids, bits) for lane in lanes_of(axis))
 
     def join(self, axes: Iterable[Axis]) -> Axis:
         """All run in step: their lanes united, or all of them held by one that is fixed. The first lane stands for them."""
         made = list(axes)
+        if any(isinstance(axis, Bundle) for axis in made):
+            return self._join_bundles(made)
         lanes = [axis for axis in made if isinstance(axis, Lane)]
         held = next((axis for axis in made if isinstance(axis, Fixed)), None)
         if held is not None:
@@ -108,6 +142,17 @@ class Space:
         for lane in lanes[1:]:
             self.union(lanes[0].ids, lane.ids)
         return lanes[0]
+
+    def _join_bundles(self, axes: list[Axis]) -> Axis:
+        """Bundles of the same dims run in step part by part."""
+        first = axes[0]
+        if isinstance(first, Bundle) and all(isinstance(a, Bundle) and _same_dims(a.dims, first.dims) for a in axes):
+            columns = zip(*(axis.parts for axis in axes), strict=True)  # type: ignore[union-attr]
+            return Bundle(tuple((column[0][0], self.join([axis for _, axis in column])) for column in columns))
+        held = next((axis for axis in axes if isinstance(axis, Fixed)), MIXED)
+        for axis in axes:
+            self.pin(axis, held.reason)
+        return held
 
     def solve(self) -> Classes:
         left = np.concatenate([a for a, _ in self.edges]) if self.edges else np.zeros(0, np.intp)
@@ -124,6 +169,10 @@ class Space:
             pinned[found] = len(reasons)
             reasons.append(reason)
         return Classes(roots, bits, pinned, reasons)
+
+
+def _same_dims(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
+    return len(a) == len(b) and all(dim_eq(x, y) is True for x, y in zip(a, b, strict=True))
 
 
 class Classes:

@@ -183,13 +183,13 @@ def _reconsidered(answers: Answers, question: Question, classes: Classes) -> boo
 
 
 def _ranking(answers: Answers, question: Question, classes: Classes) -> list[tuple]:
-    """The parts that lead somewhere, best first: not a mere repetition, heads, then the one with most classes."""
+    """The parts that lead somewhere, best first: heads, not a mere repetition, then the one with most classes."""
     found = []
     dead = answers.dead.get(question.key, set())
     for i, part in enumerate(question.parts):
         alive = classes.alive(part.ids) if isinstance(part, Lane) and i not in dead else 0
         if alive > 1:
-            kind = (not classes.marked(part.ids, REPEAT), classes.marked(part.ids, HEAD))  # type: ignore[union-attr]
+            kind = (classes.marked(part.ids, HEAD), not classes.marked(part.ids, REPEAT))  # type: ignore[union-attr]
             found.append((True, *kind, alive, -int(classes.roots[part.ids].min()), -i))  # type: ignore[union-attr]
     return sorted(found, reverse=True)
 

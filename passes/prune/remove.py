@@ -9,6 +9,7 @@ nothing is ever left half done in silence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from ...ir.graph import Graph, Module, Node, Value
 from ...ir.infer import inferred
 from ...ir.tensor import ArrayTensor
 from ...ir.types import I64, TensorType
-from .atoms import Axes, Axis, Lane
+from .atoms import Axes, Axis, Bundle, Lane, lanes_of
 from .groups import Analysis, Group, structure
 from .walk import REWRITINGS, Holding
 
@@ -137,9 +138,11 @@ class Cut:
 
     def _is_affected(self, node: Node) -> bool:
         rows = [self.axes(v) for v in (*node.inputs(), *node.results)]
-        if any(self.mask(axis) is not None for row in rows for axis in row):
+        if any(self.touches(axis) for row in rows for axis in row):
             return True
-        if any(self.mask(a) is not None for i in range(len(node.operands)) for a in self.walk.splat_uses.get((node, i), ())):
+        if any(
+            self.mask(a) is not None for i in range(len(node.operands)) for a in self.walk.splat_uses.get((node, i), ())
+        ):
             return True
         if node in self.walk.named and any(self.mask(axis) is not None for axis in self.walk.named[node].values()):
             return True
@@ -163,9 +166,12 @@ class Cut:
             return self.known[value][0]
         return self.walk.values.get(value, ())
 
+    def touches(self, axis: Axis) -> bool:
+        return any(self.gone[lane.ids].any() for lane in lanes_of(axis))
+
     def is_cut(self, value: Value, axis: int) -> bool:
         row = self.axes(value)
-        return bool(row) and self.mask(row[axis]) is not None
+        return bool(row) and self.touches(row[axis])
 
     def keep(self, value: Value, axis: int) -> np.ndarray:
         """True for the positions that stay."""
@@ -180,7 +186,13 @@ class Cut:
 
     def size(self, value: Value, axis: int) -> Any:
         """The new size of an axis."""
-        return int(self.keep(value, axis).sum()) if self.is_cut(value, axis) else self.old_shape(value)[axis]
+        if not self.is_cut(value, axis):
+            return self.old_shape(value)[axis]
+        found = self.axes(value)[axis]
+        if isinstance(found, Bundle):
+            kept = [(dim, self.mask(part)) for dim, part in found.parts]
+            return math.prod(dim if mask is None else int(mask.sum()) for dim, mask in kept)
+        return int(self.keep(value, axis).sum())
 
     def named_size(self, node: Node, name: str, old: int) -> int:
         """The new size of an axis that the node packs into another one."""
@@ -240,7 +252,7 @@ class Cut:
 
     def _patched(self, b: Builder, value: Value, changed: Mapping[int, int]) -> Value:
         """A computed vector with numbers at some places."""
-        count, dtype = value.shape[0], value.dtype  # type: ignore[index]
+        count, dtype = int(value.shape[0]), value.dtype  # type: ignore[index, arg-type]
         parts, start = [], 0
         for at in (*sorted(changed), count):
             if at > start:
@@ -298,8 +310,8 @@ class Cut:
         """Nothing is cut down to nothing. Raises UsageError."""
         rows = [(holding.value, holding.axes) for holding in self.walk.holdings]
         for value, axes in (*rows, *self.walk.values.items()):  # splats have no atoms but where they are used
-            for axis in axes:
-                if isinstance(axis, Lane) and len(axis.ids) and self.gone[axis.ids].all():
+            for axis in [lane for whole in axes for lane in lanes_of(whole)]:
+                if len(axis.ids) and self.gone[axis.ids].all():
                     name = value.weight.key if value.weight is not None else value.hint or "a value"
                     raise UsageError(
                         f"nothing would be left of an axis of {name} {value.type}", hint="keep a unit of it"

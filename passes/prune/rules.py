@@ -12,7 +12,7 @@ from ...ir.graph import Node
 from ...ir.opdef import ELEMENTWISE, OPS
 from ...ir.ops import load_families
 from ..optimize.dead_weights import KEEP_ZERO
-from .atoms import SINGLE, Axes, Axis, Fixed, Lane
+from .atoms import SINGLE, Axes, Axis, Bundle, Fixed, Lane, passed
 from .walk import CARRIER, RULES, Walk, rewriting, rule
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def elementwise(walk: Walk, node: Node) -> list[Axes]:
         return walk.held(node, "has an operand of unknown rank")
     rows: list[Axes] = []
     for index, shape in enumerate(shapes):
-        axes = walk.axes(node, index, zeroed=_is_zeroed(name, index))
+        axes = walk.axes(node, index, zeroed=_is_zeroed(name, index), bundles=True)
         rows.append((SINGLE,) * (rank - len(shape or ())) + axes)
         if node.operands[index] is not None and node.operands[index].is_const:
             for axis in axes:
@@ -54,6 +54,12 @@ def _in_step(walk: Walk, node: Node, axes: Sequence[Axis]) -> Axis:
     joined = walk.space.join(long)
     if isinstance(joined, Fixed):
         return joined
+    if isinstance(joined, Bundle):  # then all are, of the same dims
+        rows = [axis.parts if isinstance(axis, Bundle) else ((1, SINGLE),) * len(joined.parts) for axis in axes]
+        columns = zip(*rows, strict=True)
+        return Bundle(
+            tuple((d, _in_step(walk, node, [a for _, a in c])) for d, c in zip(joined.dims, columns, strict=True))
+        )
     if (node.name in SINGULAR and zero_of(axes[0])) or (node.name in ("div", "mod", "floor_div") and zero_of(axes[1])):
         why = walk.fixed(node, "has no value where a channel is zero")
         walk.space.pin(joined, why.reason)
@@ -244,15 +250,15 @@ def lp_normalization(walk: Walk, node: Node) -> list[Axes]:
 
 def pinning(walk: Walk, node: Node, axes: Sequence[int], why: str, *, zero: bool = False) -> list[Axes]:
     """All axes pass but these, which are pinned. `zero`: zeros stay zeros."""
-    row = list(walk.axes(node, 0))
+    row = list(walk.axes(node, 0, bundles=True))
     held = {axis % len(row) for axis in axes} if row else set()
     reason = walk.fixed(node, why)
     for i, axis in enumerate(row):
         if i in held:
             walk.space.pin(axis, reason.reason)
             row[i] = SINGLE if axis is SINGLE else reason
-        elif isinstance(axis, Lane):
-            row[i] = axis.computed(zero=zero and axis.zero)
+        else:
+            row[i] = passed(axis, zero=zero)
     return [tuple(row) for _ in node.results]
 
 
@@ -366,7 +372,7 @@ def reduced_axes(node: Node) -> tuple[int, ...] | None:
 @rule("quantize", "dequantize")
 def quantise(walk: Walk, node: Node) -> list[Axes]:
     """Axes pass; a parameter per channel is cut along, one per block holds the axis."""
-    row = list(walk.axes(node, 0))
+    row = list(walk.axes(node, 0, bundles=True))
     x = node.operands[0]
     if x is None or x.rank is None:
         return walk.held(node, "has data of unknown rank")
@@ -385,7 +391,7 @@ def quantise(walk: Walk, node: Node) -> list[Axes]:
                 joined = walk.space.join([row[i], axis])
                 row[i] = row[i] if isinstance(joined, Lane) else joined
     if not x.is_const and not _zero_point_is_zero(node):
-        row = [axis.but(zero=False) if isinstance(axis, Lane) else axis for axis in row]
+        row = [passed(axis, zero=False) for axis in row]
     return [tuple(row)]
 
 

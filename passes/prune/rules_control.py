@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.graph import Graph, Node, Value
-from .atoms import SINGLE, Axes, Axis, Fixed, Lane
+from .atoms import SINGLE, UNKNOWN, Axes, Axis, Fixed, Lane
 from .walk import Walk, rule
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...ir.graph import Node
 from ...ir.opdef import Axis as Label
-from .atoms import HEAD, SINGLE, UNKNOWN, Axes, Axis, Fixed, Lane
+from .atoms import HEAD, SINGLE, UNKNOWN, Axes, Axis, Bundle, Fixed, Lane
 from .rules import channel_axis, pinning, zero_of
 from .walk import CARRIER, CONSUMER, PRODUCER, Question, Walk, rewriting, rule
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def summed(walk: Walk, node: Node, a: Axis, b: Axis) -> None:
     """The op sums over both: a removed index must add zero, by the data or by a zeroed weight."""
     joined = walk.space.join([axis for axis in (a, b) if axis is not SINGLE] or [SINGLE])
+    if isinstance(joined, Bundle):
+        walk.space.pin(joined, f"{node.name} sums over it")
     if isinstance(joined, Lane) and not (zero_of(a) or zero_of(b)):
         walk.space.pin(joined, f"{node.name} sums over what is not zero when masked")
     for axis in (a, b):
@@ -97,7 +99,7 @@ def _by_group(walk: Walk, node: Node, data: Axis, kernel: Axes, groups: int) -> 
     if node.name == "conv":
         return kernel[0]
     made = node.result.shape[channel_axis(node)]  # type: ignore[index]
-    return Lane(np.repeat(each[0], made // groups), kernel[0].zero)  # type: ignore[operator]
+    return Lane(np.repeat(each[0], made // groups), kernel[0].zero)  # type: ignore[operator, arg-type]
 
 
 def _by_place(walk: Walk, node: Node, data: Axis, kernel: Axes, groups: int) -> Axis:
@@ -138,7 +140,7 @@ def product(walk: Walk, node: Node) -> list[Axes]:
     sums: dict[str, list[Axis]] = {}
     both = _data_labels(node, amap.operands)
     for index, labels in enumerate(amap.operands):
-        for axis, label in zip(walk.axes(node, index), labels or (), strict=False):
+        for axis, label in zip(walk.axes(node, index, bundles=True), labels or (), strict=False):
             if label is None:
                 walk.space.pin(axis, f"{node.name} takes a diagonal of it")
             elif label.role == "contract":
@@ -177,6 +179,16 @@ def _passed(walk: Walk, node: Node, label: Label | None, by_label: dict[str, lis
         return joined
     if label.label in both:
         walk.space.mark(joined, HEAD)
-    zeros = [axis.zero for axis in axes if isinstance(axis, Lane)]
     added = node.name == "gemm" and len(node.operands) > 2 and node.operands[2] is not None
+    if isinstance(joined, Bundle):  # then all are: a product of two is zero where one of them is
+        rows = [axis.parts for axis in axes if isinstance(axis, Bundle)]
+        columns = zip(*rows, strict=True)
+        return Bundle(tuple((column[0][0], _zero_if_any([part for _, part in column])) for column in columns))
+    zeros = [axis.zero for axis in axes if isinstance(axis, Lane)]
     return Lane(joined.ids, len(zeros) == 2 and all(zeros) if added else any(zeros))
+
+
+def _zero_if_any(axes: Sequence[Axis]) -> Axis:
+    """The first of axes that run in step, zero where any of them is."""
+    first = next((axis for axis in axes if isinstance(axis, Fixed)), axes[0])
+    return first.computed(zero=any(map(zero_of, axes))) if isinstance(first, Lane) else first

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...ir.dims import Dim, dim_eq
 from ...ir.graph import Node
-from .atoms import SINGLE, Axes, Axis, Fixed, Lane
+from .atoms import SINGLE, Axes, Axis, Bundle, Fixed, Lane
 from .walk import Walk, rewriting, rule
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 
 class Factor(NamedTuple):
-    """`size` consecutive steps that an axis of the source and one of the result share; None where there is no partner."""
+    """`size` consecutive steps that an axis of the source and one of the result share; None where there is no partner. A
+    symbolic size is that of a whole axis."""
 
-    size: int
+    size: Dim
     source: int | None
     result: int | None
 
@@ -36,14 +37,21 @@ def reshape(walk: Walk, node: Node) -> list[Axes]:
     x, y = node.operands[0], node.result
     if x is None or x.shape is None or y.shape is None:
         return walk.held(node, "has a shape that is not known")
-    row = walk.axes(node, 0)
+    row, shape = _unfolded(walk.axes(node, 0, bundles=True), x.shape)
     if 0 in x.shape or 0 in y.shape:
         return walk.held(node, "has no elements")
     if not any(isinstance(axis, Lane) for axis in row):
         return [(walk.fixed(node, "makes it of fixed axes"),) * len(y.shape)]
-    factors = factored(x.shape, y.shape)
-    parts = _split(walk, node, row, x.shape, factors)
+    factors = factored(shape, y.shape)
+    parts = _split(walk, node, row, shape, factors)
     return [_merged(walk, node, y.shape, factors, parts)]
+
+
+def _unfolded(row: Axes, shape: Sequence[Dim]) -> tuple[Axes, tuple[Dim, ...]]:
+    """Axes and dims with every bundle taken apart."""
+    parts = [axis.parts if isinstance(axis, Bundle) else ((dim, axis),) for dim, axis in zip(shape, row, strict=True)]
+    flat = [part for bundle in parts for part in bundle]
+    return tuple(axis for _, axis in flat), tuple(dim for dim, _ in flat)
 
 
 def factored(source: Sequence[Dim], result: Sequence[Dim]) -> list[Factor]:
@@ -82,25 +90,27 @@ def _first_cut(a: list[Dim], b: list[Dim]) -> tuple[int, int]:
 
 def _pair(left: list[tuple[int, Dim]], right: list[tuple[int, Dim]]) -> list[Factor]:
     """The factors of one block: from the inside out, so that a symbolic axis outside does not matter."""
-    if len(left) == len(right) == 1:
-        size = left[0][1]
-        return [Factor(size, left[0][0], right[0][0])] if type(size) is int else []
+    if len(left) == len(right) == 1 and dim_eq(left[0][1], right[0][1]) is True:
+        return [Factor(left[0][1], left[0][0], right[0][0])]
     made: list[Factor] = []
     a, b = list(left), list(right)
     while a and b:
         (i, m), (j, n) = a.pop(), b.pop()
         if type(m) is not int or type(n) is not int or max(m, n) % min(m, n):
-            if m is not n:
+            if dim_eq(m, n) is not True:
                 a.append((i, m))
                 b.append((j, n))
                 break
-            continue  # the same symbolic axis on both sides
+            made.append(Factor(m, i, j))  # the same symbolic axis on both sides
+            continue
         size = min(m, n)
         made.append(Factor(size, i, j))
         if m > size:
             a.append((i, m // size))
         if n > size:
             b.append((j, n // size))
+    if len(b) == 1 and a and dim_eq(math.prod(n for _, n in a), b[0][1]) is True:
+        return [Factor(n, i, b[0][0]) for i, n in a] + made[::-1]  # whole axes make the outermost one
     made += [Factor(n, i, None) for i, n in reversed(a) if type(n) is int]
     made += [Factor(n, None, j) for j, n in reversed(b) if type(n) is int]
     return made[::-1]
@@ -114,7 +124,7 @@ def _split(walk: Walk, node: Node, row: Axes, shape: Sequence[Dim], factors: lis
         if not isinstance(axis, Lane):
             for k in own:
                 parts[k] = axis
-        elif math.prod(factors[k].size for k in own) != shape[i]:
+        elif dim_eq(math.prod(factors[k].size for k in own), shape[i]) is not True:
             walk.space.pin(axis, parts[own[0]].reason if own else walk.fixed(node, "mixes it with other axes").reason)  # type: ignore[union-attr]
         elif len(own) == 1 and factors[own[0]].result is not None:
             parts[own[0]] = axis
@@ -126,9 +136,8 @@ def _split(walk: Walk, node: Node, row: Axes, shape: Sequence[Dim], factors: lis
 
 def _cut_up(walk: Walk, node: Node, index: int, lane: Lane, factors: list[Factor]) -> list[Axis]:
     """The parts of one axis of the source."""
-    return parts_of(
-        walk, node, ("from", node, index), lane, [f.size if f.result is not None else -f.size for f in factors]
-    )
+    sizes = [int(f.size if f.result is not None else -f.size) for f in factors]  # type: ignore[arg-type, operator]
+    return parts_of(walk, node, ("from", node, index), lane, sizes)
 
 
 def parts_of(walk: Walk, node: Node, key: tuple[Any, ...], lane: Lane, sizes: Sequence[int]) -> list[Axis]:
@@ -158,21 +167,31 @@ def _merged(walk: Walk, node: Node, shape: Sequence[Dim], factors: list[Factor],
     made: list[Axis] = []
     for j, dim in enumerate(shape):
         own = [k for k, factor in enumerate(factors) if factor.result == j]
-        whole = dim if type(dim) is int else None
+        sizes = [factors[k].size for k in own]
+        whole = bool(own) and dim_eq(math.prod(sizes), dim) is True
         if dim == 1:
             made.append(SINGLE)
-        elif whole is None or math.prod(factors[k].size for k in own) != whole:
+        elif not whole or (type(dim) is not int and len(own) > 1 and not _is_inferred(node, j)):
             why = walk.fixed(node, "mixes it with other axes")
             for k in own:
                 walk.space.pin(parts[k], why.reason)
             made.append(why)
         elif len(own) == 1:
             made.append(parts[own[0]])
+        elif type(dim) is not int:
+            made.append(Bundle(tuple((factors[k].size, parts[k]) for k in own)))
         else:
-            made.append(
-                product_of(walk, node, ("to", node, j), [factors[k].size for k in own], [parts[k] for k in own])
-            )
+            made.append(product_of(walk, node, ("to", node, j), sizes, [parts[k] for k in own]))  # type: ignore[arg-type]
     return tuple(made)
+
+
+def _is_inferred(node: Node, axis: int) -> bool:
+    """Whether the size of an axis of symbolic size can be left to a -1 when other axes are cut."""
+    if node.name == "flatten":
+        return True
+    elems = node.operands[1].elems  # type: ignore[union-attr]
+    symbolic = [j for j, dim in enumerate(node.result.shape or ()) if type(dim) is not int]
+    return symbolic == [axis] or (elems is not None and elems[axis] == -1)
 
 
 def product_of(walk: Walk, node: Node, key: tuple[Any, ...], sizes: Sequence[int], parts: list[Axis]) -> Axis:
@@ -204,11 +223,16 @@ def reshaped(cut: Cut, node: Node) -> None:
     """Entries of axes that were cut get their new size; -1 and 0 keep their meaning where they still say the same."""
     x, y = node.operands[0], node.result
     new = {j: cut.size(y, j) for j in range(len(cut.old_shape(y))) if cut.is_cut(y, j)}
+    merged = next((j for j, size in new.items() if type(size) is not int), None)
     elems = node.operands[1].elems or (None,) * len(cut.old_shape(y))  # type: ignore[union-attr]
     copies = not node.attr("allowzero")
     for j, entry in enumerate(elems):
         source = cut.size(x, j) if copies and entry == 0 and j < len(cut.old_shape(x)) else None  # type: ignore[arg-type]
-        if entry == -1 or (source is not None and source == cut.size(y, j)):
+        if merged is not None and j != merged and entry == -1:
+            new[j] = cut.size(y, j)
+        elif j == merged:
+            new[j] = -1
+        elif entry == -1 or (source is not None and source == cut.size(y, j)):
             new.pop(j, None)
         elif source is not None:
             new[j] = cut.size(y, j)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @rule("transpose")
 def transpose(walk: Walk, node: Node) -> list[Axes]:
-    row = walk.axes(node, 0)
+    row = walk.axes(node, 0, bundles=True)
     return [tuple(row[i] for i in node.attr("perm"))] if row else walk.held(node, "has data of unknown rank")
 
 
 @rule("unsqueeze")
 def unsqueeze(walk: Walk, node: Node) -> list[Axes]:
-    row = walk.axes(node, 0)
+    row = walk.axes(node, 0, bundles=True)
     given = node.operands[1].ints()  # type: ignore[union-attr]
     if given is None or node.operands[0].rank is None:  # type: ignore[union-attr]
         return walk.held(node, "has axes that are not known")
@@ -37,7 +37,7 @@ def squeeze(walk: Walk, node: Node) -> list[Axes]:
     over = _squeezed(node)
     if over is None:
         return walk.held(node, "has axes that are not known")
-    return [tuple(axis for i, axis in enumerate(walk.axes(node, 0)) if i not in over)]
+    return [tuple(axis for i, axis in enumerate(walk.axes(node, 0, bundles=True)) if i not in over)]
 
 
 def _squeezed(node: Node) -> tuple[int, ...] | None:

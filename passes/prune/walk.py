@@ -14,16 +14,18 @@ on the cut operands, after its rewriting, computes the cut of its results, provi
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...ir.dims import Dim, dim_eq
 from ...ir.graph import Graph, Module, Node, Value
 from ...ir.opdef import MOVEMENT, PURE
 from ...ir.types import BOOL, I64, STRING, TensorType
-from .atoms import EMPTY, INDICES, SINGLE, UNKNOWN, Axes, Axis, Fixed, Lane, Slot, Space
+from .atoms import EMPTY, INDICES, MIXED, SINGLE, UNKNOWN, Axes, Axis, Bundle, Fixed, Lane, Slot, Space
 
 if TYPE_CHECKING:
     from .remove import Cut
@@ -160,27 +162,34 @@ class Walk:
             if dim == 1 and axis is not SINGLE:
                 self.space.pin(axis, SINGLE.reason)
                 made[i] = SINGLE
-            elif (dim != 1 and axis is SINGLE) or (isinstance(axis, Lane) and dim != len(axis.ids)):
+            elif not _fits(axis, dim):
                 self.space.pin(axis, UNKNOWN.reason)
                 made[i] = UNKNOWN
         self.values[value] = tuple(made)
 
     # What rules ask.
 
-    def axes(self, node: Node, index: int, *, zeroed: bool = True) -> Axes:
-        """The axes of an operand, () for an absent one. A constant's lanes are zero under masking unless `zeroed` is False."""
+    def axes(self, node: Node, index: int, *, zeroed: bool = True, bundles: bool = False) -> Axes:
+        """The axes of an operand, () for an absent one. A constant's lanes are zero under masking unless `zeroed` is False.
+        A rule that does not ask for bundles sees a fixed axis in their place."""
         value = node.operands[index] if index < len(node.operands) else None
         if value is None:
             return ()
         if value in self.splats:
             return self._splat_axes(value, node, index)
         if not value.is_const:
-            return self.values[value]
+            return self.values[value] if bundles else tuple(map(self._unbundled, self.values[value]))
         holding = self._hold(value, node, index)
         if not zeroed:
             holding.zeroed = False
             return tuple(a.but(zero=False) if isinstance(a, Lane) else a for a in holding.axes)
         return holding.axes
+
+    def _unbundled(self, axis: Axis) -> Axis:
+        if isinstance(axis, Bundle):
+            self.space.pin(axis, MIXED.reason)
+            return MIXED
+        return axis
 
     def _note_splat(self, node: Node) -> None:
         """Results that are one number all over: initial states, say, which layers share without being tied by them."""
@@ -190,7 +199,9 @@ class Walk:
             source = node.operands[0]
             number = None if source is None or source.dtype is STRING else source.scalar()
             if number is not None or source in self.splats:
-                self.splats.update(dict.fromkeys(node.results, number == 0 if number is not None else self.splats[source]))  # type: ignore[index]
+                self.splats.update(
+                    dict.fromkeys(node.results, number == 0 if number is not None else self.splats[source])
+                )  # type: ignore[index]
 
     def _splat_axes(self, value: Value, node: Node, index: int) -> Axes:
         """Atoms of this use alone: it can take a slice of any length."""
@@ -220,7 +231,8 @@ class Walk:
         if value.dtype in (I64, BOOL, STRING):
             return tuple(SINGLE if n == 1 else INDICES for _, n in sizes)
         return tuple(
-            SINGLE if n == 1 else EMPTY if n == 0 else Lane(self.space.fresh(n), True, Slot(number, i)) for i, n in sizes
+            SINGLE if n == 1 else EMPTY if n == 0 else Lane(self.space.fresh(int(n)), True, Slot(number, i))  # type: ignore[arg-type]
+            for i, n in sizes
         )
 
     def fixed(self, node: Node, why: str) -> Fixed:
@@ -271,6 +283,13 @@ class Walk:
     def judge(self, key: tuple[Any, ...], chosen: Axis) -> None:
         """See later whether the part that was chosen leads anywhere."""
         self.questions.append(Question(key, [chosen], self.answers.given.get(key)))
+
+
+def _fits(axis: Axis, dim: Dim) -> bool:
+    """Whether an axis that a rule has made is one of this size."""
+    if isinstance(axis, Bundle):
+        return dim_eq(math.prod(axis.dims), dim) is True
+    return dim == len(axis.ids) if isinstance(axis, Lane) else dim == 1 or axis is not SINGLE
 
 
 def _dead(graph: Graph) -> dict[Node, None]:

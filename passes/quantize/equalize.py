@@ -32,7 +32,7 @@ ROUNDS = 20
 #: f(s x) = s f(x) for s > 0, channel by channel, and channels stay on axis 1.
 HOMOGENEOUS = frozenset(
     ["relu", "leaky_relu", "prelu", "identity", "max_pool", "average_pool", "global_average_pool", "global_max_pool",
-     "reduce_mean", "reshape", "flatten", "squeeze"]
+     "reduce_mean", "reshape", "flatten", "squeeze", "pad"]
 )  # fmt: skip
 CLAMPS = ("relu6", "clip")
 
@@ -125,10 +125,24 @@ def _passes(node: Node, value: Value, channels: int) -> bool:
         return _along_channels(node.operands[1], len(value.shape), channels)
     if node.name in ("reshape", "flatten", "squeeze"):
         return len(value.shape) > 2 and all(d == 1 for d in value.shape[2:]) and len(shape) == 2
+    if node.name == "pad":
+        return _pads_with_zero(node)
     if node.name == "reduce_mean":
         axes = node.operands[1].ints() if len(node.operands) > 1 and node.operands[1] is not None else None
         return axes is not None and all(axis % len(value.shape) > 1 for axis in axes)
     return node.name in HOMOGENEOUS or node.name in CLAMPS
+
+
+def _pads_with_zero(node: Node) -> bool:
+    """Zeros (or mirrored values) around the places, none among the channels: 0 times a factor is 0."""
+    pads, value, axes = (node.operand(name) for name in ("pads", "value", "axes"))
+    rank, around = node.result.rank or 0, pads.ints()
+    which = range(rank) if axes is None else axes.ints()
+    if around is None or which is None:
+        return False
+    if any(count for count, axis in zip(around, [*which, *which], strict=True) if axis % rank == 1):
+        return False
+    return node.attr("mode") != "constant" or value is None or (value.is_const and not np.any(value.array()))
 
 
 def _along_channels(slope: Value | None, rank: int, channels: int) -> bool:

@@ -49,7 +49,7 @@ RISES = (
     "depth_to_space", "space_to_depth", "max_pool", "resize", "pad",
 )  # fmt: skip
 SINKS = (
-    *RISES, "slice", "gather", "split", "gather_elements", "gather_nd", "compress", "reverse_sequence",
+    *RISES, "slice", "gather", "split", "gather_elements", "gather_nd", "compress",
 )  # fmt: skip
 #: What integers of less than a byte go through: targets slice and gather nothing smaller.
 PACKED = ("transpose", "reshape", "flatten", "squeeze", "unsqueeze", "identity")
@@ -145,7 +145,7 @@ def quantize_constant(b: StagingBuilder, node: Node):
 # ---------------------------------------------------------------------------------------------- D sinks through movement
 
 
-def _chooses(node: Node) -> str | None:
+def more_than_choosing(node: Node) -> str | None:
     """Why a node does more than copy elements or choose among them; None when it does not."""
     if node.name == "resize":
         plain = node.attr("mode") == "nearest" and not node.attr("antialias")
@@ -169,7 +169,7 @@ def _stuck(node: Node, p: Encoding) -> str | None:
         return f"no target moves {p.stored} by {node.name}"
     if node.name == "max_pool" and reliable(p) is not None:
         return reliable(p)
-    return _chooses(node)
+    return more_than_choosing(node)
 
 
 @rule(*SINKS, benefit=3)

@@ -191,8 +191,9 @@ def ratio_of(c: Closed, wide: bool = False) -> np.ndarray:
     """alpha s_x s_w / s_y: rank 0 or a vector; in float32 step by step as onnxruntime, or `wide` in float64."""
     to = np.float64 if wide else np.float32
     data, made = (np.asarray(p.scale.scalar(), to) for p in (c.layer.data, c.out))
-    weights = along_channels(c.layer, c.layer.weights.scale)
-    return np.asarray(to(c.factor) * data * weights.astype(to) / made)  # type: ignore[union-attr]
+    weights = np.asarray(along_channels(c.layer, c.layer.weights.scale), to)
+    scaled = np.multiply(np.asarray(c.factor, to), data, dtype=to)
+    return np.asarray(np.divide(np.multiply(scaled, weights, dtype=to), made, dtype=to))
 
 
 def bias_of(b: StagingBuilder, c: Closed) -> np.ndarray | str | None:
@@ -260,7 +261,8 @@ def qlinear_layer(b: StagingBuilder, node: Node):
         return clamped(b, b.call("qlinear_conv", operands, attrs).result, c)
     if layer.node.name != "matmul" or bias is not None:
         return b.decline("qlinear_matmul takes no bias, no factor and nothing transposed")
-    return clamped(b, b.qlinear_matmul(*factors(b, layer), b.const(out_scale(c)), zero_of(b, c.out)), c)
+    operands = (*factors(b, layer), b.const(out_scale(c)), zero_of(b, c.out))
+    return clamped(b, b.call("qlinear_matmul", operands).result, c)
 
 
 def out_scale(c: Closed) -> np.ndarray:
@@ -268,7 +270,7 @@ def out_scale(c: Closed) -> np.ndarray:
 
 
 def _per_channel(layer: Layer, bias: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(bias.reshape(-1), (layer.w.result.shape[0],)).copy()  # type: ignore[index]
+    return np.broadcast_to(bias.reshape(-1), (layer.w.result.shape[0],)).copy()  # type: ignore[index, arg-type]
 
 
 def factors(b: StagingBuilder, layer: Layer) -> tuple[Value, ...]:

@@ -7,6 +7,7 @@ becomes a table of what it does to each of the 256 integers: exact by constructi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,9 +130,10 @@ def _means(rounding: str) -> Rule:
             return None
         (made, (inner,)), out = found, encoding_of(node)
         sizes = [made.operands[0].shape[axis] for axis in axes]  # type: ignore[union-attr, index]
-        if not all(type(size) is int for size in sizes):
+        known = [size for size in sizes if isinstance(size, int)]
+        if len(known) != len(sizes):
             return b.decline("the number of elements is not known")
-        count, p = int(np.prod(sizes)), encoding_of(inner)
+        count, p = math.prod(known), encoding_of(inner)
         if not 0 < count * _reach(p) < ROOM:
             return b.decline("the sum may overflow 32 bits")
         kept = made.name != "reduce_mean" or made.attr("keepdims")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def scale(module: Any, ctx: Any, *, by: float = 1.0, where: str = "") -> None:
     for weight in list(module.weights):
         if len(weight.type.shape) == 2:
             module.set_weight(weight, (weight.tensor.numpy() * np.float32(by)).astype(np.float32))
-    ctx.records.append({"pass": "test-scale", "seen": sum(seen), "layer": "fc1.weight", "sensitivity": 3.5})
+    ctx.records.append({"pass": "test-scale", "seen": sum(seen), "layer": "fc1.weight", "sqnr": 3.5})
     ctx.notes.append("scaled")
 
 
@@ -74,6 +75,18 @@ def test_layers_tell_own_and_total_error(net: Classifier) -> None:
     assert second.own == pytest.approx(6.02, abs=0.01)  # half of the signal is gone
     assert second.total < second.own
     assert (first.macs, second.macs) == ((24 * 96, 24 * 96), (96 * 5, 96 * 5))
+
+
+def test_layers_are_compared_with_what_lossless_steps_made_of_them(net: Classifier) -> None:
+    """equalize scales hidden units: values of the source are no measure then, those of the equalised net are."""
+    equalized = compress(net, recipe(Step("equalize"))).result
+    assert [layer.own for layer in equalized.layers] == [math.inf, math.inf]
+    assert not np.array_equal(*(m.weights["fc1.weight"].tensor.numpy() for m in (equalized.source, equalized.module)))
+    before = compress(net, recipe(Step("quantize"))).result.layers
+    after = compress(net, recipe(Step("equalize"), Step("quantize"))).result.layers
+    assert all(a.own > b.own - 3 > 25 for a, b in zip(after, before, strict=True))
+    late = compress(net, recipe(Step("test-scale", {"by": 0.5}), Step("equalize"))).result
+    assert late.layers[0].own is None and "layers are not compared: equalize came after a lossy step" in late.notes
 
 
 def test_calibration_and_evaluation_have_no_sample_in_common(net: Classifier) -> None:
@@ -286,7 +299,7 @@ def test_the_report_is_json_and_says_what_was_asked(net: Classifier) -> None:
     assert made["recipe"]["sha256"] == SCALE.digest and made["report"] == 1
     assert [layer["name"] for layer in made["layers"]] == ["fc1.weight", "fc2.weight"]
     assert made["loss"]["outputs"][0]["right_after"]["count"] == 200
-    assert made["records"][0]["sensitivity"] == 3.5
+    assert made["records"][0]["sqnr"] == 3.5
     assert "loss" in str(done) and "same answer" in str(done)
 
 

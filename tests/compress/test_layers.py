@@ -139,6 +139,18 @@ def test_equal_modules_are_exact_and_pruned_inputs_are_not_measured() -> None:
     assert found["w2"][0] is None and found["w2"][1] is not None
 
 
+def test_pruned_layers_are_compared_in_the_channels_that_they_have() -> None:
+    """own: the kept inputs as they were; total: the pruned net's. The lost unit is what is missing."""
+    kept = [0, 2, 3, 4]
+    pruned = Net().module(W1[:, kept], W2[kept], B1[kept])
+    dense = Net().module()
+    probes = errors(dense, pruned, pair_layers(dense, pruned), [{"x": X}], {"w1": kept})
+    h = np.maximum(X @ W1.astype(np.float64) + B1, 0)
+    lost = db(h @ W2, h[:, kept] @ W2[kept])
+    assert (probes["w1"].own.db, probes["w1"].total.db) == (math.inf, math.inf)
+    assert (probes["w2"].own.db, probes["w2"].total.db) == pytest.approx((lost, lost), abs=1e-3)
+
+
 def test_layers_are_matched_by_weight_and_the_gone_are_told() -> None:
     dense, compressed = Net().module(), static()
     pairs = pair_layers(dense, compressed)

@@ -79,7 +79,8 @@ def built(shape: str, make) -> tuple[Module, Builder]:
     b = Builder(made.main, before=made.main.return_node)
 
     def weight(key: str, *dims: int, scale: float = 1.0) -> Value:
-        return made.add_weight(key, (RNG.normal(size=dims) * scale).astype(np.float32), "param")
+        array = (RNG.normal(size=dims) * scale).astype(np.float32)
+        return made.add_weight(key, np.abs(array) if key.startswith("b") else array, "param")  # few units are dead
 
     made.main.set_outputs([make(b, made.main.inputs[0], weight)])
     made.signatures.clear()
@@ -152,8 +153,7 @@ def test_what_the_kept_units_can_express_comes_back(name: str) -> None:
     assert sorted(np.prod(w.tensor.shape) for w in pruned.used_weights()) != sorted(
         np.prod(w.tensor.shape) for w in dense.used_weights()
     )
-    assert error(dense, bare, unseen) > 0.02
-    assert error(dense, pruned, unseen) < 1e-5
+    assert error(dense, pruned, unseen) < min(1e-5, 1e-2 * error(dense, bare, unseen))
     row = next(row for row in ctx.records if row["pass"] == "recover")
     assert row["error_after"] < 1e-3 * row["error_before"]
 
@@ -190,12 +190,8 @@ def test_weights_that_several_layers_share_stay() -> None:
 
     made, _ = built("N, 6", make)
     ctx = Context(data=open_data({"x": RNG.normal(size=(64, 6)).astype(np.float32)}, made))
-    try:
-        run_pipeline(made, "prune{ratio=0.5}", ctx)
-    except Exception as refused:  # nothing may be cut: also a right answer, but then it is said
-        assert "no units that may be removed" in str(refused)
-    else:
-        assert any("serve several layers" in note for note in ctx.notes)
+    run_pipeline(made, "prune{ratio=0.5}", ctx)
+    assert any("serve several layers" in note for note in ctx.notes)
 
 
 # ---------------------------------------------------------------------------------------------------------- rows, stages

@@ -217,3 +217,18 @@ def test_commands_and_options_of_the_page_exist() -> None:
         from anyir.compress.recipe import KINDS
 
         assert kind in KINDS
+
+
+@pytest.mark.slow
+def test_the_example_prints_what_each_way_loses(capsys: pytest.CaptureFixture[str]) -> None:
+    import runpy
+
+    runpy.run_path(str(ROOT / "examples" / "compress_digits.py"), run_name="__main__")
+    rows = [line.rsplit(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[0] for row in rows] == [
+        "int8",
+        "int4 weights",
+        "half of the channels",
+        "a quarter of the channels, int8",
+    ]
+    assert all(float(row[3]) <= 3 and int(row[1].rstrip("%")) < 35 for row in rows)

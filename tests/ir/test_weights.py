@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from anyir.formats import safetensors
 from anyir.ir.builder import Builder
-from anyir.ir.errors import InvalidModel
+from anyir.ir.errors import InvalidModel, SystemFailure, UsageError
 from anyir.ir.graph import Module
 from anyir.ir.signature import Signature, Slot
 from anyir.ir.tensor import as_tensor
-from anyir.ir.types import F32, TensorType
+from anyir.ir.types import BF16, F32, TensorType
 from anyir.ir.weights import Weight, Weights
 from anyir.kernels.run import run
 
@@ -60,6 +61,71 @@ def test_a_wrong_type_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match="'w' is f32\\[2\\], the file has f32\\[3\\]"):
         made.load_weights(path)
     assert made.weights["mean"].tensor.numpy().tolist() == [0, 0]
+
+
+def test_weights_are_loaded_from_a_mapping() -> None:
+    """Arrays, nested lists, torch tensors (bfloat16 too) and Tensors; all or nothing."""
+    torch = pytest.importorskip("torch")
+    made = model()
+    half = made.add_weight("half", np.zeros(2, ml_dtypes.bfloat16))
+    tensor = torch.tensor([1.5, -2.0], dtype=torch.bfloat16, requires_grad=True)
+    report = made.load_weights(
+        {"w": np.array([2, 3], "f4"), "half": tensor, "mean": as_tensor(np.ones(2, "f4")), "z": [1]}
+    )
+    assert report == {"taken": ["w", "half", "mean"], "missing": [], "unexpected": ["z"]}
+    assert half.array().tolist() == [1.5, -2.0] and half.dtype is BF16
+    source = np.array([5, 6], "f4")
+    made.load_weights({"w": source})
+    source[:] = 0
+    assert made.weights["w"].tensor.numpy().tolist() == [5, 6], "an array of the caller's is copied"
+    wrong = (
+        {"w": np.zeros(2, "f8")},
+        {"w": np.zeros((2, 1), "f4")},
+        {"w": tensor},
+        {"w": object()},
+        {"w": [[1], [2, 3]]},
+    )
+    for mapping in wrong:
+        with pytest.raises(InvalidModel):
+            made.load_weights({"mean": np.zeros(2, "f4"), **mapping})
+        assert made.weights["mean"].tensor.numpy().tolist() == [1, 1]
+    with pytest.raises(UsageError, match="not from a list"):
+        made.load_weights([1])  # type: ignore[arg-type]
+
+
+def test_names_of_one_weight_must_agree() -> None:
+    made = model()
+    one = np.ones(2, "f4")
+    assert made.load_weights({"tied": one * 2, "w": one * 2})["taken"] == ["w"]
+    with pytest.raises(InvalidModel, match="'tied' and 'w' are one weight"):
+        made.load_weights({"tied": one, "w": one * 3})
+    assert made.weights["w"].tensor.numpy().tolist() == [2, 2]
+
+
+def test_torch_checkpoints_hold_tensors_and_nothing_else(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    made = model()
+    path = tmp_path / "net.pt"
+    torch.save({"epoch": 3, "state_dict": {"w": torch.tensor([7.0, 8.0])}, "optimizer": {"lr": 0.1}}, path)
+    assert made.load_weights(path)["taken"] == ["w"] and made.weights["w"].tensor.numpy().tolist() == [7, 8]
+    torch.save({"w": torch.ones(2).to_sparse()}, path)
+    with pytest.raises(InvalidModel, match="sparse"):
+        made.load_weights(path)
+    torch.save([1, 2], path)
+    with pytest.raises(InvalidModel, match="not tensors by name"):
+        made.load_weights(path)
+    code = f"import os\nclass Evil:\n    def __reduce__(self): return os.mkdir, ({str(tmp_path / 'pwned')!r},)\n"
+    names: dict = {}
+    exec(code, names)
+    torch.save({"w": names["Evil"]()}, path)
+    for damage in (None, b"", b"not a zip"):
+        if damage is not None:
+            path.write_bytes(damage)
+        with pytest.raises(InvalidModel, match="not a state dict"):
+            made.load_weights(path)
+    assert not (tmp_path / "pwned").exists()
+    with pytest.raises(SystemFailure):
+        made.load_weights(tmp_path / "absent.pt")
 
 
 def test_loading_counts_as_an_edit(tmp_path: Path) -> None:

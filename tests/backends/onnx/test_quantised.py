@@ -325,6 +325,32 @@ def test_blocks_that_are_no_power_of_two_from_16_on_stay(form) -> None:
     assert made == {"DequantizeLinear": 1, "MatMul": 1}
 
 
+MOVES = {
+    "Pad": lambda b, x: b.pad(x, (0, 0, 1, 2, 0, 0, 3, 1)),
+    "MaxPool": lambda b, x: b.max_pool(x, kernel_shape=(3, 3), pads=(1, 1, 1, 1), strides=(2, 2)),
+    "Resize": lambda b, x: b.resize(x, None, None, (2, 3, 16, 12), mode="nearest"),
+    "DepthToSpace": lambda b, x: b.depth_to_space(b.concat(x, x, x, x, axis=1), blocksize=2),
+    "SpaceToDepth": lambda b, x: b.space_to_depth(x, blocksize=2),
+    "Max": lambda b, x: b.max(x, b.transpose(x, perm=(0, 1, 3, 2))),
+    "Where": lambda b, x: b.where(np.arange(8) > 3, x, b.transpose(x, perm=(0, 1, 3, 2))),
+    "Gather": lambda b, x: b.gather(x, np.asarray([2, 0, 1, 1]), axis=1),
+    "Slice": lambda b, x: b.slice(x, (1,), (3,), (2,)),
+    "Tile": lambda b, x: b.tile(x, (1, 2, 1, 1)),
+    "Split": lambda b, x: b.split(x, axis=3, num_outputs=2)[1],
+}
+
+
+@pytest.mark.parametrize("to", [I8, U8, I16])
+@pytest.mark.parametrize("operator", MOVES)
+def test_onnxruntime_moves_the_integers_that_folding_gives_it(operator, to) -> None:
+    """What dequantize sinks through must be there for integers; 16 bits go through floats where it is not."""
+    zero = {I8: 3, U8: 130, I16: 0}[to]
+    module = graph_of(lambda b, x: b.neg(MOVES[operator](b, b.qd(x, 0.05, zero, to))), IMAGE)
+    made = optimised(module, "fold-quantize")
+    assert [n.name for n in made.all_nodes()][-2:] == ["dequantize", "neg"]
+    assert judge(made, "qdq")[operator] == 1
+
+
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(UsageError, match="one of qdq, qoperator, matmulnbits"):
         backend.to_model_proto(layer(I8), quant_form="other")

@@ -6,11 +6,13 @@ once instead of twice, or scale them in float32: these may differ by one step of
 
 from __future__ import annotations
 
+import anyir
 import numpy as np
 import pytest
 from anyir.backends import tflite
 from anyir.backends.tflite import selfcheck
 from anyir.backends.tflite.writer import emit, write_legal
+from anyir.compress.data import open_data
 from anyir.formats.tflite import parse
 from anyir.formats.tflite_schema import OP_NAMES, TYPE_NAMES
 from anyir.frontends.tflite import read
@@ -20,7 +22,13 @@ from anyir.ir.errors import InternalError
 from anyir.ir.graph import Module
 from anyir.ir.types import F16, F32, I4, I8, I16, U8, DType, TensorType
 from anyir.kernels.run import run
+from anyir.passes.manager import Context, run_pipeline
+from anyir.passes.pipeline import parse_pipeline
+from anyir.passes.presets import preset
 from anyir.runtimes import litert
+from anyir.tests.support.datasets import mnist5k
+from anyir.tests.support.models import model_path
+from anyir.tests.support.trained import mnist, mnist_images
 
 pytest.importorskip("ai_edge_litert")
 N = sym("N")
@@ -180,7 +188,7 @@ OPS = {
     "tanh": (_tanh, "TANH", 1),
     "softmax": (_softmax, "RESHAPE SOFTMAX", 1),
     "leaky relu": (lambda n: n.point(n.b.leaky_relu(n.x, alpha=0.2), 4.0), "LEAKY_RELU", 1),
-    "hard swish": (lambda n: n.point(n.b.hard_swish(n.x), 4.0), "HARD_SWISH", 1),
+    "hard swish": (lambda n: n.point(n.b.hard_swish(n.x), 4.0, -95, 0.06), "HARD_SWISH", 1),
     "gelu": (lambda n: n.point(n.b.gelu(n.x), 4.0), "GELU", 1),
     "exp": (lambda n: n.point(n.b.exp(n.x), 40.0), "EXP", 1),
     "abs": (lambda n: n.point(n.b.abs(n.x), 4.0), "ABS", 1),
@@ -220,6 +228,12 @@ def test_functions_without_a_quantised_kernel_stay_floats_between_integers(tmp_p
     y = net.point(net.b.sin(net.x), 1.0)
     found = check(net.done(net.point(net.b.add(y, net.x), 5.0)), tmp_path / "m.tflite", steps=2)
     assert found == ["DEQUANTIZE FLOAT32", "SIN FLOAT32", "QUANTIZE INT8", "ADD INT8"]
+
+
+def test_hard_swish_that_truncates_to_one_side_is_computed_in_floats(tmp_path):
+    net = Net()
+    found = check(net.done(net.point(net.b.hard_swish(net.x), 4.0)), tmp_path / "m.tflite")
+    assert found == ["DEQUANTIZE FLOAT32", "HARD_SWISH FLOAT32", "QUANTIZE INT8"]
 
 
 @pytest.mark.parametrize("spoiled", ["zero point", "lowest value", "float result"])
@@ -348,3 +362,55 @@ def test_wrong_scales_never_reach_a_file(spoil, text):
     spoil(tensors)
     with pytest.raises(InternalError, match=text):
         selfcheck.check(model, sizes)
+
+
+# ---------------------------------------------------------------------------------------------------- trained networks
+
+
+def quantise(path, images, options: str):
+    """The optimised module, quantised by the pass with these samples."""
+    module = anyir.load(path)
+    ctx = Context()
+    ctx.data = open_data({module.signature.input_names()[0]: images}, module)
+    run_pipeline(module, preset(2), ctx)
+    run_pipeline(module, parse_pipeline(options), ctx)
+    return module
+
+
+def right(name: str, source: str, options: str, path, count: int) -> tuple[float, float]:
+    """How many of `count` unseen digits the float network, and the file in LiteRT, get right."""
+    digits, where = mnist5k(), mnist(name, source)
+    module = quantise(where, mnist_images(name, digits.x[:200], source), options)
+    tflite.write(module, path)
+    x, y = mnist_images(name, digits.x_test[:count], source), digits.y_test[:count]
+    key = module.signature.input_names()[0]
+    (wanted,), (made,) = run(anyir.load(where), {key: x}).values(), litert.run(path, {key: x}).values()
+    return float((wanted.argmax(1) == y).mean()), float((made.argmax(1) == y).mean())
+
+
+def test_a_trained_network_keeps_its_accuracy(tmp_path):
+    before, after = right("cnn", "onnx", "quantize", tmp_path / "m.tflite", 200)
+    assert after >= before - 0.005
+    found = listing(tmp_path / "m.tflite")
+    assert [f for f in found if not f.endswith("INT8")] == ["DEQUANTIZE FLOAT32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["torch", "onnx", "keras"])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("options", ["quantize", "quantize{activations=int16}", "quantize{activations=dynamic}"])
+def test_trained_networks_keep_their_accuracy(tmp_path, name, source, options):
+    before, after = right(name, source, options, tmp_path / "m.tflite", 1000)
+    assert after >= before - 0.005
+    products = [f for f in listing(tmp_path / "m.tflite") if f.startswith(("CONV", "FULLY"))]
+    kind = {"int16": "INT16", "dynamic": "FLOAT32"}.get(options.partition("=")[2].rstrip("}"), "INT8")
+    assert products and all(f.endswith(kind) for f in products)
+    assert not any(f.startswith("DEQUANTIZE") for f in listing(tmp_path / "m.tflite")[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddddocr-old-int8", "t5-encoder-int8", "smart-turn-qdq"])
+def test_quantised_files_of_others_keep_their_weights_in_integers(tmp_path, name):
+    source = model_path(name)
+    tflite.write(anyir.load(source), tmp_path / "m.tflite")
+    assert (tmp_path / "m.tflite").stat().st_size < 1.05 * source.stat().st_size

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from anyir.api import load, optimize
+from anyir.api import load, optimize, save
 from anyir.backends import onnx as backend
 from anyir.kernels.run import run
 from anyir.runtimes import onnxruntime as ort
@@ -231,3 +231,11 @@ def test_packed_weights_keep_their_bytes() -> None:
         found = ort.run(proto.SerializeToString(), given, threads=1, optimise=False)
         for i, case in enumerate(batch):
             assert (np.abs(found[f"y{i}_0"] - wanted[f"y{i}_0"]) <= 2 * case.atol).all()
+
+
+@pytest.mark.parametrize("name", ["tashkeel-bilstm", "ddddocr-old-int8", "smart-turn-qdq"])
+def test_integers_are_kept_on_the_way_to_tflite(name, tmp_path) -> None:
+    """Dynamic layers (ConvInteger, MatMulInteger, DynamicQuantizeLSTM) and QDQ: the file is no larger than the source."""
+    path = model_path(name)
+    (made,) = save(optimize(load(path), 2), tmp_path / "model.tflite")
+    assert Path(made).stat().st_size <= 1.05 * path.stat().st_size

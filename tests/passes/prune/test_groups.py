@@ -6,10 +6,15 @@ import networkx as nx
 import numpy as np
 import pytest
 from anyir.ir.builder import Builder
+from anyir.ir.dims import sym
 from anyir.ir.graph import Value
 from anyir.ir.types import BOOL, F32, I64, TensorType
+from anyir.ir.verify import verify
+from anyir.kernels.run import run
 from anyir.passes.prune.atoms import components
 from anyir.passes.prune.groups import Group, find_groups
+from anyir.passes.prune.remove import masked, remove_units
+from anyir.tests.support.judge import assert_agrees
 from anyir.tests.support.random_nets import Net
 
 
@@ -426,3 +431,35 @@ def test_an_axis_of_unknown_size_is_left_alone() -> None:
     n.feeds["wide"] = np.zeros((7, 2), np.float32)
     y = n.b.reduce_sum(n.b.matmul(x, wide), (2,))
     assert find_groups(n.done(y).module) == []
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_heads_folded_into_the_batch_come_out_again(symbolic: bool) -> None:
+    """[B, H, T, D] as [B H, T, D] and back, as exporters write the transposition of keys: the batch may be symbolic."""
+    n = net()
+    n.batch = sym("N") if symbolic else 2
+    x = n.input(5, 7)
+    q, k, v = (
+        n.b.transpose(n.b.reshape(linear(n, x, 12, key), (-1, 5, 3, 4)), perm=(0, 2, 1, 3)) for key in ("q", "k", "v")
+    )
+    k = n.b.mul(n.b.transpose(n.b.reshape(k, (-1, 5, 4)), perm=(0, 2, 1)), 0.5)
+    scores = n.b.softmax(n.b.matmul(n.b.reshape(q, (-1, 5, 4)), k), axis=-1)
+    y = n.b.matmul(n.b.reshape(scores, (-1, 3, 5, 5)), v)
+    y = n.b.reshape(n.b.transpose(y, perm=(0, 2, 1, 3)), (0, 0, -1))
+    group = groups_of(n, linear(n, y, 2, "o"))["q"]
+    assert (group.size, group.kind) == (3, "head")
+    assert positions(group, "k", 1)[1] == positions(group, "o", 0)[1] == [4, 5, 6, 7]
+    shadow = masked(n.module, {group: [1]})
+    assert remove_units(n.module, {group: [1]}) == 1
+    verify(n.module)
+    assert_agrees(shadow, n.feeds, run(n.module, n.feeds))
+
+
+def test_a_batch_with_heads_folded_in_is_held_by_ops_that_look_at_it() -> None:
+    n = net()
+    n.batch = sym("N")
+    x = n.b.transpose(n.b.reshape(linear(n, n.input(5, 7), 12, "a"), (-1, 5, 3, 4)), perm=(0, 2, 1, 3))
+    y = n.b.cumsum(n.b.reshape(x, (-1, 5, 4)), 0)
+    y = n.b.reshape(n.b.transpose(n.b.reshape(y, (-1, 3, 5, 4)), perm=(0, 2, 1, 3)), (-1, 5, 12))
+    (group,) = groups_of(n, linear(n, y, 2, "o")).values()
+    assert group.size == 4  # features of a head, not heads

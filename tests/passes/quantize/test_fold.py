@@ -7,6 +7,7 @@ import pytest
 from anyir.ir.graph import Module
 from anyir.ir.types import BF16, F16, I4, I8, I16, I64, U8
 from anyir.kernels.run import run
+from anyir.passes.manager import Context, run_pipeline
 from anyir.passes.quantize.fold import RULES
 from anyir.passes.rewrite import near_misses
 from anyir.tests.support.quantised import Quantising, feeds, graph_of
@@ -449,3 +450,56 @@ def test_folding_twice_changes_nothing_and_levels_keep_integers() -> None:
     ):
         made = optimised(module, level)
         assert made.weights["fc.weight"].tensor.dtype is I8
+
+
+SCALE_CHOICES = (0.1, 0.1, 0.25, 0.5, 1 / 32)
+ZEROS = (-128, -128, 0, 3)
+SAME_SHAPE = (
+    lambda b, x: b.relu(x),
+    lambda b, x: b.relu6(x),
+    lambda b, x: b.clip(x, np.float32(-2), np.float32(9.7)),
+    lambda b, x: b.transpose(b.transpose(x, perm=(0, 2, 3, 1)), perm=(0, 3, 1, 2)),
+    lambda b, x: b.reshape(b.reshape(x, (2, -1)), IMAGE),
+    lambda b, x: b.reshape(b.transpose(b.reshape(x, (2, 3, 16)), perm=(0, 2, 1)), IMAGE),
+    lambda b, x: b.max_pool(x, kernel_shape=(3, 3), pads=(1, 1, 1, 1)),
+    lambda b, x: b.slice(b.pad(x, (0, 0, 1, 1, 0, 0, 0, 0)), (0, 0), (4, 4), (2, 3)),
+    lambda b, x: b.concat(b.slice(x, (1,), (3,), (1,)), b.slice(x, (0,), (1,), (1,)), axis=1),
+    lambda b, x: b.where(b.greater(x, np.float32(0.3)), x, b.reverse(x, axes=(3,))),
+    lambda b, x: b.max(x, b.reverse(x, axes=(2,))),
+    lambda b, x: b.sigmoid(x),
+    lambda b, x: b.add(x, b.reverse(x, axes=(2,))),
+)
+
+
+def chain_of(b: Quantising, x, rng: np.random.Generator):
+    """Q and D with few parameters, so that they meet often, between moves, clamps and functions; values are read again."""
+    values = [x]
+    for _ in range(14):
+        value = values[int(rng.integers(max(0, len(values) - 3), len(values)))]
+        kind = rng.integers(4)
+        if kind == 0:
+            value = b.qd(value, SCALE_CHOICES[rng.integers(5)], ZEROS[rng.integers(4)])
+        elif kind == 1:
+            value = b.qd(value, np.asarray(SCALE_CHOICES)[rng.integers(5, size=3)], 0)
+        else:
+            value = SAME_SHAPE[rng.integers(len(SAME_SHAPE))](b, value)
+        values.append(value)
+    return [values[-1], b.q(values[-2], 0.1, 3)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_chains_keep_every_bit(seed) -> None:
+    rng = np.random.default_rng(seed)
+    folded(graph_of(lambda b, x: chain_of(b, x, rng), IMAGE), options="{exact=true}")
+
+
+def test_random_chains_use_every_rule() -> None:
+    """What the chains above are for: no rule is idle in them."""
+    used: set[str] = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        module = graph_of(lambda b, x, rng=rng: chain_of(b, x, rng), IMAGE)
+        ctx = Context(level=3)
+        run_pipeline(module, "fold-quantize", ctx)
+        used |= set(ctx.stats)
+    assert {"drop_pair", "sink_dequantize", "sink_together", "raise_quantize", "absorb_clamp", "share_equal"} <= used

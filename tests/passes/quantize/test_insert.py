@@ -64,7 +64,9 @@ def of(make: Callable, wanted: Callable[[Node], str] = lambda node: "int8", **op
     return make_plan(build(make).main, wanted, **options)
 
 
-def made_of(make: Callable, wanted: Callable[[Node], str] = lambda node: "int8", **options: bool) -> tuple[Module, Layout]:
+def made_of(
+    make: Callable, wanted: Callable[[Node], str] = lambda node: "int8", **options: bool
+) -> tuple[Module, Layout]:
     plan = of(make, wanted, **options)
     layout = Layout(plan, seen(plan), ACTIVATIONS)
     Inserter(plan, layout, STYLE).run()
@@ -195,7 +197,16 @@ def test_a_number_too_small_for_a_step_or_too_large_for_the_grid_gets_a_grid_of_
 
 def test_a_value_is_quantised_once_for_all_that_take_it() -> None:
     made, _ = made_of(lambda b, x: b.add(conv(b, y := b.relu(conv(b, x, "a")), "c"), conv(b, y, "d")))
-    assert len([n for n in made.main.nodes("quantize") if n.operands[0].node is not None and n.operands[0].node.name == "relu"]) == 1
+    assert (
+        len(
+            [
+                n
+                for n in made.main.nodes("quantize")
+                if n.operands[0].node is not None and n.operands[0].node.name == "relu"
+            ]
+        )
+        == 1
+    )
 
 
 def test_float_users_see_integers_of_an_integer_layer_and_floats_of_a_float_one() -> None:

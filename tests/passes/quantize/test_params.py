@@ -148,5 +148,3 @@ def test_groups_of_a_transposed_convolution_share_scales() -> None:
     raised = raised_for_bias(params, bias, data, 1, np.zeros((1, 3, 1), bool))
     assert isinstance(raised, Params)
     assert bias_params(raised, data, 6).scale.shape == (6,)
-
-

@@ -1,0 +1,83 @@
+"""What pruning costs in accuracy, on trained networks and held-out data: fitted on calibration data without labels only."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from anyir.api import load, optimize
+from anyir.compress.data import open_data
+from anyir.ir.graph import Module
+from anyir.kernels.run import run
+from anyir.passes.manager import Context, run_pipeline
+from anyir.tests.support import datasets, trained
+
+#: Rows of the training set that calibrate.
+CALIBRATION = 1024
+
+
+def accuracy(module: Module, images: np.ndarray, labels: np.ndarray) -> float:
+    """Percent."""
+    return 100 * float((logits(module, images).argmax(axis=1) == labels).mean())
+
+
+def logits(module: Module, images: np.ndarray, batch: int = 8) -> np.ndarray:
+    (name,) = module.signature.input_names()
+    size = batch if images.ndim == 4 and images.shape[-1] > 100 else 500
+    return np.concatenate(
+        [next(iter(run(module, {name: images[i : i + size]}).values())) for i in range(0, len(images), size)]
+    )
+
+
+def opened(path: str) -> Module:
+    made = load(path)
+    optimize(made)
+    return made
+
+
+def pruned(dense: Module, text: str, data: np.ndarray) -> tuple[Module, Context]:
+    made = dense.clone()
+    (name,) = dense.signature.input_names()
+    ctx = Context(data=open_data({name: data}, dense))
+    run_pipeline(made, text, ctx)
+    return made, ctx
+
+
+@pytest.mark.parametrize("source", ["torch", "onnx", "keras"])
+def test_mlp_without_seven_neurons_of_ten(source: str) -> None:
+    """784-256-128-10: 70% of both hidden layers go. Alone that costs tens of points, fitted anew at most half a point."""
+    digits = datasets.mnist5k()
+    dense = opened(str(trained.mnist("mlp", source)))
+    alone, _ = pruned(dense, "prune{ratio=0.7,importance=l1,recover=false}", digits.x[:CALIBRATION])
+    fitted, ctx = pruned(dense, "prune{ratio=0.7,importance=pair}", digits.x[:CALIBRATION])
+    assert [row["kept"] for row in ctx.records if row["pass"] == "prune"] == [77, 38]
+    whole = accuracy(dense, digits.x_test, digits.y_test)
+    assert whole > 92
+    assert accuracy(alone, digits.x_test, digits.y_test) < whole - 25
+    assert accuracy(fitted, digits.x_test, digits.y_test) >= whole - 0.5
+
+
+def test_cnn_at_a_quarter_of_its_macs() -> None:
+    digits = datasets.mnist5k()
+    dense = opened(str(trained.mnist("cnn", "onnx")))
+    images, tests = (trained.mnist_images("cnn", rows) for rows in (digits.x[:CALIBRATION], digits.x_test))
+    made, ctx = pruned(dense, "prune{macs=0.25,ranking=global,importance=obs}", images)
+    assert any("% of the MACs are left" in note for note in ctx.notes)
+    assert accuracy(made, tests, digits.y_test) >= accuracy(dense, tests, digits.y_test) - 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fold", [0, 1])
+def test_efficientnet_at_four_fifths_of_its_macs(fold: int) -> None:
+    """Calibrated on 200 crops of ten photos, judged on 250 of ten others; below a minute of one core."""
+    dense = opened(str(trained.efficientnet_lite0()))
+    crops = datasets.imagenet_crops(fold)
+    calibration = crops[np.arange(len(crops)) % 5 != 0]
+    start = time.process_time()
+    made, _ = pruned(dense, "prune{macs=0.8,ranking=global,importance=obs}", calibration)
+    spent = time.process_time() - start
+    unseen = datasets.imagenet_crops(1 - fold)
+    agreement = float((logits(made, unseen).argmax(axis=1) == logits(dense, unseen).argmax(axis=1)).mean())
+    assert agreement >= 0.9
+    assert spent < 60
