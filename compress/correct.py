@@ -7,7 +7,7 @@ Imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,14 @@ def correct_bias(module: Module, ctx: Context) -> None:
     reference = ctx.reference.clone()
     run_pipeline(reference, preset(2))
     pairs = _same_layers(reference, module)
-    means = float_means(reference, list(pairs), data)
+    ends = {node: _end(node) if _end(made) is not made.result else node.result for node, made in pairs.items()}
+    means = float_means(reference, ends, data)
     wanted = {pairs[node]: mean for node, mean in means.items()}
     left = [n for n in module.main.nodes(*PRODUCTS) if is_integer(n) and n not in wanted]
     if left:
-        ctx.notes.append(f"correct-bias: {len(left)} layers have no counterpart in the float module and stay as they are")
+        ctx.notes.append(
+            f"correct-bias: {len(left)} layers have no counterpart in the float module and stay as they are"
+        )
     correct(module, wanted, data, ctx)
 
 
@@ -115,9 +118,8 @@ def channel_axis(node: Node) -> int:
     return 1 if node.name in ("conv", "conv_transpose") else -1
 
 
-def float_means(module: Module, nodes: Iterable[Node], data: Feeds) -> dict[Node, np.ndarray]:
-    """The mean of each product's results per output channel, its bias included."""
-    ends = {node: _end(node) for node in nodes}
+def float_means(module: Module, ends: Mapping[Node, Value], data: Feeds) -> dict[Node, np.ndarray]:
+    """The mean per output channel of each product's `end`: its result, behind the addition of its bias where there is one."""
     axes = {end: channel_axis(node) for node, end in ends.items()}
     seen = observe(module, axes, data, lambda value: Mean(axes[value]))  # type: ignore[type-var]
     return {node: seen[end].mean for node, end in ends.items()}

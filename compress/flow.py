@@ -285,14 +285,21 @@ def open_sets(
         check_disjoint(data, held_out)
         return data, held_out
     whole = open_data(source, module, preprocess=choice.preprocess, seed=choice.seed)
-    counts = shared_out(len(set(whole.hashes)), choice.count, other if isinstance(other, int) else evaluated(module))
+    distinct = len(set(whole.hashes))
+    counts = shared_out(distinct, choice.count, other if isinstance(other, int) else evaluated(module))
     if not all(counts):
         raise UsageError(
-            f"{sum(counts)} sample is not enough: some are needed to calibrate with and others to measure on",
+            f"{_samples(whole.count, distinct)} is not enough: some are needed to calibrate with and others to measure on",
             hint="give more data, or other samples with --eval-data",
         )
     first, second = whole.split(counts, choice.seed)
     return first, second
+
+
+def _samples(count: int, distinct: int) -> str:
+    if distinct > 1:
+        return f"none of {distinct} samples to measure on"
+    return "1 sample" if count == 1 else f"the same sample {count} times"
 
 
 def _opened(source: Any, module: Module, recipe: Recipe, limit: int | None) -> Dataset:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node, Value
-from ..passes.manager import Context
+from ..passes.manager import Context, Feeds
 from ..passes.prune.groups import Group, Member
 from ..passes.prune.layers import Layer
 from ..passes.prune.walk import CONSUMER, PRODUCER
@@ -122,8 +122,10 @@ def _by_data(
     readers = [_readers(group, module.signature.graph) for group in groups]
     assert ctx.data is not None
     samples = max(int(WORK / work), 64) if work else ctx.data.count
-    probes = Thinned(ctx.data, PROBES)  # other samples than those that are fitted
-    feeds = Thinned(ctx.data, min(samples, ctx.data.count), probes if importance == "obs" else None)
+    feeds: Feeds = ctx.data
+    if importance == "obs":
+        feeds = Thinned(ctx.data, min(samples, ctx.data.count), 0)
+        probes = Thinned(ctx.data, PROBES, 1)
     scores: list[np.ndarray] = []
     for part in _chunks(readers):
         _measure(module, [r for place in part for r in readers[place]], feeds, ctx)
@@ -170,33 +172,39 @@ def _chunks(readers: Sequence[Sequence[Reader]]) -> Iterator[list[int]]:
         yield part
 
 
-def _measure(module: Module, readers: Sequence[Reader], feeds: Thinned, ctx: Context) -> None:
+def _measure(module: Module, readers: Sequence[Reader], feeds: Feeds, ctx: Context) -> None:
     """The covariances of the readers' inputs, in one run over the data."""
     distinct = list({reader.node: reader for reader in readers}.values())
     if not distinct:
         return
     inputs: list[Value] = [reader.node.operands[0] for reader in distinct]  # type: ignore[misc]
     sums = [np.zeros((len(r.units) + 1, len(r.units) + 1)) for r in distinct]
+    places = np.ones(len(distinct))
     rng = np.random.default_rng(ctx.seed)
     for arrays in Stage(module, feeds).values(inputs):
         samples = max(len(array) for array in arrays)
-        for reader, total, x in zip(distinct, sums, arrays, strict=True):
+        for i, (reader, total, x) in enumerate(zip(distinct, sums, arrays, strict=True)):
+            places[i] = x.size / samples / len(reader.units)
             share = rows_wanted(len(reader.units), feeds.count, samples)
             (rows,), _ = sample_rows(reader.layer, x, [], share, rng)
             ones = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
             total += ones.T @ ones
-    moments = {reader.node: _covariance(total) for reader, total in zip(distinct, sums, strict=True)}
+    moments = {
+        reader.node: _covariance(total, feeds.count * np.sqrt(max(count, 1.0)))
+        for reader, total, count in zip(distinct, sums, places, strict=True)
+    }
     for reader in readers:
         reader.moment = moments[reader.node]
 
 
-def _covariance(sums: np.ndarray) -> np.ndarray:
-    """Covariances from sums of products, shrunk towards independence the more the fewer rows there are per column."""
+def _covariance(sums: np.ndarray, independent: float) -> np.ndarray:
+    """Covariances from sums of products, shrunk towards none the fewer independent rows there are per column. Places of one
+    sample are neighbours: they count for their square root."""
     count = max(sums[-1, -1], 1.0)
     mean = sums[-1, :-1] / count
     made = sums[:-1, :-1] / count - np.outer(mean, mean)
     spread = np.diagonal(made).copy()
-    made *= count / (count + len(mean))
+    made *= independent / (independent + len(mean))
     made[np.diag_indices(len(mean))] = spread
     return made
 

@@ -11,11 +11,11 @@ Must not import a framework.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..ir.errors import UsageError
-from ..ir.graph import Graph, Module, Node, Value
+from ..ir.graph import Graph, Module, Node
 from ..passes.manager import Context, Feeds, module_pass
 from ..passes.quantize.insert import Inserter, WeightStyle, ranges_of
 from ..passes.quantize.interface import integer_interface
@@ -164,30 +164,30 @@ def calibration(ctx: Context, name: str) -> Feeds:
 
 
 def _static(module: Module, ctx: Context, settings: Settings) -> list[dict[str, Any]]:
+    """Quantise with calibrated ranges, correct biases, and leave the rest to weights alone. Returns rows for the report."""
     data = calibration(ctx, "quantize")
     wanted = settings.wanted(module)
     graph = module.signature.graph
     plan, layout = calibrated(module, graph, data, settings, wanted)
-    rows = []
+    rows: list[dict[str, Any]] = []
     if settings.keep:
         ranked = sensitivities(module, plan, layout, settings.style, data)
-        rows = [{"layer": r.layer, "op": r.node.name, "sqnr": round(r.sqnr, 2)} for r in ranked if r.sqnr < float("inf")]
-        worst = {row.node for row in ranked[: settings.keep]}
-        ctx.notes.append(f"quantize: kept in {settings.keep_as}: {', '.join(r.layer for r in ranked[: settings.keep])}")
-        plan, layout = calibrated(
-            module, graph, data, settings, lambda node: settings.keep_as if node in worst else wanted(node)
-        )
-    inserter = Inserter(plan, layout, settings.style)
+        rows += [{"layer": row.layer, "op": row.node.name, "sqnr": row.decibel} for row in ranked]
+        kept = ranked[: settings.keep]
+        ctx.notes.append(f"quantize: kept in {settings.keep_as}: {', '.join(row.layer for row in kept)}")
+        kinds = dict.fromkeys((row.node for row in kept), settings.keep_as)
+        plan, layout = calibrated(module, graph, data, settings, lambda node: kinds.get(node) or wanted(node))
     few = Few(data, SAMPLES)
     products = [node for node in plan.nodes if plan.role(node).kind == "product"]
-    means = float_means(module, products, few) if settings.correct else {}
-    before = {node: (layer_name(node), _weight_bytes(node)) for node in plan.nodes}
-    inserter.run()
+    ends = {node: plan.biases[node][0].result if node in plan.biases else node.result for node in products}
+    means = float_means(module, ends, few) if settings.correct else {}
+    before = {node: (layer_name(node), _weight_bytes(node)) for node in products}
+    Inserter(plan, layout, settings.style).run()
     if settings.correct:
         correct_biases(module, means, few, ctx)
     if settings.io != "float":
         ctx.notes += [f"quantize: {note}" for note in integer_interface(module)]
-    rows += [_row(node, plan, *before[node]) for node, _, _ in inserter.done]
+    rows += [_row(node, plan, *before[node]) for node in products]
     rows += quantise_tables(module, settings.style, wanted)
     rows += [{"layer": layer_name(n), "op": n.name, "bits": "float", "why": why} for n, why in plan.skipped.items()]
     return rows

@@ -26,6 +26,8 @@ from .observers import OBSERVERS, Histogram, MinMax, _coarser
 
 #: Bins on each side of zero for one channel, and shares of an extreme that are tried as an end.
 BINS = 256
+#: More channels than that are not told apart: their histograms would take too much memory.
+CHANNELS = 1536
 SHARES = np.geomspace(1.0, 0.02, 80)
 ROUNDS = 4
 
@@ -98,20 +100,18 @@ class _Search:
         best = low, high
         for _ in range(ROUNDS):
             before = best
-            best = best[0], self._best([high * s for s in SHARES], lambda end: self.error(best[0], end))
-            best = self._best([low * s for s in SHARES], lambda end: self.error(end, best[1])), best[1]
+            best = best[0], self._best([(best[0], high * share) for share in SHARES])[1]
+            best = self._best([(low * share, best[1]) for share in SHARES])[0], best[1]
             if best == before:
                 break
         return best
 
     def symmetric(self, bound: float) -> tuple[float, float]:
-        best = self._best([bound * s for s in SHARES], lambda end: self.error(-end, end))
-        return -best, best
+        return self._best([(-bound * share, bound * share) for share in SHARES])
 
-    @staticmethod
-    def _best(ends: list[float], error: Callable[[float], float]) -> float:
-        """The widest of the ends with the smallest error."""
-        return min(ends, key=error) if ends[0] != 0 else 0.0
+    def _best(self, ranges: list[tuple[float, float]]) -> tuple[float, float]:
+        """The first, widest, of the ranges with the smallest error."""
+        return min(ranges, key=lambda ends: self.error(*ends))
 
 
 def observer_for(name: str, plan: Plan) -> Callable[[Value], MinMax]:
@@ -160,7 +160,7 @@ def _settle(value: Value, found: dict[Value, Worth]) -> None:
             return
         parts.append(part)
     axes = {part.axis for part in parts}
-    if len(axes) == 1:
+    if len(axes) == 1 and len(parts[0].weights) <= CHANNELS:
         total = np.sum([part.weights for part in parts], axis=0)
         if total.sum() > 0:
             found[value] = Worth(axes.pop(), total / total.mean())

@@ -28,7 +28,7 @@ from .rows import channel_axis, columns_of, rows_wanted, sample_rows, sampled_la
 from .stages import Stage
 
 #: Ridges that are tried, relative to the mean of the diagonal.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 #: A system that is singular is damped ten times more, up to this.
 MOST_DAMPING = 10.0
 #: Columns of X that are fitted at once; wider layers are fitted part by part, each part making good for those before.

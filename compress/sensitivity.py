@@ -26,7 +26,7 @@ from ..passes.quantize.roles import weighted
 from ..passes.select import layer_name
 
 #: Samples that are enough to rank layers.
-SAMPLES = 8
+SAMPLES = 4
 
 Env = dict[Value, Any]
 
@@ -38,6 +38,11 @@ class Row(NamedTuple):
     node: Node
     layer: str
     sqnr: float
+
+    @property
+    def decibel(self) -> float | None:
+        """For reports: rounded, None where nothing changed."""
+        return round(self.sqnr, 2) if np.isfinite(self.sqnr) else None
 
 
 def sensitivities(

@@ -73,6 +73,8 @@ def _unreadable(text: str) -> str:
     if re.search(r"'descr': '\|?O", text):
         return "the array holds Python objects: pickles are never read"
     kind = re.match(r"\{'descr': (.{0,40}?),? 'fortran_order'", text)
+    if kind and re.fullmatch(r"'[<>|=]?[biufc]\d{1,2}'", kind[1]):
+        return "the .npy header declares no plain shape"
     return f"not an array of numbers but of {clean(kind[1])}" if kind else "a malformed .npy header"
 
 

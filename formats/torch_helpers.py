@@ -120,7 +120,7 @@ def gru(x, w, r, b, h0, direction):
     count = w.shape[0]
     params = cells(w, r, b, (1, 0, 2))
     y, h = torch.gru(
-        turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, False, count == 2, False
+        turned(x, direction), initial(x, w, r, h0), params, b is not None, 1, 0.0, training(), count == 2, False
     )
     return turned(by_direction(y, count), direction), h
 

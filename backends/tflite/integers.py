@@ -20,12 +20,11 @@ from ...ir.value import Node, Value
 from ...kernels.registry import get_kernel
 from ...passes.quantize.qdq import apply_dequantize, encoding_of, lone, made_by
 from .ops.integer_unary import fixed_parameters
-from .qdq import PASSING, numbers_of, requantised
+from .qdq import PASSING, numbers_of, only_read_by, requantised
 from .table import legal
 
 #: Bias scales may differ from the product of the others by this much, as float32 products do.
 BIAS_TOLERANCE = 1e-6
-
 
 
 class Data(NamedTuple):
@@ -86,9 +85,9 @@ def to_integers(graph: Graph) -> list[str]:
             continue
         if p.stored is I16 and p.zeros().any():
             continue
-        site = Site(Builder(graph, before=node, loc=source.loc), source, p.stored, *numbers_of(p))
+        site = Site(Builder(graph, before=source, loc=source.loc), source, p.stored, *numbers_of(p))
         made: Value | Reason = Reason("its float result is read too")
-        if source.result.n_uses == 1:
+        if only_read_by(node):
             made = RULES[source.name](site)
         if isinstance(made, Reason):
             left.append(f"{source.name} at {source.loc} computes in floats: {made.text}")
@@ -96,6 +95,8 @@ def to_integers(graph: Graph) -> list[str]:
         made.refine(node.result.type)
         made.hint = node.result.hint or source.result.hint
         node.replace(made)
+        for reader in list(source.result.users):
+            reader.set_operand(0, made)
         source.erase()
     return left
 

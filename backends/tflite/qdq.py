@@ -240,6 +240,8 @@ def _sink(graph: Graph, node: Node) -> None:
             continue
         if node.name == "cast":
             _sink_half(node, user)
+        elif user.name == "tfl.shape":
+            user.set_operand(0, node.operands[0])
         elif user.name in _MOVES and user.operands[0] is node.result:
             _sink_below(node, user)
         elif user.name == "pad" and user.operands[0] is node.result:
@@ -388,11 +390,11 @@ def _raise(node: Node) -> None:
     """Q(move(y)) -> move(Q(y)) where y is computed in floats, and Q(max(y, c)) -> max(Q(y), Q(c)): Q keeps order."""
     user = node.operands[0].node
     p = encoding_of(node)
-    if user is None or user.graph is not node.graph or node.operands[0].n_uses != 1 or user.regions:
+    if user is None or user.graph is not node.graph or not only_read_by(node) or user.regions:
         return
     if not (p.constant and p.single) or reliable(p) or p.stored.bits < 8:
         return
-    b = Builder(node.graph, before=node, loc=user.loc)
+    b = Builder(node.graph, before=user, loc=user.loc)
     p = lone(b, p)
     made: Value | None = None
     if user.name in _RISES and _plain_activation(user) and _worthwhile(user.operands[0]):
@@ -403,7 +405,14 @@ def _raise(node: Node) -> None:
         return
     made.refine(TensorType(p.stored, user.result.shape))
     node.replace(made)
+    for reader in list(user.result.users):
+        reader.set_operand(0, made)
     user.erase()
+
+
+def only_read_by(node: Node) -> bool:
+    """What `node` quantises is read by nothing else, but for its shape."""
+    return all(user is node or user.name == "tfl.shape" for user in node.operands[0].users)
 
 
 def _worthwhile(value: Value) -> bool:

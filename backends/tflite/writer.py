@@ -33,6 +33,8 @@ _SLOT_ENUMS = {
 }
 #: Metadata under which the symbolic dims of the inputs are kept.
 SHAPES = "anyir.shapes"
+#: Keys of a module's metadata that are written, without `user.`.
+PROVENANCE = "user.anyir."
 _REGION_SLOTS = {
     "if": ("then_subgraph_index", "else_subgraph_index"),
     "tfl.while": ("cond_subgraph_index", "body_subgraph_index"),
@@ -89,12 +91,19 @@ class _Model:
             buffers=[Record("Buffer") for _ in self.payloads],
             signature_defs=[self._signature(key, subgraphs) for key in self.module.signatures],
         )
-        noted = self._input_dims()
-        if noted:
-            model["metadata"] = [Record("Metadata", name=SHAPES, buffer=len(self.payloads))]
+        for name, noted in self._notes():
+            model["metadata"] = [*model.get("metadata", ()), Record("Metadata", name=name, buffer=len(self.payloads))]
             self.payloads.append(as_tensor(np.frombuffer(noted, np.uint8)))
             model["buffers"].append(Record("Buffer"))
         return model, self.payloads
+
+    def _notes(self) -> Iterator[tuple[str, bytes]]:
+        """What the format has no place for: dims of the inputs, and where a compressed model comes from."""
+        if dims := self._input_dims():
+            yield SHAPES, dims
+        for key, value in self.module.metadata.items():
+            if key.startswith(PROVENANCE) and value:
+                yield key.removeprefix("user."), value.encode()
 
     def _input_dims(self) -> bytes:
         """Symbolic dims of the inputs by name: the format itself cannot say which of them are equal."""

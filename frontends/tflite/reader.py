@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from .registry import Call, handlers
 
 #: Metadata under which our writer keeps the symbolic dims of the inputs.
 SHAPES = "anyir.shapes"
+#: The longest note of a writer that is read.
+NOTE_BYTES = 1 << 20
 _DTYPES: dict[str, DType] = {
     "FLOAT32": t.F32, "FLOAT16": t.F16, "FLOAT64": t.F64, "BFLOAT16": t.BF16, "BOOL": t.BOOL, "INT2": t.I2,
     "INT4": t.I4, "INT8": t.I8, "INT16": t.I16, "INT32": t.I32, "INT64": t.I64, "UINT4": t.U4, "UINT8": t.U8, "UINT16": t.U16,
@@ -75,6 +77,7 @@ class _File:
                 SubgraphReader(self, index, graph).run(names=inputs)
                 self.result.add_signature(key, graph, inputs, outputs)
         self.result.metadata["producer"] = clean(self.model["description"] or "tflite")
+        self.result.metadata.update(self._provenance())
         verify(self.result, allow_channels_last=True)
         return self.result
 
@@ -114,15 +117,27 @@ class _File:
 
     def _symbols(self) -> dict[str, list[str]]:
         """Dims of the inputs by name as our writer noted them, so that equal symbols stay equal."""
-        for entry in self.model["metadata"] or ():
-            if entry["name"] == SHAPES and entry["buffer"] < len(self.buffers):
-                raw = bytes(tflite.buffer_bytes(self.view, self.buffers[entry["buffer"]]))
+        for name, raw in self._notes():
+            if name == SHAPES:
                 try:
-                    found = json.loads(raw) if len(raw) < 1 << 20 else {}
+                    found = json.loads(raw)
                 except (ValueError, RecursionError):
                     return {}
                 return found if _is_shapes(found) else {}
         return {}
+
+    def _provenance(self) -> dict[str, str]:
+        """Where a compressed model comes from, as our writer noted it."""
+        notes = [(name, raw) for name, raw in self._notes() if name.startswith("anyir.") and name != SHAPES]
+        return {f"user.{clean(name)}": raw.decode("utf-8", "replace") for name, raw in notes}
+
+    def _notes(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of the metadata entries that are there and below NOTE_BYTES."""
+        for entry in self.model["metadata"] or ():
+            if entry["buffer"] < len(self.buffers):
+                raw = tflite.buffer_bytes(self.view, self.buffers[entry["buffer"]])
+                if len(raw) < NOTE_BYTES:
+                    yield entry["name"] or "", bytes(raw)
 
 
 def _is_shapes(found: object) -> bool:

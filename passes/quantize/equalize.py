@@ -168,7 +168,9 @@ def _with_idle_clamps(module: Module, graph: Graph, pairs: list[Pair], ctx: Cont
     for clamp in dict.fromkeys(clamp for pair in kept for clamp in pair.clamps):
         made = Builder(graph, before=clamp, loc=clamp.loc).relu(clamp.operands[0])
         clamp.replace(made)
-        ctx.notes.append(f"equalize: {clamp.name} at {clamp.loc} is relu now: it cut nothing off in the calibration data")
+        ctx.notes.append(
+            f"equalize: {clamp.name} at {clamp.loc} is relu now: it cut nothing off in the calibration data"
+        )
     if len(kept) < len(pairs):
         why = "it acts in the calibration data" if ctx.data is not None else "no data shows that it never acts"
         ctx.notes.append(f"equalize: {len(pairs) - len(kept)} layers stay as they are behind a clamp: {why}")
@@ -256,7 +258,9 @@ def _balance(pair: Pair, arrays: Mapping[Value, np.ndarray]) -> bool:
     return True
 
 
-def _within(power: np.ndarray, rows: np.ndarray, columns: list[np.ndarray], bias: np.ndarray | None, dtype: Any) -> np.ndarray:
+def _within(
+    power: np.ndarray, rows: np.ndarray, columns: list[np.ndarray], bias: np.ndarray | None, dtype: Any
+) -> np.ndarray:
     """No power where a weight would leave the normal numbers of its type: there a factor of two is not exact."""
     info = np.finfo(dtype)
     scale = np.ldexp(1.0, power)

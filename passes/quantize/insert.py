@@ -53,13 +53,11 @@ class WeightStyle(NamedTuple):
 
 @dataclass
 class Inserter:
-    """Changes the plan's graph, once. `done` lists the products with their parameters of data and weight; `weights` gives
-    a node's weight style."""
+    """Changes the plan's graph, once."""
 
     plan: Plan
     layout: Layout
     style: WeightStyle
-    done: list[tuple[Node, Params, Params | None]] = field(default_factory=list)
     _read: dict[tuple[Value, str], Value] = field(default_factory=dict)
     _constants: dict[tuple, Value] = field(default_factory=dict)
 
@@ -122,7 +120,6 @@ class Inserter:
         data_place = 1 - found.place if found is not None else 0
         data = _params_of(node.operands[data_place])
         if found is None:
-            self.done.append((node, data, None))
             return
         weight = node.operands[found.place]
         bias_node, bias_place = self.plan.biases.get(node, (node, found.bias))
@@ -135,7 +132,6 @@ class Inserter:
         node.set_operand(found.place, self._integers(node, weight, params))  # type: ignore[arg-type]
         if exact:
             bias_node.set_operand(bias_place, self._bias(bias_node, bias, params, data, channels))  # type: ignore
-        self.done.append((node, data, params))
 
     def weight_params(self, weight: Value, found: Weighted, data: Params, bias: Value | None) -> Params:
         """A weight's parameters; with a bias, such that it fits 32 bits beside this data."""
@@ -241,7 +237,9 @@ def _plain_gemm(node: Node) -> bool:
     return node.name != "gemm" or (node.attr("alpha") == 1.0 and node.attr("beta") == 1.0)
 
 
-def ranges_of(observers: Mapping[Value, Any], plan: Plan, grids: Mapping[str, Grid]) -> dict[Value, tuple[float, float]]:
+def ranges_of(
+    observers: Mapping[Value, Any], plan: Plan, grids: Mapping[str, Grid]
+) -> dict[Value, tuple[float, float]]:
     """What observers found for the values of a plan, each for the grid that it is laid on."""
     found = {}
     for value, observer in observers.items():

@@ -104,8 +104,8 @@ def unfit(layer: Layer) -> str | None:
     data, weights, node = layer.data, layer.weights, layer.node
     if data.stored not in (I8, U8) or weights.stored not in (I8, U8):
         return f"products of {data.stored} and {weights.stored}"
-    if not data.single or weights.block:
-        return "data must have one scale, weights no blocks"
+    if not data.single or weights.block or (layer.w.result.rank or 0) < 2:
+        return "data must have one scale, weights no blocks, and channels"
     for value in (weights.scale, weights.zero):
         if value is not None and not _one(value) and along_channels(layer, value) is None:
             return "the weights' scales or zero points lie along another axis than the output channels"

@@ -230,6 +230,7 @@ class Layout:
         self._range = dict(ranges)
         self._fixed: dict[Value, tuple[float, float]] = {}
         self._affine: dict[Value, Affine] = {}
+        self._settled: set[Value] = set()  # bases whose step may not change any more
         self._entries: dict[tuple[Node, int], Value] = {}
         for node in plan.nodes:
             role = plan.role(node)
@@ -280,18 +281,21 @@ class Layout:
             return
         params = self.at(base, grid)
         moved = shift / (float(params.scale) * factor)
-        whole = int(moved)
-        if abs(moved) >= FAINT:
-            if not whole or moved / whole > STRETCH or steps or base in self._fixed or params.grid.symmetric:
+        whole = round(moved)
+        stretched = None
+        if abs(moved - whole) >= FAINT:
+            whole = int(moved)
+            settled = steps or base in self._settled or base in self._fixed or params.grid.symmetric
+            if settled or not whole or moved / whole > STRETCH:
                 return
             low, high = self._range[base]
-            stretched = low, max(high, low + (high - low) * moved / whole)
+            stretched = low, low + (high - low) * moved / whole
         zero = int(params.zero) - steps - whole  # type: ignore[arg-type]
-        if not params.grid.low + 1 <= zero <= params.grid.high - 1:
-            return
-        if whole:
-            self._range[base] = stretched
-        self._affine[node.result] = Affine(base, factor, steps + whole)
+        if params.grid.low <= zero <= params.grid.high and not (whole and params.grid.symmetric):
+            if stretched:
+                self._range[base] = stretched
+            self._settled.add(base)
+            self._affine[node.result] = Affine(base, factor, steps + whole)
 
     def _share(self, node: Node, role: Role) -> None:
         """Results of `node` take their operands' grid; operands that must keep another one are laid anew for this node."""
@@ -324,7 +328,7 @@ class Layout:
     def _may_join(self, value: Value, grid: str, low: float, high: float) -> bool:
         """Whether a value can do with the grid of an op that takes it."""
         root = self._find(value)
-        if root in self._fixed or root in self._affine or self.plan.values[value] != grid:
+        if root in self._fixed or root in self._affine or root in self._settled or self.plan.values[value] != grid:
             return False
         mine = self._span(value)
         alone = value.n_uses == 1 and self._find(value) is value

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ir.builder import Builder
 from ...ir.graph import Node, Value
+from ...ir.ops.quant import REAL_FLOAT
 from ...ir.types import F32, F64, DType
 from ...kernels.registry import get_kernel
 
@@ -161,8 +162,8 @@ class Clamp(NamedTuple):
 
 
 def clamp_of(node: Node | None) -> Clamp | None:
-    """What a relu, relu6, or clip by single constants does; None for other nodes."""
-    if node is None or node.name not in ("relu", "relu6", "clip"):
+    """What a relu, relu6, or clip of floats by single constants does; None for other nodes."""
+    if node is None or node.name not in ("relu", "relu6", "clip") or node.result.dtype not in REAL_FLOAT:
         return None
     x = node.operands[0]
     if node.name != "clip":

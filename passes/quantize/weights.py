@@ -23,7 +23,7 @@ SMALLEST = 256
 #: Ops whose weights may be integers although the op computes on floats: operand -> (output channels, summed axis).
 TABLES: dict[str, dict[int, Weighted]] = {
     "gather": {0: Weighted(0, 0, 1, None)},
-    **dict.fromkeys(("lstm", "gru", "rnn"), {1: Weighted(1, 1, 2, None), 2: Weighted(2, 1, 2, None)}),
+    **{name: {1: Weighted(1, 1, 2, None), 2: Weighted(2, 1, 2, None)} for name in ("lstm", "gru", "rnn")},
 }
 
 Wanted = Callable[[Node], str]
@@ -49,16 +49,19 @@ def quantise_weights(module: Module, style: WeightStyle, wanted: Wanted, dynamic
 def quantise_tables(
     module: Module, style: WeightStyle, wanted: Wanted, made: dict[Any, Value] | None = None
 ) -> list[dict[str, Any]]:
-    """Integer weights for embeddings and recurrent layers, and for products in regions."""
+    """Integer weights where calibration cannot reach: embeddings, recurrent layers, products of other graphs and of regions.
+    Returns rows for the report."""
     rows = []
     made = {} if made is None else made
+    main = module.signature.graph if module.signatures else None
     for graph in module.all_graphs():
         for node in graph.nodes():
             if wanted(node) == "float":
                 continue
-            for place, found in TABLES.get(node.name, {}).items():
-                if _is_large(node.operands[place]):
-                    rows.append(_store(graph, node, found, style, made))
+            found = [row for place, row in TABLES.get(node.name, {}).items() if _is_large(node.operands[place])]
+            product = _product_weight(node) if graph is not main else None
+            found += [] if product is None else [product]
+            rows += [_store(graph, node, row, style, made) for row in found]
     return rows
 
 
@@ -137,7 +140,7 @@ def to_half(module: Module, wanted: Wanted) -> list[dict[str, Any]]:
             for place, value in enumerate(node.operands):
                 if value is None or value.dtype is not F32 or not value.is_const:
                     continue
-                if value.type.numel < SMALLEST or value.weight.role == "const" and value.rank < 2:  # type: ignore
+                if value.type.numel < SMALLEST or (value.weight.role == "const" and value.rank < 2):  # type: ignore
                     continue
                 rows.append(_halve(graph, node, place, value, made))
     return rows

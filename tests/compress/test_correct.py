@@ -103,6 +103,20 @@ def test_alone_without_the_float_model_it_says_so() -> None:
         run_pipeline(made, "correct-bias", Context(reference=net()))
 
 
+def test_a_bias_that_is_added_in_floats_is_not_mistaken_for_the_layers() -> None:
+    module = net(dense="matmul")
+    made = module.clone()
+    ctx = Context(data=open_data({"x": images()}, made), reference=module)
+    run_pipeline(
+        made, [Step("quantize", {"overrides": {"op=add": "float"}, "correct": False}), Step("correct-bias")], ctx
+    )
+    verify(made)
+    inside = module.clone()
+    run_pipeline(inside, [Step("quantize", {"overrides": {"op=add": "float"}})], Context(data=ctx.data))
+    for corrected in (made, inside):
+        assert shifts(module, corrected).max() < 0.1
+
+
 def test_layers_without_a_counterpart_are_counted() -> None:
     made = coarse(net(), False)
     other = net()
@@ -128,7 +142,7 @@ def test_few_takes_the_first_samples() -> None:
     taken = [batch["x"] for batch in Few(data, 5).batches()]
     np.testing.assert_array_equal(np.concatenate(taken), images(16)[:5])
     node = next(iter(module.main.nodes("conv")))
-    (mean,) = float_means(module, [node], Few(data, 5)).values()
+    (mean,) = float_means(module, {node: node.result}, Few(data, 5)).values()
     seen: list[np.ndarray] = []
     run(module, {"x": images(16)[:5]}, taps={node.result: seen.append})
     np.testing.assert_allclose(mean, seen[0].mean(axis=(0, 2, 3)), rtol=1e-5)

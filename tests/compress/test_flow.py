@@ -185,6 +185,12 @@ def test_the_file_holds_what_was_compressed_and_where_it_comes_from(net: Classif
     np.testing.assert_allclose(again, expected, rtol=1e-6)
 
 
+def test_a_tflite_file_says_where_it_comes_from_too(net: Classifier, tmp_path: Path) -> None:
+    compress(net, SCALE, tmp_path / "out.tflite")
+    kept = anyir.load(tmp_path / "out.tflite").metadata
+    assert kept["user.anyir.recipe"] == SCALE.text and kept["user.anyir.recipe.sha256"] == SCALE.digest
+
+
 def test_the_same_request_gives_the_same_bytes(net: Classifier, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     copy = tmp_path / "sub" / "data.npz"

@@ -59,7 +59,8 @@ def test_a_layer_of_a_hundred_neurons_becomes_one_of_fifty() -> None:
     made = mlp(20, 100, 5)
     ctx = pruned(made, "ratio=0.5,importance=l2")
     assert [w.tensor.shape for w in made.used_weights() if w.key.startswith("w")] == [(50, 20), (5, 50)]
-    assert ctx.records[-1] == {"pass": "prune", "layer": "w0", "kind": "channel", "units": 100, "kept": 50}
+    (row,) = [row for row in ctx.records if "kept" in row]
+    assert row == {"pass": "prune", "layer": "w0", "kind": "channel", "units": 100, "kept": 50}
 
 
 def test_the_weakest_neurons_go() -> None:
@@ -221,7 +222,7 @@ def test_every_frontends_model_leaves_by_every_backend(name: str, source: str, t
     x = networks.shaped(name, source, networks.digits()[0][:256])
     before = sum(w.nbytes for w in made.used_weights())
     ctx = Context(data=open_data({input_: x}, made))
-    run_pipeline(made, "prune{ratio=0.25,importance=obs}", ctx)
+    run_pipeline(made, "prune{ratio=0.2,importance=obs}", ctx)
     verify(made)
     assert sum(w.nbytes for w in made.used_weights()) < 0.85 * before
     found = run(made, {input_: trained.x})[output].argmax(axis=1)

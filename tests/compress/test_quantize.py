@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 from anyir.compress.data import open_data
@@ -29,7 +28,9 @@ def net(act: str = "relu", scale: float = 1.0) -> Module:
     def conv(value: Value, key: str, inputs: int) -> Value:
         w = (rng.standard_normal((CHANNELS, inputs, 3, 3)) / np.sqrt(9 * inputs)).astype(np.float32)
         bias = rng.standard_normal(CHANNELS).astype(np.float32) / 4
-        made = b.conv(value, b.const(w, key=key, role="param"), b.const(bias, key=f"{key}.bias", role="param"), pads=(1,) * 4)
+        made = b.conv(
+            value, b.const(w, key=key, role="param"), b.const(bias, key=f"{key}.bias", role="param"), pads=(1,) * 4
+        )
         return b.call(act, (made,)).result
 
     first = conv(x, "first", 3)
@@ -37,7 +38,9 @@ def net(act: str = "relu", scale: float = 1.0) -> Module:
     third = conv(b.add(first, second), "third", CHANNELS)
     flat = b.reshape(b.global_average_pool(third), (-1, CHANNELS))
     w = rng.standard_normal((CHANNELS, 20)).astype(np.float32) * np.float32(scale)
-    y = b.gemm(flat, b.const(w, key="dense", role="param"), b.const(np.ones(20, np.float32), key="dense.bias", role="param"))
+    y = b.gemm(
+        flat, b.const(w, key="dense", role="param"), b.const(np.ones(20, np.float32), key="dense.bias", role="param")
+    )
     graph.set_outputs((y,))
     module.add_signature("s", graph, ["x"], ["y"])
     verify(module)
@@ -134,7 +137,7 @@ def test_dynamic_activations_are_read_from_their_own_range() -> None:
     for node in made.main.nodes("conv", "gemm"):
         data = node.operands[0].node
         assert (data.name, data.operands[0].node.name) == ("dequantize", "dynamic_quantize")
-    users = [n for n in made.main.nodes("dynamic_quantize")]
+    users = list(made.main.nodes("dynamic_quantize"))
     assert len({n.operands[0] for n in users}) == len(users)
 
 
@@ -145,7 +148,8 @@ def test_tables_and_recurrent_weights_are_stored_as_integers() -> None:
     b = Builder(graph)
     ids = graph.add_input(TensorType(I64, (5, 2)), "x")
     table = b.const(rng.standard_normal((40, 16)).astype(np.float32), key="table", role="param")
-    w, r = (b.const(rng.standard_normal((1, 32, n)).astype(np.float32) / 4, key=k, role="param") for k, n in (("w", 16), ("r", 8)))
+    inner = {key: rng.standard_normal((1, 32, size)).astype(np.float32) / 4 for key, size in (("w", 16), ("r", 8))}
+    w, r = (b.const(array, key=key, role="param") for key, array in inner.items())
     y, _, _ = b.lstm(b.gather(table, ids, axis=0), w, r, hidden_size=8)
     graph.set_outputs((y,))
     module.add_signature("s", graph, ["x"], ["y"])
@@ -289,3 +293,26 @@ def test_nothing_of_a_reference_is_changed() -> None:
     assert str(module) == before
 
 
+def test_products_in_regions_get_integer_weights() -> None:
+    rng = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph("main")
+    b = Builder(graph)
+    x = graph.add_input(TensorType(F32, (4, 24)), "x")
+    regions = []
+    for key in ("then", "else"):
+        region = module.new_region(key)
+        inner = region.add_input(TensorType(F32, (4, 24)), "v")
+        w = b.const(rng.standard_normal((24, 24)).astype(np.float32), key=key, role="param")
+        region.set_outputs((Builder(region).matmul(inner, w),))
+        regions.append(region)
+    condition = b.greater(b.reduce_sum(x, (0, 1), keepdims=False), np.float32(0))
+    graph.set_outputs((b.call("if", (condition, x), regions=tuple(regions)).results[0],))
+    module.add_signature("s", graph, ["x"], ["y"])
+    verify(module)
+    data = rng.standard_normal((4, 24)).astype(np.float32)
+    made = module.clone()
+    run_pipeline(made, "quantize", Context(data=Raw(data)))
+    verify(made)
+    assert [str(made.weights[key].type.dtype) for key in ("then", "else")] == ["i8", "i8"]
+    assert sqnr(module, made, data) > 35

@@ -230,11 +230,12 @@ def test_stages_give_what_a_run_gives_and_keep_only_what_fits() -> None:
         assert (stage._kept is None) == (room == 0)
 
 
-def test_thinned_data_are_whole_batches_and_probes_are_others() -> None:
+def test_thinned_data_are_whole_batches_of_one_half() -> None:
     made, _ = built("N, 6", _linear)
     data = open_data({"x": RNG.normal(size=(640, 6)).astype(np.float32)}, made)
-    probes = Thinned(data, 64)
-    rest = Thinned(data, 10**6, probes)
-    assert probes.count == 64 and rest.count == 640 - 64
-    assert not probes.places & rest.places
-    assert sum(len(b["x"]) for b in rest.batches()) == rest.count
+    first, second = Thinned(data, 10**6, 0), Thinned(data, 100, 1)
+    assert first.count == 320 and second.count == 128
+    assert max(first.places) < min(second.places)
+    assert sum(len(b["x"]) for b in second.batches()) == second.count
+    few = open_data({"x": RNG.normal(size=(4, 6)).astype(np.float32)}, made)
+    assert Thinned(few, 8, 0).count == Thinned(few, 8, 1).count == 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from anyir.compress.data import open_data
 from anyir.compress.quantize import calibrated, check_settings
-from anyir.compress.sensitivity import few, sensitivities
+from anyir.compress.sensitivity import SAMPLES, few, sensitivities
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module, Node, Value
@@ -69,7 +69,7 @@ def test_a_layers_noise_is_what_that_layer_alone_makes() -> None:
         options = settings(correct=False)
         plan, layout = calibrated(made, made.main, data(made), options, wanted)
         Inserter(plan, layout, options.style).run()
-        feeds = next(iter(few(data(made), 8)))
+        feeds = next(iter(few(data(made), SAMPLES)))
         a, b = (run(m, feeds)["y"].astype(np.float64) for m in (module, made))
         assert row.sqnr == pytest.approx(10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()), abs=0.3)
 

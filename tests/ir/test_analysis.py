@@ -144,3 +144,40 @@ def test_quantisation_is_found_at_the_user() -> None:
     }""")
     found = quant_of(made.main.inputs[0])
     assert found is not None and found.scale.array() == np.float32(0.25) and found.zero_point is None
+
+
+def test_quantisation_is_found_through_choices_and_at_integer_layers() -> None:
+    made = module("""(%x: f32[1, 2, 4, 4], %w: i8[3, 2, 1, 1]) {
+      const %s = 0.5 : f32[]
+      const %z = 3 : u8[]
+      const %ws = 0.25 : f32[]
+      const %wz = 0 : i8[]
+      const %ys = 2.0 : f32[]
+      %q = quantize(%x, %s, %z) {to = u8} : u8[1, 2, 4, 4]
+      %c = qlinear_conv(%q, %s, %z, %w, %ws, %wz, %ys, %z) : u8[1, 3, 4, 4]
+      %p = max_pool(%c) {kernel_shape = [2, 2]} : u8[1, 3, 3, 3]
+      return(%p)
+    }""")
+    assert quant_of(made.main.outputs[0]).scale.array() == np.float32(2.0)
+    assert quant_of(made.main.inputs[1]).scale.array() == np.float32(0.25)
+
+
+def test_quantisation_of_values_as_they_come() -> None:
+    made = module("""(%x: f32[2, 3]) {
+      %q, %s, %z = dynamic_quantize(%x) : u8[2, 3], f32[], u8[]
+      %t = transpose(%q) {perm = [1, 0]} : u8[3, 2]
+      return(%t, %s, %z)
+    }""")
+    found = quant_of(made.main.outputs[0])
+    assert found is not None and (found.scale, found.zero_point) == tuple(made.main.outputs[1:])
+
+
+def test_scales_along_an_axis_are_not_looked_for_beyond_a_move() -> None:
+    made = module("""(%x: i8[2, 3]) {
+      const %s = [0.5, 0.25, 1.0] : f32[1, 3]
+      %t = transpose(%x) {perm = [1, 0]} : i8[3, 2]
+      %y = dequantize(%x, %s) {to = f32} : f32[2, 3]
+      return(%t, %y)
+    }""")
+    assert quant_of(made.main.inputs[0]).scale.shape == (1, 3)
+    assert quant_of(made.main.outputs[0]) is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Samples:
 @dataclass(frozen=True)
 class Case:
     """`answers` turns the outputs of one run into comparable elements; `values` are outputs that are numbers to the user,
-    judged by their noise."""
+    judged by their noise. `overrides` are layers that need more than 8 bits, as a recipe names them."""
 
     name: str
     path: Callable[[], Path]
@@ -53,6 +53,7 @@ class Case:
     batch: int = 50
     values: Callable[[Outputs], np.ndarray] | None = None
     shapes: Mapping[str, tuple[int | str, ...]] | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
 
 def classes(outputs: Outputs) -> np.ndarray:
@@ -199,6 +200,9 @@ def _is_face(threshold: float, output: str) -> Callable[[Outputs], np.ndarray]:
     return lambda outputs: outputs[output][..., 1] > threshold
 
 
+#: basic-pitch's first part is a spectrogram in decibels, of which a note may lie 80 below another: more than 8 bits hold.
+SPECTROGRAM = {'weight~"const_fold_opt__(664|655|734)"': "int16", 'name~"cq_t|normalized_log"': "int16"}
+
 #: Photos are folded by their own number, digits by their own split; words, files and notes by seed and folder.
 CASES = {
     case.name: case
@@ -253,6 +257,7 @@ CASES = {
             lambda: _sounds(60, 1),
             _notes,
             batch=10,
+            overrides=SPECTROGRAM,
         ),
         Case(
             "mtcnn-pnet",

@@ -259,32 +259,54 @@ def built(cases: list[Case]) -> tuple[Module, dict[str, np.ndarray]]:
     return module, inputs
 
 
-def judged(name: str, kind: type, count: int, folder) -> None:
-    rng = np.random.default_rng([count, sorted(MAKERS).index(name), np.dtype(kind).itemsize])
-    jobs, expected, all_cases = [], [], []
+class Batch(NamedTuple):
+    """Cases of one file, and what we expect of them."""
+
+    cases: list[Case]
+    wanted: dict[str, np.ndarray]
+    job: litert.Job
+
+
+def batches(name: str, kind: type, count: int, folder) -> list[Batch]:
+    rng, made = np.random.default_rng([count, sorted(MAKERS).index(name), np.dtype(kind).itemsize]), []
     for number in range(0, count, PER_FILE):
         cases = [MAKERS[name](rng, kind) for _ in range(min(PER_FILE, count - number))]
         module, inputs = built(cases)
-        path = folder / f"{name}_{number}.tflite"
+        path = folder / f"{name}_{np.dtype(kind)}_{number}.tflite"
         write_legal(module, path)
-        jobs.append(litert.Job(str(path), inputs, xnnpack=False, reference=name not in NO_REFERENCE))
-        expected.append(run(module, inputs))
-        all_cases.append(cases)
-    for cases, wanted, made in zip(all_cases, expected, litert.run_many(jobs), strict=True):
-        assert not isinstance(made, AnyIRError), made
-        wrong = [i for i in range(len(cases)) if not np.array_equal(wanted[f"y{i}"], made[f"y{i}"])]
-        if wrong:
-            i = wrong[0]
-            gap = np.abs(wanted[f"y{i}"].astype(int) - made[f"y{i}"].astype(int))
-            pytest.fail(f"{len(wrong)} of {len(cases)} cases differ; {cases[i]}\nby up to {gap.max()}\n{made[f'y{i}']}")
+        job = litert.Job(str(path), inputs, xnnpack=False, reference=name not in NO_REFERENCE)
+        made.append(Batch(cases, run(module, inputs), job))
+    return made
+
+
+def judge(batch: Batch, made) -> None:
+    assert not isinstance(made, AnyIRError), made
+    wrong = [i for i in range(len(batch.cases)) if not np.array_equal(batch.wanted[f"y{i}"], made[f"y{i}"])]
+    if wrong:
+        ours, theirs = (v[f"y{wrong[0]}"].astype(int) for v in (batch.wanted, made))
+        what = f"{len(wrong)} of {len(batch.cases)} cases differ, the first by up to {np.abs(ours - theirs).max()}"
+        pytest.fail(f"{what}\n{batch.cases[wrong[0]]}\n{theirs}")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """The few cases of all operators, run in one process."""
+    folder = tmp_path_factory.mktemp("integer")
+    made = {case: batches(*case, FEW, folder) for case in CASES}
+    flat = [batch for rows in made.values() for batch in rows]
+    return made, dict(zip(map(id, flat), litert.run_many([batch.job for batch in flat]), strict=True))
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=lambda v: v if isinstance(v, str) else v.__name__)
-def test_equal_to_the_reference_kernels(name, kind, tmp_path):
-    judged(name, kind, FEW, tmp_path)
+def test_equal_to_the_reference_kernels(few, name, kind):
+    made, found = few
+    for batch in made[name, kind]:
+        judge(batch, found[id(batch)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=lambda v: v if isinstance(v, str) else v.__name__)
 def test_equal_to_the_reference_kernels_on_many_cases(name, kind, tmp_path):
-    judged(name, kind, MANY, tmp_path)
+    rows = batches(name, kind, MANY, tmp_path)
+    for batch, made in zip(rows, litert.run_many([batch.job for batch in rows]), strict=True):
+        judge(batch, made)

@@ -149,7 +149,7 @@ def test_odd_keys_are_kept() -> None:
 
 
 CASES = [
-    pytest.param(case, id=case.name, marks=() if number % 6 == 0 else pytest.mark.slow)
+    pytest.param(case, id=case.name, marks=() if number % 12 == 0 else pytest.mark.slow)
     for number, case in enumerate(all_cases())
 ]
 

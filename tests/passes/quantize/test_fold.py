@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from anyir.ir.graph import Module
-from anyir.ir.types import BF16, F16, I4, I8, I16, I64, U8
+from anyir.ir.types import BF16, F16, I4, I8, I16, I32, I64, U8
 from anyir.kernels.run import run
 from anyir.passes.manager import Context, run_pipeline
 from anyir.passes.quantize.fold import RULES
@@ -326,6 +326,11 @@ def test_clamps_that_clamp_nothing_go() -> None:
     assert ops(folded(module)) == ["dequantize"]
     module = graph_of(lambda b, x: b.relu(b.d(x, 0.1, -127)), MATRIX, dtype=I8)
     assert ops(folded(module)) == ["dequantize", "relu"]
+
+
+def test_integers_that_are_clamped_before_quantize_stay() -> None:
+    module = graph_of(lambda b, x: b.q(b.relu(b.cast(x, to=I32)), 0.5, -128), MATRIX, dtype=I8)
+    assert ops(folded(module)) == ["cast", "relu", "quantize"]
 
 
 def test_a_clamp_that_others_read_stays() -> None:

@@ -195,6 +195,22 @@ def test_a_number_too_small_for_a_step_or_too_large_for_the_grid_gets_a_grid_of_
         assert float(layout.at(add, "int8").scale) == pytest.approx(expected, rel=1e-6)
 
 
+def test_data_that_a_concat_takes_too_keeps_the_step_that_an_addition_counts_in() -> None:
+    def make(b, x):
+        y = b.hard_swish(conv(b, x, "a"))
+        moved = conv(b, b.add(y, b.const(np.float32(0.1))), "c")
+        wide = b.mul(conv(b, x, "w"), b.const(np.float32(40.0)))
+        return b.add(moved, conv(b, b.concat(y, wide, axis=1), "d"))
+
+    plan = of(make)
+    layout = Layout(plan, ranges := seen(plan), ACTIVATIONS)
+    value = next(node for node in plan.graph.nodes("add")).result
+    params = layout.at(value, "int8")
+    low, high = (float(params.scale) * (end - int(params.zero)) for end in (-128, 127))
+    assert low <= ranges[value][0] + params.scale / 2
+    assert high >= ranges[value][1] - params.scale / 2
+
+
 def test_a_value_is_quantised_once_for_all_that_take_it() -> None:
     made, _ = made_of(lambda b, x: b.add(conv(b, y := b.relu(conv(b, x, "a")), "c"), conv(b, y, "d")))
     assert (

@@ -240,6 +240,16 @@ def test_what_is_not_that_stays_as_it_is(module, reason) -> None:
     assert reason in reasons(made, qlinear_layer)
 
 
+def test_a_vector_on_the_right_has_no_channels() -> None:
+    """Scales along a vector lie along what is summed: no ratio for the sum."""
+
+    def build(b: Quantising, x):
+        return b.q(b.matmul(b.qd(x, 0.05), b.weights(RNG.integers(-127, 128, 6), np.linspace(0.01, 0.5, 6))), 0.3)
+
+    made = optimised(graph_of(build, MATRIX), "integer-ops")
+    assert "matmul_integer" not in ops(made) and "and channels" in reasons(made, qlinear_layer)
+
+
 def test_weights_of_4_bits_are_no_8_bit_products() -> None:
     module = graph_of(
         lambda b, x: b.q(b.matmul(b.qd(x, 0.05), b.weights(RNG.integers(-7, 8, (6, 5)), 0.1, I4, 1)), 0.3), MATRIX
