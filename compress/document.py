@@ -104,7 +104,7 @@ def _check_size(events: Iterator[Any], file: str) -> None:
         count += 1
         if depth > DEPTH + 2:  # the stream and the document count too
             raise LimitExceeded(f"nested more than {DEPTH} deep", where=file)
-        if count > 4 * VALUES:
+        if count > 2 * VALUES:
             raise LimitExceeded(f"more than {VALUES} values", where=file)
 
 

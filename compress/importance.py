@@ -124,8 +124,8 @@ def _by_data(
     samples = max(int(WORK / work), 64) if work else ctx.data.count
     feeds: Feeds = ctx.data
     if importance == "obs":
-        feeds = Thinned(ctx.data, min(samples, ctx.data.count), 0)
-        probes = Thinned(ctx.data, PROBES, 1)
+        probes = Thinned(ctx.data, PROBES, late=True)  # errors are measured on other samples than those fitted to
+        feeds = Thinned(ctx.data, min(samples, ctx.data.count), without=probes)
     scores: list[np.ndarray] = []
     for part in _chunks(readers):
         _measure(module, [r for place in part for r in readers[place]], feeds, ctx)

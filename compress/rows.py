@@ -97,15 +97,15 @@ def _choose(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
 
 
 class Thinned:
-    """About `wanted` samples of the first or second half of a data set: whole batches, evenly spaced. Neighbours are often
-    alike, so that halves tell what holds for other samples. Meets `Feeds`."""
+    """About `wanted` samples of a data set: whole batches, evenly spaced; with `late` from its second half, `without` those
+    that another one gives. Where that leaves none, all count. Meets `Feeds`."""
 
-    def __init__(self, feeds: Feeds, wanted: int, half: int) -> None:
+    def __init__(self, feeds: Feeds, wanted: int, *, late: bool = False, without: Thinned | None = None) -> None:
         self.feeds = feeds
         sizes = [max((len(a) for a in batch.values() if np.ndim(a)), default=1) for batch in feeds.batches()]
-        middle = -(-len(sizes) // 2)
-        free = list(range(len(sizes)))[middle:] if half else list(range(len(sizes)))[:middle]
-        free = free or [0]
+        taken = without.places if without is not None else frozenset()
+        free = [place for place in range(len(sizes) // 2 if late else 0, len(sizes)) if place not in taken]
+        free = free or list(range(len(sizes)))
         total = sum(sizes[place] for place in free)
         count = min(max(round(len(free) * wanted / max(total, 1)), 1), len(free))
         self.places = frozenset(free[(2 * i + 1) * len(free) // (2 * count)] for i in range(count))

@@ -16,7 +16,7 @@ from ...ir.errors import Unsupported, UsageError
 from ...ir.graph import Graph, Module
 from ...ir.opdef import PURE, Trait
 from ...ir.symbols import settle_symbols
-from ...ir.types import BF16, F16, F32, F64, DType, TensorType
+from ...ir.types import BF16, F16, F32, F64, I8, I16, U8, DType, TensorType
 from ...ir.value import Node, Value
 from ...kernels.run import run_node
 from ...passes.decompose import decomposable, decompose
@@ -364,6 +364,10 @@ def _separate_constants(module: Module) -> None:
     """Integers that stand for different numbers are different tensors, however equal (biases of zeros): the scale is the
     tensor's."""
     known: dict[Value, list[tuple[Parameters, Value]]] = {}
+    for node in list(module.all_nodes("pad")):
+        fill = node.operand("value")
+        if fill is not None and fill.is_const and fill.n_uses > 1 and fill.dtype in (I8, U8, I16):
+            node.set_operand(2, _own_copy(module, fill))  # what is filled in stands for a number in the data's scale
     for node in module.all_nodes():
         for value, made in parameters(node):
             if not value.is_const:
@@ -371,11 +375,16 @@ def _separate_constants(module: Module) -> None:
             forms = known.setdefault(value, [(made, value)])
             own = next((other for like, other in forms if like.same(made)), None)
             if own is None:
-                weight = value.weight
-                own = module.add_weight(weight.wanted, weight.tensor, weight.role, weight.origin)  # type: ignore[union-attr]
+                own = _own_copy(module, value)
                 forms.append((made, own))
             if own is not value:
                 node.set_operands(own if v is value else v for v in node.operands)
+
+
+def _own_copy(module: Module, value: Value) -> Value:
+    """A constant of the same elements that nobody else uses."""
+    weight = value.weight
+    return module.add_weight(weight.wanted, weight.tensor, weight.role, weight.origin)  # type: ignore[union-attr]
 
 
 def _drop_empty(module: Module) -> None:

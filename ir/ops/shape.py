@@ -350,7 +350,7 @@ class Pad(OpDef):
     value = optional(T)
     axes_ = optional(INDEX)
     mode = attr(str, "constant", choices=("constant", "reflect", "edge", "wrap"))
-    traits = PURE
+    traits = PURE | SAME_QUANT
     reads_elems = True
 
     def infer(self, x, pads, value, axes, *, mode):

@@ -92,7 +92,7 @@ def _by_group(walk: Walk, node: Node, data: Axis, kernel: Axes, groups: int) -> 
     """All inputs and outputs of a group are one."""
     why = walk.fixed(node, "keeps its groups whole")
     walk.space.pin(kernel[1], why.reason)
-    if isinstance(data, Fixed) or isinstance(kernel[0], Fixed):
+    if not isinstance(data, Lane) or not isinstance(kernel[0], Lane):
         return walk.space.join([data, kernel[0]])
     each = [walk.space.union_all(lane.ids.reshape(groups, -1).T) for lane in (data, kernel[0])]
     walk.space.union(*each)

@@ -152,7 +152,7 @@ def parts_of(walk: Walk, node: Node, key: tuple[Any, ...], lane: Lane, sizes: Se
     if len(able) > 1:
         answer = walk.answer(key, able)
         if answer is None:
-            made = [Lane(walk.space.fresh(n), lane.zero) if n > 1 else beside for n in sizes]
+            made: list[Axis] = [Lane(walk.space.fresh(n), lane.zero) if n > 1 else beside for n in sizes]
             walk.ask(key, made)
             return made
     table = np.moveaxis(lane.ids.reshape(whole), answer, -1).reshape(-1, whole[answer])

@@ -230,12 +230,13 @@ def test_stages_give_what_a_run_gives_and_keep_only_what_fits() -> None:
         assert (stage._kept is None) == (room == 0)
 
 
-def test_thinned_data_are_whole_batches_of_one_half() -> None:
+def test_thinned_data_are_whole_batches_and_apart_from_others() -> None:
     made, _ = built("N, 6", _linear)
     data = open_data({"x": RNG.normal(size=(640, 6)).astype(np.float32)}, made)
-    first, second = Thinned(data, 10**6, 0), Thinned(data, 100, 1)
-    assert first.count == 320 and second.count == 128
-    assert max(first.places) < min(second.places)
-    assert sum(len(b["x"]) for b in second.batches()) == second.count
+    probes = Thinned(data, 100, late=True)
+    rest = Thinned(data, 10**6, without=probes)
+    assert probes.count == 128 and min(probes.places) >= 5
+    assert rest.count == 640 - 128 and not probes.places & rest.places
+    assert sum(len(b["x"]) for b in rest.batches()) == rest.count
     few = open_data({"x": RNG.normal(size=(4, 6)).astype(np.float32)}, made)
-    assert Thinned(few, 8, 0).count == Thinned(few, 8, 1).count == 4
+    assert Thinned(few, 8, late=True).count == Thinned(few, 8, without=Thinned(few, 8)).count == 4
