@@ -137,7 +137,9 @@ class _State:
         )
         gone, total = sum(row["units"] - row["kept"] for row in rows), sum(row["units"] for row in rows)
         self.ctx.stats["prune"] += gone
-        share = f", {100 * self.macs[-1] / self.macs[0]:.1f}% of the MACs are left" if self.macs and self.macs[0] else ""
+        share = (
+            f", {100 * self.macs[-1] / self.macs[0]:.1f}% of the MACs are left" if self.macs and self.macs[0] else ""
+        )
         self.ctx.notes.append(f"prune: {gone} of {total} units removed from {len(rows)} groups{share}")
 
 

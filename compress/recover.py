@@ -78,9 +78,7 @@ def recover(
     ctx.stats["recover"] += len(fits)
 
 
-def _fits(
-    module: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.ndarray], ctx: Context
-) -> Iterator[Fit]:
+def _fits(module: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.ndarray], ctx: Context) -> Iterator[Fit]:
     """The layers that have lost inputs, in order."""
     for node in module.signature.graph.nodes():
         before = layers_of(pairs[node]) if node in pairs else []
@@ -155,7 +153,9 @@ class Sums:
         return self.rr - 2 * float(np.vdot(self.rx, change)) + float(np.vdot(change @ self.xx, change))
 
 
-def _fit(module: Module, fit: Fit, stage: Stage, truth: Stage, rng: np.random.Generator, ctx: Context) -> dict[str, Any]:
+def _fit(
+    module: Module, fit: Fit, stage: Stage, truth: Stage, rng: np.random.Generator, ctx: Context
+) -> dict[str, Any]:
     """Fit one layer, all its columns or part by part; returns the row for the report (mean squared errors per element)."""
     columns, row = columns_of(fit.layer), {"pass": "recover", "layer": fit.layer.name}
     errors: list[float] = []

@@ -34,7 +34,8 @@ def sparsify(
     pattern = parse_pattern(structure)
     if importance not in IMPORTANCES:
         raise UsageError(
-            f"prune: importance {importance} ranks whole units", hint=f"structure={structure} takes {', '.join(IMPORTANCES)}"
+            f"prune: importance {importance} ranks whole units",
+            hint=f"structure={structure} takes {', '.join(IMPORTANCES)}",
         )
     chosen = layers(module, where)
     scores = _scores(module, chosen, importance, ctx)

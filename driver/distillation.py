@@ -47,6 +47,7 @@ def distill(
     if output is not None and report.module is not None:
         made = report.module.clone()
         report.written = flow.compile(made, output, level=level, progress=progress, write=write or {})
+        report.written.source = report.student
         report.files = report.written.files
     if checkpoint is not None:
         with contextlib.suppress(FileNotFoundError):

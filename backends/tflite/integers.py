@@ -19,6 +19,7 @@ from ...ir.types import F32, I4, I8, I16, DType
 from ...ir.value import Node, Value
 from ...kernels.registry import get_kernel
 from ...passes.quantize.qdq import apply_dequantize, encoding_of, lone, made_by
+from .lower.common import numbers
 from .ops.integer_unary import fixed_parameters
 from .qdq import PASSING, numbers_of, only_read_by, requantised
 from .table import legal
@@ -173,7 +174,7 @@ def _bias(site: Site, value: Value | None, x: Data, scales: np.ndarray, outs: in
         return Reason("its bias is too large for the product of its scales")
     array = np.broadcast_to(array, (outs,)).astype(np.int32 if site.stored is I8 else np.int64)
     weight = source.operands[0].weight if source is not None else value.weight if value is not None else None
-    named = {} if weight is None else {"key": weight.key, "role": weight.role, "origin": "quantised"}
+    named: dict = {} if weight is None else {"key": weight.key, "role": weight.role, "origin": "quantised"}
     return site.b.const(np.ascontiguousarray(array), **named)
 
 
@@ -197,7 +198,7 @@ def _product(site: Site, x: Value, w: Value, bias: Value | None, axis: int) -> t
     if isinstance(found, Reason):
         return found
     weights, scales = found
-    made = _bias(site, bias, data, scales, w.shape[axis])
+    made = _bias(site, bias, data, scales, numbers(w.shape)[axis])
     return made if isinstance(made, Reason) else (data, weights, made, site.b.const(scales))
 
 
@@ -397,7 +398,7 @@ def _hybrid(node: Node) -> None:
     weights, scales = found
     if weights.dtype is I4 and axis == 3:
         return
-    per_output = b.const(np.ascontiguousarray(np.broadcast_to(scales, (outs,))))
+    per_output = b.const(np.resize(scales, numbers((outs,))))
     name = node.name.replace("tfl.", "tfl.hybrid_")
     node.replace(b.call(name, (x, weights, _float_bias(b, bias), per_output), dict(node.attrs)).result)
 

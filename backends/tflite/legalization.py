@@ -329,7 +329,8 @@ def fold(graph: Graph, weights: bool = True) -> None:
 
 
 def _stays(node: Node) -> bool:
-    count = node.result.type.numel
+    type_ = node.result.type
+    count = type_.numel if isinstance(type_, TensorType) else None
     return legal(node) is None and isinstance(count, int) and count >= _FEW
 
 
@@ -360,6 +361,11 @@ def _separate_outputs(module: Module) -> None:
         graph.set_outputs(outputs)
 
 
+def _computed(node: Node) -> bool:
+    """A quantize or dequantize whose scale or zero point is computed: it is refused."""
+    return node.name in ("quantize", "dequantize") and not all(v.is_const for v in list(node.inputs())[1:])
+
+
 def _separate_constants(module: Module) -> None:
     """Integers that stand for different numbers are different tensors, however equal (biases of zeros): the scale is the
     tensor's."""
@@ -369,6 +375,8 @@ def _separate_constants(module: Module) -> None:
         if fill is not None and fill.is_const and fill.n_uses > 1 and fill.dtype in (I8, U8, I16):
             node.set_operand(2, _own_copy(module, fill))  # what is filled in stands for a number in the data's scale
     for node in module.all_nodes():
+        if not any(v.is_const for v in node.inputs()) or _computed(node):
+            continue
         for value, made in parameters(node):
             if not value.is_const:
                 continue

@@ -143,7 +143,7 @@ def make_signed(graph: Graph) -> None:
 
 
 def _signed(b: Builder, p: Encoding) -> Encoding:
-    zeros = np.broadcast_to(p.zeros(), p.scale.shape) - _SHIFT
+    zeros = np.broadcast_to(p.zeros(), p.scales().shape) - _SHIFT
     return Encoding(p.scale, b.const(np.asarray(zeros, np.int8)), I8, p.block)
 
 
@@ -448,7 +448,7 @@ def rows_of_blocks(graph: Graph) -> None:
             continue  # along an axis
         if any(d != 1 for d in stored.shape[: wide[0]]) or wide != list(range(wide[0], last + 1)):
             continue
-        b, rows = Builder(graph, before=node, loc=node.loc), int(np.prod(p.scale.shape))
+        b, rows = Builder(graph, before=node, loc=node.loc), p.scales().size
         table = stored.array().reshape(rows, -1)
         weight = stored.weight
         made = b.const(table, stored.dtype, key=weight.key, role=weight.role, origin="rows of blocks")

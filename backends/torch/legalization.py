@@ -20,6 +20,7 @@ from ...ir.types import BF16, BOOL, C64, C128, F16, F32, F64, I8, I16, I32, I64,
 from ...passes.decompose import Declined, Rule, decomposable, decompose
 from .calls import FAMILIES, ROWS, Refusal
 from .plan import is_host
+from .pool import SHORT
 
 DTYPES = frozenset([BOOL, U8, I8, I16, I32, I64, F16, BF16, F32, F64, C64, C128])
 STORED = DTYPES | frozenset(TORCH_NAMES.values())
@@ -150,7 +151,8 @@ def _again(b: Builder, node: Node, x, **changed):
 
 @_rule("conv", "max_pool", "average_pool")
 def pad_first(b: Builder, node: Node):
-    """Padding that torch does not take, as a node of its own: zeros, or for max_pool what never wins."""
+    """Padding that torch does not take, as a node of its own: zeros, or for max_pool what never wins; short integers are
+    pooled as floats, which hold them."""
     pads = _explicit(node) if not node.attr("channels_last") else Declined("")
     if isinstance(pads, Declined):
         return pads
@@ -159,6 +161,8 @@ def pad_first(b: Builder, node: Node):
     kernel = node.attr("kernel_shape") if node.name != "conv" else None
     fits = kernel is None or all(2 * p <= k for p, k in zip(pads, kernel * 2, strict=True))
     if pads[:half] == pads[half:] and fits:
+        if node.name == "max_pool" and x.dtype in SHORT:
+            return b.cast(_again(b, node, b.cast(x, to=F32)), to=x.dtype)
         return (
             _again(b, node, x, auto_pad="explicit", pads=pads) if node.attr("auto_pad") != "explicit" else Declined("")
         )

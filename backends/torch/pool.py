@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...ir.types import I8, I16, U8
 from ...ir.value import Node
 from .calls import Call, Refusal, only, row
 from .conv import each, spatial_rank, symmetric
+
+#: Too short for torch's max_pool to number the elements of a picture in (RuntimeError in ATen's MaxPoolKernel).
+SHORT = frozenset((I8, U8, I16))
 
 
 def _window(node: Node, n: int) -> dict[str, Any]:
@@ -22,6 +26,8 @@ def max_pool(node: Node) -> Call:
     only(node, "kernel_shape", "strides", "pads", "dilations", "ceil_mode", "storage_order")
     (x,) = node.operands
     assert x is not None
+    if x.dtype in SHORT:
+        raise Refusal(f"torch counts the places of a picture in {x.dtype} when it pools one")
     n = spatial_rank(x)
     window = _window(node, n)
     return Call(f"F.max_pool{n}d", x, **window, dilation=each(node, "dilations", n), ceil_mode=node.attr("ceil_mode"))

@@ -52,7 +52,9 @@ def clip(
     ctx.stats["clip"] += zeros
     if rows:
         share = 100 * zeros / total
-        ctx.notes.append(f"clip: {zeros} of {total} weights ({share:.1f}%) became zero in {len(rows)} tensors ({limit})")
+        ctx.notes.append(
+            f"clip: {zeros} of {total} weights ({share:.1f}%) became zero in {len(rows)} tensors ({limit})"
+        )
 
 
 class _Limit:

@@ -61,7 +61,9 @@ def _pair(node: Node) -> Pair | None:
     """`node` with all that takes its results, if every one of them can take a factor per channel."""
     weight, bias = node.operands[1], node.operands[2] if len(node.operands) > 2 else None
     channels = _out_channels(node)
-    if channels is None or not _own(weight) or (bias is not None and (not _own(bias) or bias.type.numel != channels)):
+    if channels is None or not _own(weight):
+        return None
+    if bias is not None and (not _own(bias) or bias.type.numel != channels):  # type: ignore[attr-defined]
         return None
     if node.name == "gemm" and (node.attr("alpha") != 1.0 or node.attr("beta") != 1.0):
         return None

@@ -156,8 +156,8 @@ class Inserter:
 
     def _bias(self, node: Node, bias: Value, weight: Params, data: Params, channels: int) -> Value:
         params = bias_params(weight, data, channels)
-        shape = bias.shape
-        params = params._replace(scale=params.scale.reshape(shape) if params.scale.ndim else params.scale)
+        if params.scale.ndim:
+            params = params._replace(scale=params.scale.reshape(bias.array().shape))
         key = (bias, params.scale.tobytes(), params.scale.shape)
         stored = self._constants.get(key)
         b = Builder(self.plan.graph, before=node, loc=origin_of(node))

@@ -71,7 +71,14 @@ def test_batch_norms_scale_ranks_its_channels() -> None:
     b = Builder(made.main, before=made.main.return_node)
     gamma = np.array([0.5, -2, 0.1, 1], np.float32)
     zeros, ones = np.zeros(4, np.float32), np.ones(4, np.float32)
-    parts = {"w": RNG.normal(size=(4, 3, 3, 3)), "g": gamma, "b": zeros, "m": zeros, "v": ones, "w2": RNG.normal(size=(2, 4, 1, 1))}
+    parts = {
+        "w": RNG.normal(size=(4, 3, 3, 3)),
+        "g": gamma,
+        "b": zeros,
+        "m": zeros,
+        "v": ones,
+        "w2": RNG.normal(size=(2, 4, 1, 1)),
+    }
     w, g, shift, mean, var, w2 = (made.add_weight(k, a.astype(np.float32), "param") for k, a in parts.items())
     y = b.relu(b.batch_norm(b.conv(made.main.inputs[0], w), g, shift, mean, var, epsilon=1e-5))
     made.main.set_outputs([b.conv(y, w2)])
@@ -155,9 +162,7 @@ def test_two_readers_add_up() -> None:
     first, second = RNG.normal(size=(2, 5)), RNG.normal(size=(3, 5))
     columns = np.arange(5)[:, None]
     losses, _ = removal_losses([Quadratic(moment, first, columns), Quadratic(moment, second, columns, 2.0)], 1)
-    costs = [
-        refit_loss(damped(moment), first, [u]) + 2 * refit_loss(damped(moment), second, [u]) for u in range(5)
-    ]
+    costs = [refit_loss(damped(moment), first, [u]) + 2 * refit_loss(damped(moment), second, [u]) for u in range(5)]
     unit = int(np.argmin(costs))
     np.testing.assert_allclose(losses[unit], costs[unit], rtol=1e-6)
     assert np.isinf(losses[[u for u in range(5) if u != unit]]).all()

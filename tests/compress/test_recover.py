@@ -175,7 +175,13 @@ def test_a_branch_makes_good_for_its_skip() -> None:
     group = next(g for g in find_groups(twin) if g.name == "w1")
     remove_units(twin, {group: np.array([0, 1])})
     before = error(dense, twin, x)
-    recover(twin, dense, {n: d for n, d in pairs.items() if n.graph is not None}, {}, Context(data=open_data({"x": x}, dense)))
+    recover(
+        twin,
+        dense,
+        {n: d for n, d in pairs.items() if n.graph is not None},
+        {},
+        Context(data=open_data({"x": x}, dense)),
+    )
     mean = (run(dense, {"x": x})["y"] - run(twin, {"x": x})["y"]).mean(axis=(0, 2, 3))
     assert error(dense, twin, x) < before
     np.testing.assert_allclose(mean, 0, atol=1e-2)  # a fit of the branch alone would leave 0.5

@@ -232,3 +232,14 @@ def test_the_example_prints_what_each_way_loses(capsys: pytest.CaptureFixture[st
         "a quarter of the channels, int8",
     ]
     assert all(float(row[3]) <= 3 and int(row[1].rstrip("%")) < 35 for row in rows)
+
+
+def test_keeping_the_worst_needs_a_measure(irc: Any, net: Classifier) -> None:
+    done = irc("compress", "net.onnx", "-o", "o.onnx", "--quantize", "dynamic", "--keep-worst", "1")
+    assert done.code == 2 and "error[R023]" in done.err and "keep=1 goes with integer activations" in done.err
+    kept = irc(
+        "compress", "net.onnx", "-o", "o.onnx", "--quantize", "int8", "--keep-worst", "1", "--data", "net.npz", "--json"
+    )
+    layers = kept.json["compression"]["layers"]
+    worst = min(layers, key=lambda layer: layer["sensitivity"])
+    assert [layer["arithmetic"] == "float" for layer in layers] == [layer is worst for layer in layers]

@@ -4,7 +4,7 @@
         net, inputs = case.live()           # torch
         module, feeds = case.loaded()       # IR
 
-The language models and the recurrent ones are in architectures_text.py; all are in ARCHITECTURES. Widths are a few
+Networks over patches, tokens and time are in architectures_text.py; all are in ARCHITECTURES. Widths are a few
 channels, no two alike where it matters, so that a mix-up of axes cannot pass unseen. Imports torch at the top: only for
 tests that need it.
 """
@@ -541,55 +541,6 @@ class Mtcnn(nn.Module):
             x = F.max_pool2d(slope(conv(x)), 2, ceil_mode=True)
         x = self.slope(self.fc(x.permute(0, 3, 2, 1).flatten(1)))
         return self.face(x).softmax(1), self.box(x)
-
-
-# ------------------------------------------------------------------------------------------------- patches and mixing
-
-
-class ConvNextBlock(nn.Module):
-    def __init__(self, c: int, wide: int) -> None:
-        super().__init__()
-        self.depth, self.norm = nn.Conv2d(c, c, 7, padding=3, groups=c), nn.LayerNorm(c, eps=1e-6)
-        self.a, self.b = nn.Linear(c, wide), nn.Linear(wide, c)
-        self.gamma = nn.Parameter(torch.rand(c) + 0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.b(F.gelu(self.a(self.norm(self.depth(x).permute(0, 2, 3, 1)))))
-        return x + (self.gamma * y).permute(0, 3, 1, 2)
-
-
-@architecture(2, IMAGE, normed=3)
-class ConvNext(nn.Module):
-    """The wide layer of each block; the stream itself only with its norms written out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, 4)
-        self.blocks = nn.Sequential(ConvNextBlock(8, 12), ConvNextBlock(8, 14))
-        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.blocks(self.stem(x)).mean((2, 3))))
-
-
-@architecture(4, IMAGE)
-class MlpMixer(nn.Module):
-    """Two blocks that mix tokens (positions: the hidden layer is a group) and channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, 4)
-        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(4))
-        self.tokens = nn.ModuleList(nn.Sequential(nn.Linear(16, 10), nn.GELU(), nn.Linear(10, 16)) for _ in range(2))
-        self.channels = nn.ModuleList(nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)) for _ in range(2))
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x).flatten(2).transpose(1, 2)
-        for i in range(2):
-            x = x + self.tokens[i](self.norms[2 * i](x).transpose(1, 2)).transpose(1, 2)
-            x = x + self.channels[i](self.norms[2 * i + 1](x))
-        return self.head(x.mean(1))
 
 
 @architecture(5, IMAGE)

@@ -53,7 +53,7 @@ def parameters(node: Node) -> Iterator[tuple[Value, Parameters]]:
         yield node.operand("w"), Parameters(scales, np.zeros(len(scales), np.int64), axis)
     elif node.name == "tfl.quantize":
         yield node.result, single(node.attr("scale"), node.attr("zero"))
-    elif node.name in ("quantize", "dequantize"):
+    elif node.name in ("quantize", "dequantize") and all(v is None or v.is_const for v in node.operands[1:]):
         yield (node.result if node.name == "quantize" else node.operands[0]), _declared(node)
 
 
@@ -89,6 +89,7 @@ def _with_constant_weights(node: Node) -> str | None:
 
 
 def _data(node: Node) -> Value:
+    assert isinstance(node.op, Quantised)
     return node.operands[node.op.quantised[0]]
 
 

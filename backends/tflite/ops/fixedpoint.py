@@ -6,6 +6,8 @@ Sources: LiteRT `tflite/kernels/internal/{common,quantization_util}` and gemmlow
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ....kernels.quant import quantized_multiplier
@@ -129,7 +131,7 @@ def logarithm(x: np.ndarray, integer_bits: int, out_bits: int) -> np.ndarray:
     bits = out_bits + 1
     log_2, quarter_root, half_root = 1488522236, 1805811301, 1518500250
     alpha_n, alpha_d, alpha_i, alpha_f = 117049297, 127690142, 1057819769, 638450708
-    quarter = shifted_right(np.int64(1 << 29), bits)
+    quarter = 1 << (29 - bits)
     zeros_a = leading_zeros(x)
     a = pot_product_each(high_product(pot_product_each(x, zeros_a - 1), half_root), 1)
     power_a = np.clip(pot_product(integer_bits - zeros_a, 31 - bits) + quarter, LOWEST, HIGHEST)
@@ -177,7 +179,7 @@ def byte_table(function, x_scale, x_zero, y_scale, y_zero, low: int, high: int) 
     return y.astype(np.int64)
 
 
-def short_table(function, x_scale, x_zero, y_scale, y_zero, dtype: type = np.float32) -> np.ndarray:
+def short_table(function, x_scale, x_zero, y_scale, y_zero, dtype: Any = np.float32) -> np.ndarray:
     """513 support points of a function over the 16-bit values, shifted to halve the error between them."""
     one, low, high = dtype, -(1 << 15), (1 << 15) - 1
     first, last = one(x_scale) * one(low - x_zero), one(x_scale) * one(high - x_zero)
@@ -185,7 +187,8 @@ def short_table(function, x_scale, x_zero, y_scale, y_zero, dtype: type = np.flo
     step, inverse = (last - first) / one(512), one(high - low + 1) / spread
     at = first + np.arange(513).astype(one) * step
     with np.errstate(all="ignore"):
-        here, middle = np.asarray(function(at), one), np.asarray(function(at[:-1] + step / one(2)), one)
+        here = np.asarray(function(at), one)
+        middle = np.asarray(function(at[:-1] + step / one(2)), one)
         end = rounded(np.asarray(function(last), one).reshape(1) * inverse)
     sample = rounded(here[:-1] * inverse)
     between = rounded((here[1:] * inverse + sample) / one(2))

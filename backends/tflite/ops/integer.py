@@ -391,7 +391,9 @@ def _totals(x: np.ndarray, reduced: tuple[int, ...], keepdims: bool) -> tuple[np
 def _mean_multiplier(scales: tuple[float, ...], count: int) -> tuple[int, int]:
     """The ratio of scales with the division by `count` worked in, as far as the mantissa has room."""
     one = np.float32
-    mantissa, shift = (int(v) for v in quantized_multiplier(np.float64(one(scales[0])) / np.float64(one(scales[1]))))
+    mantissa, shift = (
+        int(v) for v in quantized_multiplier(np.asarray(np.float64(one(scales[0])) / np.float64(one(scales[1]))))
+    )
     places = min(count.bit_length() - 1, 32, 31 + shift)
     return (mantissa << places) // count, shift - places
 

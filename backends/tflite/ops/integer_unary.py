@@ -143,7 +143,7 @@ def _prelu(x, slope, *, scales, zeros):
 
 def _short_multiplier(real: np.float32) -> tuple[int, int]:
     """A multiplier with a 15-bit mantissa, halves up."""
-    mantissa, shift = (int(v) for v in quantized_multiplier(np.float64(real)))
+    mantissa, shift = (int(v) for v in quantized_multiplier(np.asarray(real, np.float64)))
     return (mantissa + (1 << 15)) >> 16 if mantissa < 0x7FFF0000 else 0x7FFF, shift
 
 
@@ -297,15 +297,15 @@ _SCALED_BITS, _SUM_BITS = 5, 12
 
 def _softmax_multiplier(scale: float) -> tuple[int, int, int]:
     """(mantissa, shift, least difference that counts) of differences in raw numbers with 5 integer bits."""
-    real = min(np.float64(np.float32(scale)) * (1 << (31 - _SCALED_BITS)), float((1 << 31) - 1))
-    mantissa, shift = (int(v) for v in quantized_multiplier(np.float64(real)))
+    real = min(float(np.float32(scale)) * (1 << (31 - _SCALED_BITS)), float((1 << 31) - 1))
+    mantissa, shift = (int(v) for v in quantized_multiplier(np.asarray(real, np.float64)))
     radius = math.floor(((1 << _SCALED_BITS) - 1) * (1 << (31 - _SCALED_BITS)) / (1 << shift))
     return mantissa, shift, -radius
 
 
 def softmax_fits(scale: float) -> bool:
     """The 8-bit kernels only scale differences up."""
-    return np.float64(np.float32(scale)) * (1 << (31 - _SCALED_BITS)) > 1
+    return bool(np.float32(scale) * np.float64(1 << (31 - _SCALED_BITS)) > 1)
 
 
 def _exponentials(x: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

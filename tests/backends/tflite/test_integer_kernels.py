@@ -247,7 +247,8 @@ def built(cases: list[Case]) -> tuple[Module, dict[str, np.ndarray]]:
         for place, array in enumerate(case.data):
             inputs[f"x{number}_{place}"] = array
             data.append(graph.add_input(TensorType(DType.of(array.dtype), array.shape), f"x{number}_{place}"))
-        constants = [b.const(array) for array in case.constants]
+        named = enumerate(case.constants)  # equal ones are tensors of their own, as their scales differ
+        constants = [b.const(array, key=f"c{number}_{i}", role="param") for i, array in named]
         operands = [*constants[: case.place], *data, *constants[case.place :]]
         made = b.call(case.op, operands, case.attrs).result
         results.append(made)

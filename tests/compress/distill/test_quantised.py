@@ -3,6 +3,9 @@ integers of the same scales."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import anyir
 import numpy as np
 import pytest
 import torch
@@ -223,3 +226,15 @@ def test_a_weight_with_two_scales_stays_as_it_is() -> None:
     form = training_form(module)
     assert set(form.masters) == {"c"} and any("w is used with several scales" in note for note in form.notes)
     assert form.masters["c"].low == -form.masters["c"].high == -(2**31 - 1) and I32.bits == 32
+
+
+def test_what_was_trained_leaves_as_integers(tmp_path: Path) -> None:
+    """A QDQ file in, trained, and an int8 TFLite file out that LiteRT runs to the bits of the kernels."""
+    anyir.save(quantised((4, 16, 3), 0), tmp_path / "student.onnx")
+    options = {"eval_data": X_TEST, "epochs": 2, "rate": 0.01}
+    student, output = str(tmp_path / "student.onnx"), str(tmp_path / "tuned.tflite")
+    report = anyir.distill(mlp((4, 24, 3), 3), student, X, output, **options)
+    assert report.quantised and report.written.verified and report.check["max_abs"] == 0
+    again = anyir.load(output)
+    np.testing.assert_array_equal(run(again, [X])["y"], run(report.module, [X])["y"])
+    assert {w.tensor.dtype for w in again.used_weights() if len(w.tensor.shape) == 2 and w.role == "param"} == {I8}

@@ -99,7 +99,14 @@ def test_where_selects_layers() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ["threshold=0.1,percentile=5", "percentile=101", "percentile=-1", "threshold=-1", "per=row", "threshold=0.1,per=channel"],
+    [
+        "threshold=0.1,percentile=5",
+        "percentile=101",
+        "percentile=-1",
+        "threshold=-1",
+        "per=row",
+        "threshold=0.1,per=channel",
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options: str) -> None:
     made = mlp()
