@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -50,9 +50,18 @@ _EXACT = 1 << 24
 _WIDEST = 255
 
 
+#: From filters and their zero point: a function that gives the differences of channels start to stop in f32.
+Filters = Callable[[Builder, Value, Value | None], Callable[[int, int], Value]]
+
+
 @decomposes("conv_integer")
 def conv_integer(b: Builder, node: Node) -> Value | Declined:
     """Float convolutions over runs of channels in which no sum can leave the integers that f32 has, summed in i32."""
+    return exact_conv(b, node, _cast_filters)
+
+
+def exact_conv(b: Builder, node: Node, filters: Filters) -> Value | Declined:
+    """`conv_integer` with filters made as a target likes."""
     x, w, x_zero, w_zero = (*node.operands, None, None)[:4]
     if not static(*w.shape):
         return Declined("the filter's size is not known")
@@ -62,16 +71,28 @@ def conv_integer(b: Builder, node: Node) -> Value | Declined:
     left = b.cast(x, to=F32)
     if x_zero is not None:
         left = b.sub(left, b.cast(x_zero, to=F32))
-    if w_zero is not None and w_zero.rank == 1:
-        w_zero = laid_out(b, w_zero, (-1, *[1] * (w.rank - 1)))
     channels = x.rank - 1 if node.attr("channels_last") else 1
-    total = None
+    right, total = filters(b, w, w_zero), None
     for start, stop in runs:
         data = left if len(runs) == 1 else slice_axis(b, left, channels, start, stop)
-        filters = as_floats(b, part_of(b, w, 1, start, stop), w_zero)
-        part = b.cast(b.conv(data, filters, **dict(node.attrs)), to=I32)
+        part = b.cast(b.conv(data, right(start, stop), **dict(node.attrs)), to=I32)
         total = part if total is None else b.add(total, part)
     return total
+
+
+def _cast_filters(b: Builder, w: Value, zero: Value | None) -> Callable[[int, int], Value]:
+    right = b.cast(w, to=F32)
+    if zero is not None:
+        point = b.cast(zero, to=F32)
+        right = b.sub(right, b.reshape(point, (-1, *[1] * (w.rank - 1))) if zero.rank == 1 else point)
+    return lambda start, stop: right if (start, stop) == (0, w.shape[1]) else slice_axis(b, right, 1, start, stop)
+
+
+def stored_filters(b: Builder, w: Value, zero: Value | None) -> Callable[[int, int], Value]:
+    """Constant filters by dequantize of constants, so that what is stored stays 8 bits."""
+    if zero is not None and zero.rank == 1:
+        zero = laid_out(b, zero, (-1, *[1] * (w.rank - 1)))
+    return lambda start, stop: as_floats(b, part_of(b, w, 1, start, stop), zero)
 
 
 def laid_out(b: Builder, parameter: Value, shape: tuple[int, ...]) -> Value:

@@ -25,7 +25,7 @@ Outputs = Mapping[str, np.ndarray]
 #: Samples that the compression itself measures its loss on: here the whole evaluation set is judged in the runtimes.
 MEASURED = 8
 #: Samples for runtimes that take long: LiteRT's reference kernels, MindSpore, torch.
-FEW = 40
+FEW = 20
 #: TFLite operators that multiply and add.
 PRODUCTS = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "FULLY_CONNECTED", "BATCH_MATMUL"))
 SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "mindir": ".mindir", "torch": ".pt2"}
@@ -33,7 +33,8 @@ SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "mindir": ".mindir", "torch": ".
 
 @dataclass
 class Made:
-    """A quantised model and its file. `layers` are (name, arithmetic) in the IR."""
+    """A quantised model and its file; sizes are shares of the float model's. `layers` are (name, arithmetic) in the IR, and
+    `compact` is the ONNX file that says the same in QOperator form, which states no scales of biases."""
 
     case: Case
     target: str
@@ -42,6 +43,7 @@ class Made:
     weights: float
     matrices: float
     file: float
+    compact: float | None
     source_bytes: int
     seconds: float
     verified: bool | None
@@ -103,6 +105,7 @@ def quantised(name: str, target: str, folder: Path) -> Made:
     )
     assert done.result is not None
     before, after = done.result.weight_bytes
+    whole = os.path.getsize(case.path())
     return Made(
         case,
         target,
@@ -110,11 +113,18 @@ def quantised(name: str, target: str, folder: Path) -> Made:
         [(row.name, row.arithmetic) for row in done.result.layers if row.arithmetic != "removed"],
         after / before,
         _matrices(done.result.module),
-        os.path.getsize(path) / os.path.getsize(case.path()),
-        os.path.getsize(case.path()),
+        os.path.getsize(path) / whole,
+        _compact(done.result.module, path) / whole if target == "onnx" else None,
+        whole,
         time.process_time() - began,
         done.verified,
     )
+
+
+def _compact(module: Any, path: Path) -> int:
+    made = path.with_suffix(".qoperator.onnx")
+    anyir.save(module, made, quant_form="qoperator")
+    return os.path.getsize(made)
 
 
 def _matrices(module: Any) -> float:

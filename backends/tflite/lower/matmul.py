@@ -7,7 +7,7 @@ import numpy as np
 from ....ir.builder import Builder
 from ....ir.types import F32, I32
 from ....ir.value import Node, Value
-from ....passes.decompose.matmul import as_floats, laid_out, part_of
+from ....passes.decompose.matmul import as_floats, exact_conv, laid_out, part_of, stored_filters
 from ....passes.decompose.rules import Declined, Outcome
 from ..qdq import is_weight
 from . import lowers
@@ -45,6 +45,12 @@ def matmul_integer(b: Builder, node: Node) -> Outcome:
         part = b.cast(b.matmul(_run(b, left, start, stop, x.rank - 1), right), to=I32)
         total = part if total is None else b.add(total, part)
     return total if total is not None else Declined("an empty product")
+
+
+@lowers("conv_integer")
+def conv_integer(b: Builder, node: Node) -> Outcome:
+    """As everywhere, the filters stored as the integers that they are."""
+    return exact_conv(b, node, stored_filters)
 
 
 # 255 * 255 * 256 is below 2**24, up to which float32 holds every integer.
