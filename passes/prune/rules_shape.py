@@ -8,7 +8,7 @@ import numpy as np
 
 from ...ir.graph import Node
 from ...ir.ops.shapes import norm_axes, slice_positions
-from .atoms import REPEAT, SINGLE, Axes, Axis, Fixed, Lane
+from .atoms import REPEAT, SINGLE, Axes, Axis, Bundle, Fixed, Lane
 from .rules import channel_axis, pinning
 from .walk import PRODUCER, Walk, rewriting, rule, sized
 
@@ -90,7 +90,7 @@ def _joined_ends(walk: Walk, node: Node, at: int, axes: list[Axis]) -> Axis:
             parts.append(axis.ids)
             continue
         size = sized(value, at)  # type: ignore[arg-type]
-        if size is None:
+        if size is None or isinstance(axis, Bundle):
             why = walk.fixed(node, "joins it with an axis of unknown size")
             for lane in lanes:
                 walk.space.pin(lane, why.reason)
@@ -231,7 +231,7 @@ def gather(walk: Walk, node: Node) -> list[Axes]:
     )
     if taken is None or taken.ndim > 1:
         walk.space.pin(row[at], f"{node.name} looks up positions of it")
-        middle: Axes = tuple(axis if isinstance(axis, Fixed) else axis.computed(zero=False) for axis in inner)
+        middle: Axes = tuple(axis.computed(zero=False) if isinstance(axis, Lane) else axis for axis in inner)
     elif taken.ndim == 0 or len(taken) == 1:
         _alone(walk, node, Lane(row[at].ids[np.atleast_1d(taken)]))  # type: ignore[union-attr]
         middle = (SINGLE,) * taken.ndim
@@ -378,7 +378,7 @@ def tile(walk: Walk, node: Node) -> list[Axes]:
             again = walk.new(node.result.shape[i], zero=False) if axis is SINGLE and count != 1 else axis  # type: ignore[index]
             walk.space.mark(again, REPEAT if again is not axis else 0)
             made.append(again)
-        elif type(count) is int:
+        elif type(count) is int and isinstance(axis, Lane):
             made.append(Lane(np.tile(axis.ids, count), axis.zero))
         else:
             made.append(walk.fixed(node, "repeats it a number of times that is not known"))

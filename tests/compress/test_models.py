@@ -14,7 +14,7 @@ from anyir.tests.support.int8_files import Made, float_products, judged, quantis
 #: Bytes of integers and their parameters over those of floats; of whole files above a megabyte too.
 MOST_BYTES, WHOLE_FILES_FROM = 0.27, 1 << 20
 #: Below this, scales and biases (one per channel each) are no small part: there the matrices alone are judged.
-SMALL = 100_000
+SMALL = 256 << 10
 
 FAST = ("digits-cnn",)
 #: The three smallest networks also go to the targets whose runtimes take long.

@@ -188,7 +188,10 @@ def _judge(judge: str, case: Case, samples: Samples, wanted: Outputs, found: Out
     count = len(samples.x)
     wanted = {name: array[:count] for name, array in wanted.items()}
     before, after = case.answers(wanted), case.answers(found)
-    right = None if samples.labels is None else (before == samples.labels, after == samples.labels)
+    right = None
+    if samples.labels is not None:
+        known = samples.labels >= 0 if samples.labels.dtype.kind == "i" else np.ones(count, bool)
+        right = (before == samples.labels)[known], (after == samples.labels)[known]
     noise = None
     if case.values is not None:
         a, b = case.values(wanted).astype(np.float64), case.values(found).astype(np.float64)

@@ -24,9 +24,11 @@ def matmul(b: Builder, node: Node) -> Value | Declined:
     if is_weight(y) and all(d == 1 for d in y.shape[:-2]) and y.rank <= x.rank:
         matrix = y
         if y.rank > 2:
-            constant = y.is_const
-            named = {"key": y.weight.key, "role": y.weight.role} if constant else {}
-            matrix = b.const(y.array().reshape(y.shape[-2:]), **named) if constant else reshaped(b, y, y.shape[-2:])
+            flat = y.shape[-2:]
+            if y.is_const:
+                matrix = b.const(y.array().reshape(flat), key=y.weight.key, role=y.weight.role)
+            else:
+                matrix = reshaped(b, y, flat)
         return fully_connected(b, x, turned(b, matrix, (1, 0)), None)
     return b.call("tfl.batch_matmul", (x, y)).result
 

@@ -203,7 +203,7 @@ OPS = {
     "other scales": (lambda n: n.point(n.x, 9.0), "QUANTIZE", 1),
     "slice and pad": (lambda n: n.point(n.b.pad(n.b.slice(n.x, (1,), (6,), (2,)), (0, 1, 0, 0) * 2), 4.0), None, 1),
 }
-ONLY_BYTES = {"hard swish"}
+ONLY_BYTES = {"hard swish", "exp", "gelu"}
 #: The reference kernels read signed sums as unsigned; the fast ones are ours.
 NO_REFERENCE = {"sum"}
 
