@@ -263,11 +263,12 @@ def build(model: Record, payload_bytes: int = 0) -> memoryview:
 
 
 class _Writer:
-    """Builds children first, as flatbuffers wants; equal strings are stored once."""
+    """Builds children first, as flatbuffers wants; equal strings and equal arrays of numbers are stored once."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
         self.strings: dict[str, int] = {}
+        self.arrays: dict[tuple[str, int, bytes], int] = {}
         self.add = {
             "bool": builder.PrependBoolSlot,
             "i8": builder.PrependInt8Slot,
@@ -321,9 +322,16 @@ class _Writer:
 
     def _scalars(self, slot: Slot, value: Any, alignment: int) -> int:
         """A scalar vector, or a payload copied block by block; the library's own vector calls ignore `force_align`."""
+        if hasattr(value, "write"):
+            return self._payload(slot, value, alignment)
+        array = np.ascontiguousarray(np.asarray(value), _NUMPY[slot.kind]).reshape(-1)
+        key = (slot.kind, alignment, array.tobytes())
+        if key not in self.arrays:
+            self.arrays[key] = self._payload(slot, _Raw(array), alignment)
+        return self.arrays[key]
+
+    def _payload(self, slot: Slot, value: Payload, alignment: int) -> int:
         width = SCALARS[slot.kind][1]
-        if not hasattr(value, "write"):
-            value = _Raw(np.ascontiguousarray(np.asarray(value), _NUMPY[slot.kind]).reshape(-1))
         self.builder.StartVector(width, value.nbytes // width, max(width, alignment))
         self.builder.head = position = self.builder.Head() - value.nbytes
         value.write(_Into(self.builder.Bytes, position))
