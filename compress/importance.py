@@ -7,11 +7,12 @@
 | l1, l2 | norm of the weights that make it |
 | pair | l2 of the weights that make it times l2 of those that read it |
 | bn | size of its batch norm's scale |
-| wanda | standard deviation of its values times l2 of the weights that read them (Wanda, 2306.11695; by deviation, for what is constant goes into the bias) |
-| obs | squared error of the readers' outputs when it is its turn to go, the rest fitted anew (`obs.py`), scaled to how far the group's errors show in the model's outputs (`influence.py`) |
+| wanda | standard deviation of its values times l2 of the weights that read them |
+| obs | squared error of the readers' outputs when it is its turn to go, the rest fitted anew |
 | random | drawn with the seed |
 
-wanda and obs need data. Imports no framework.
+wanda (2306.11695) goes by the deviation, for what is constant goes into the bias. obs takes its order from `obs.py` and scales
+it to how far the group's errors show in the model's outputs (`influence.py`). Both need data. Imports no framework.
 """
 
 from __future__ import annotations

@@ -83,7 +83,9 @@ def check_settings(given: Mapping[str, Any]) -> Settings:
     if made.activations in INTEGERS and (made.block or made.weights == "int4"):
         _refuse(f"{made.weights} weights per {given['per']} go with activations=none or activations=dynamic")
     if made.keep and made.activations not in INTEGERS:
-        _refuse(f"keep={made.keep} goes with integer activations, where sensitivity is measured; use where or overrides")
+        _refuse(
+            f"keep={made.keep} goes with integer activations, where sensitivity is measured; use where or overrides"
+        )
     if made.keep < 0:
         _refuse(f"keep={made.keep}: expected 0 or more layers")
     if made.io != "float" and made.io != made.activations:

@@ -8,6 +8,7 @@ A convolution's row is what lies under one output place; G are its groups, 1 for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,8 +41,8 @@ def sampled_layer(node: Node) -> Layer | str:
 
 def columns_of(layer: Layer) -> int:
     """Columns of the layer's matrix."""
-    shape = layer.value.shape
-    return int(np.prod([shape[axis] for axis in layer.perm[layer.row_axes :]]))  # type: ignore[index]
+    shape = layer.value.array().shape
+    return math.prod(shape[axis] for axis in layer.perm[layer.row_axes :])
 
 
 def channel_axis(node: Node) -> int:
@@ -108,7 +109,7 @@ class Thinned:
         free = free or list(range(len(sizes)))
         total = sum(sizes[place] for place in free)
         count = min(max(round(len(free) * wanted / max(total, 1)), 1), len(free))
-        self.places = frozenset(free[(2 * i + 1) * len(free) // (2 * count)] for i in range(count))
+        self.places: frozenset[int] = frozenset(free[(2 * i + 1) * len(free) // (2 * count)] for i in range(count))
         self.count = sum(sizes[place] for place in self.places)
         self.digest = f"{feeds.digest}/{sorted(self.places)}"
 

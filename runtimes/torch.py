@@ -70,7 +70,7 @@ def run_many(jobs: Sequence[Job], *, timeout: float = 300.0) -> list[Arrays | An
 def work(request: dict[str, Any], arrays: Arrays) -> Arrays:
     """Load and call each file; outputs of job i come back as "i/name", what torch said about a refused one as "i"."""
     import torch
-    import torch.ao.quantization.fx._decomposed  # noqa: F401  registers the operators of quantised programs
+    import torch.ao.quantization.fx._decomposed  # registers the operators of quantised programs
 
     torch.set_num_threads(1)
     found: Arrays = {}

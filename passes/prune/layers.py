@@ -57,8 +57,8 @@ class Layer:
 
     def restore(self, matrix: np.ndarray) -> np.ndarray:
         """The inverse of `matrix`, contiguous."""
-        shape = self.value.shape
-        turned = matrix.reshape([shape[axis] for axis in self.perm])  # type: ignore[index]
+        shape = self.value.array().shape
+        turned = matrix.reshape([shape[axis] for axis in self.perm])
         return np.ascontiguousarray(turned.transpose(np.argsort(self.perm)))
 
     def store(self, module: Module, array: np.ndarray, origin: str) -> None:

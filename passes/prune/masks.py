@@ -133,7 +133,7 @@ def stored_sizes(array: np.ndarray) -> dict[str, int]:
     data = np.ascontiguousarray(array)
     engine = zlib.compressobj(6)
     zipped = 0
-    view = memoryview(data.reshape(-1).view(np.uint8))
+    view = data.reshape(-1).view(np.uint8).data
     for start in range(0, len(view), 1 << 20):
         zipped += len(engine.compress(view[start : start + (1 << 20)]))
     zipped += len(engine.flush())

@@ -139,7 +139,7 @@ def test_matrices_shrink_on_disk(tmp_path: Path, suffix: str) -> None:
     shapes = {tuple(w.tensor.shape) for w in again.used_weights()}
     assert (7, 6) in shapes and (4, 7) in shapes and not any(10 in shape for shape in shapes)
     x = RNG.normal(size=(5, 6)).astype(np.float32)
-    found = list(run(again, [x]).values())[0]
+    found = next(iter(run(again, [x]).values()))
     assert_agrees(reference, {"x": x}, {"y": found})
 
 
