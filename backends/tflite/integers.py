@@ -18,10 +18,10 @@ from ...ir.graph import Graph
 from ...ir.types import F32, I4, I8, I16, DType
 from ...ir.value import Node, Value
 from ...kernels.registry import get_kernel
-from ...passes.quantize.qdq import apply_dequantize, encoding_of, lone, made_by
+from ...passes.quantize.qdq import apply_dequantize, encoding_of, lone, made_by, reliable
 from .lower.common import numbers
 from .ops.integer_unary import fixed_parameters
-from .qdq import PASSING, numbers_of, only_read_by, requantised
+from .qdq import PASSING, numbers_of, only_read_by, requantised, usable
 from .table import legal
 
 #: Bias scales may differ from the product of the others by this much, as float32 products do.
@@ -82,7 +82,7 @@ def to_integers(graph: Graph) -> list[str]:
     for node in list(graph.nodes("quantize")):
         source = node.operands[0].node
         p = encoding_of(node)
-        if source is None or source.name not in RULES or not (p.constant and p.single) or p.stored not in (I8, I16):
+        if source is None or source.name not in RULES or not usable(p) or p.stored not in (I8, I16):
             continue
         if p.stored is I16 and p.zeros().any():
             continue
@@ -111,7 +111,7 @@ def _data(site: Site, value: Value) -> Data | None:
     if source is None:
         return _number(site, value) if value.is_const and value.dtype is F32 else None
     p = encoding_of(source)
-    if p.stored is not site.stored or not (p.constant and p.single) or (p.stored is I16 and p.zeros().any()):
+    if p.stored is not site.stored or not usable(p) or (p.stored is I16 and p.zeros().any()):
         return None
     return Data(_own(site.b, source.operands[0]), *numbers_of(p))
 
@@ -139,7 +139,7 @@ def _weights(site: Site, value: Value, axis: int) -> tuple[Value, np.ndarray] | 
     if source is None or not source.operands[0].is_const:
         return Reason("its weights are not constant integers")
     p = encoding_of(source)
-    if p.stored not in (I8, I4) or not p.constant or p.zeros().any():
+    if p.stored not in (I8, I4) or reliable(p) or p.zeros().any():
         return Reason(f"its weights are not symmetric 8-bit or 4-bit integers ({p.stored})")
     scales = p.scale.array().astype(np.float32)
     if scales.size > 1 and (scales.ndim != value.rank or scales.shape[axis] != scales.size):
@@ -419,7 +419,7 @@ def finish(graph: Graph) -> None:
     """What is left of Q: the kernel's own rounding."""
     for node in list(graph.nodes("quantize")):
         p = encoding_of(node)
-        if p.constant and p.single and p.stored.name in ("i8", "u8", "i16") and node.operands[0].dtype is F32:
+        if usable(p) and p.stored.name in ("i8", "u8", "i16") and node.operands[0].dtype is F32:
             b = Builder(graph, before=node, loc=node.loc)
             scale, zero = numbers_of(lone(b, p))
             if p.stored is not I16 or zero == 0:

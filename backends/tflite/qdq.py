@@ -37,6 +37,11 @@ from .ops.integer_unary import fixed_parameters
 _SHIFT = 128
 
 
+def usable(p: Encoding) -> bool:
+    """What a TFLite tensor of integers can say: one positive, known scale."""
+    return p.single and reliable(p) is None
+
+
 def has_integers(module: Module) -> bool:
     """Something is quantised, or stored in halves."""
     return any(node.name in ("quantize", "dequantize") or is_half(node) for node in module.all_nodes())
@@ -68,7 +73,7 @@ def _split_silu(node: Node) -> None:
         return
     p = encoding_of(source)
     fixed = fixed_parameters("tfl.q_logistic", I8 if p.stored is U8 else p.stored)
-    if fixed is None or not (p.constant and p.single):
+    if fixed is None or not usable(p):
         return
     b = Builder(node.graph, before=node, loc=node.loc)
     scale, zero = b.const(np.asarray(fixed[0], np.float32)), fixed[1] + (_SHIFT if p.stored is U8 else 0)
@@ -127,7 +132,7 @@ def make_signed(graph: Graph) -> None:
     """8-bit unsigned values, less 128, as signed ones with the zero point less 128: the same real numbers."""
     for node in list(graph.nodes("quantize", "dequantize")):
         p = encoding_of(node)
-        if p.stored is not U8 or not p.constant:
+        if p.stored is not U8 or reliable(p):
             continue
         b = Builder(graph, before=node, loc=node.loc)
         signed = _signed(b, p)
@@ -296,7 +301,7 @@ def _sink_below(node: Node, user: Node) -> None:
 def _sink_pad(node: Node, user: Node) -> None:
     """The fill must be an integer of the same encoding; below a pool that takes the largest, the least will do."""
     p = encoding_of(node)
-    if not (p.constant and p.single) or p.stored.bits < 8:
+    if not usable(p) or p.stored.bits < 8:
         return
     b = Builder(user.graph, before=user, loc=user.loc)
     p = lone(b, p)
@@ -340,7 +345,7 @@ def _sink_join(user: Node) -> None:
     if first is None:
         return
     p = encoding_of(first)
-    if not (p.constant and p.single) or p.stored.bits < 8:
+    if not usable(p) or p.stored.bits < 8:
         return
     b = Builder(user.graph, before=user, loc=user.loc)
     p, stored = lone(b, p), []
@@ -392,7 +397,7 @@ def _raise(node: Node) -> None:
     p = encoding_of(node)
     if user is None or user.graph is not node.graph or not only_read_by(node) or user.regions:
         return
-    if not (p.constant and p.single) or reliable(p) or p.stored.bits < 8:
+    if not usable(p) or p.stored.bits < 8:
         return
     b = Builder(node.graph, before=user, loc=user.loc)
     p = lone(b, p)
