@@ -18,6 +18,9 @@ from ..ir.graph import Module, Node
 from ..passes.prune.atoms import Lane
 from ..passes.prune.groups import Group
 
+#: Units that are tried for what a budget of MACs has left.
+TRIES = 64
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -167,12 +170,31 @@ def choose(
     order = _order(groups, scores, costs, amount.min_keep)
     owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])[order]
 
-    def across(ratio: float) -> list[np.ndarray]:
+    def left_of(ratio: float) -> list[float]:
         going = max(_rounded(ratio * sum(sizes)) - (sum(sizes) - len(owner)), 0)
         taken = np.bincount(owner[:going], minlength=len(groups))
-        return cut([group.size - count for group, count in zip(groups, taken, strict=True)])
+        return [group.size - count for group, count in zip(groups, taken, strict=True)]
 
-    return _meet(amount, costs, across)
+    made = _meet(amount, costs, lambda ratio: cut(left_of(ratio)))
+    return made if amount.macs is None or amount.multiple > 1 else _fill(made, amount.macs, costs, owner, cut)
+
+
+def _fill(
+    gone: list[np.ndarray],
+    share: float,
+    costs: Costs,
+    owner: np.ndarray,
+    cut: Callable[[Sequence[float]], list[np.ndarray]],
+) -> list[np.ndarray]:
+    """Units put back, the last ones taken first, as long as the budget has room for one of them."""
+    removed = owner[: sum(int(mask.sum()) for mask in gone)]
+    for place in removed[::-1][:TRIES]:
+        kept = [len(mask) - int(mask.sum()) for mask in gone]
+        kept[place] += 1
+        fuller = cut(kept)
+        if gone[place].any() and costs.left(fuller) <= share * costs.total:
+            gone = fuller
+    return gone
 
 
 def _rounded(count: float) -> int:

@@ -219,14 +219,19 @@ def test_every_frontends_model_leaves_by_every_backend(name: str, source: str, t
     made = load(str(trained.path))
     optimize(made)
     (input_,), (output,) = made.signature.input_names(), made.signature.output_names()
-    x = networks.shaped(name, source, networks.digits()[0][:256])
+    x = networks.shaped(name, source, networks.digits()[0][:1024])
     before = sum(w.nbytes for w in made.used_weights())
-    ctx = Context(data=open_data({input_: x}, made))
-    run_pipeline(made, "prune{ratio=0.2,importance=obs}", ctx)
+    alone = made.clone()
+    for one, options in ((made, "importance=obs"), (alone, "importance=obs,recover=false")):
+        run_pipeline(one, f"prune{{ratio=0.2,{options}}}", Context(data=open_data({input_: x}, one)))
     verify(made)
     assert sum(w.nbytes for w in made.used_weights()) < 0.85 * before
-    found = run(made, {input_: trained.x})[output].argmax(axis=1)
-    assert (found == trained.expected.argmax(axis=1)).mean() > 0.9
+
+    def lost(module: Module) -> float:
+        found = run(module, {input_: trained.x})[output].argmax(axis=1)
+        return float((found != trained.expected.argmax(axis=1)).mean())
+
+    assert lost(made) <= max(lost(alone) / 2, 0.05)  # one of three heads is much for so small a network
     feeds = {input_: np.ascontiguousarray(trained.x[:3])}
     for suffix in (".onnx", ".tflite", ".mindir", ".pt2"):
         path = tmp_path / f"net{suffix}"
