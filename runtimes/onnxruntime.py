@@ -66,6 +66,8 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    # Products with stored integers in float32, as the file says: by default data is rounded to 8 bits on the way.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = path if isinstance(path, bytes) else os.fspath(path)
