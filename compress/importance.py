@@ -104,13 +104,19 @@ def _distinct(members: Sequence[Member]) -> list[Member]:
 # ------------------------------------------------------------------------------------------------------- by the data
 
 
+#: What is fitted to fewer rows than it has columns says little; that little is not taken for nothing.
+MOST_OPTIMISM = 20.0
+
+
 @dataclass
 class Reader:
-    """A consumer of a group that data can be sampled for: which unit each column of its matrix is (-1: of another group)."""
+    """A consumer of a group that data can be sampled for: which unit each column of its matrix is (-1: of another group), and
+    how many `independent` rows the data have for them."""
 
     layer: Layer
     units: np.ndarray
     moment: np.ndarray | None = None
+    independent: float = 0.0
 
     @property
     def node(self) -> Node:
@@ -138,11 +144,18 @@ def _by_data(
                 looks[place] = probe
         errors = output_errors(module, [variant for _, variant in looks.values()], probes) if looks else []
         for (place, (loss, _)), error in zip(looks.items(), errors, strict=True):
-            scores[place] *= error / loss
+            scores[place] *= error / loss * _optimism(readers[place])
         for place in part:
             for reader in readers[place]:
                 reader.moment = None
     return scores
+
+
+def _optimism(readers: Sequence[Reader]) -> float:
+    """How much larger errors are on unseen data than on those that p columns were fitted to: 1 / (1 - p / n) for n independent
+    rows, at most MOST_OPTIMISM times. Late layers with few places and many columns are not to be trusted."""
+    share = max((len(reader.units) / reader.independent for reader in readers if reader.independent), default=0.0)
+    return min(1 / (1 - share), MOST_OPTIMISM) if share < 1 else MOST_OPTIMISM
 
 
 def _readers(group: Group, graph: Graph) -> list[Reader]:
@@ -190,12 +203,10 @@ def _measure(module: Module, readers: Sequence[Reader], feeds: Feeds, ctx: Conte
             (rows,), _ = sample_rows(reader.layer, x, [], share, rng)
             ones = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
             total += ones.T @ ones
-    moments = {
-        reader.node: _covariance(total, feeds.count * np.sqrt(max(count, 1.0)))
-        for reader, total, count in zip(distinct, sums, places, strict=True)
-    }
+    rows = {reader.node: feeds.count * np.sqrt(max(count, 1.0)) for reader, count in zip(distinct, places, strict=True)}
+    moments = {reader.node: _covariance(total, rows[reader.node]) for reader, total in zip(distinct, sums, strict=True)}
     for reader in readers:
-        reader.moment = moments[reader.node]
+        reader.moment, reader.independent = moments[reader.node], rows[reader.node]
 
 
 def _covariance(sums: np.ndarray, independent: float) -> np.ndarray:
