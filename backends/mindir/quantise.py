@@ -10,42 +10,20 @@ import numpy as np
 
 from ...formats import mindir
 from ...ir.graph import Module
-from ...ir.types import I2, I4, I8, U2, U4, U8, DType
-from ...ir.value import Value
 from ...passes.manager import Context, run_pipeline
+from ...passes.quantize.widen import widen_stored
 
-#: Integers that MindIR has no dtype for, in the next one that it has.
-WIDER: dict[DType, DType] = {I2: I8, I4: I8, U2: U8, U4: U8}
 #: What MindSpore's quantisation tools call scale and zero point per tensor or channel.
 ALGORITHM = "linear_quant_algo"
 
 
 def prepare(module: Module) -> dict[str, dict[str, Any]]:
     """Rewrites `module` in place; returns the quantisation record of each weight that is stored as integers, by key."""
-    _widen(module)
+    widen_stored(module)
     records = _records(module)
     if any(True for _ in module.all_nodes("quantize")):
         run_pipeline(module, "integer-ops", Context(level=3))
     return records
-
-
-def _widen(module: Module) -> None:
-    """Constants of less than 8 bits as bytes, with their zero points: otherwise they would have to become floats."""
-    for node in list(module.all_nodes("dequantize")):
-        x, zero = node.operands[0], node.operand("zero_point")
-        wide = WIDER.get(x.dtype) if x is not None and x.is_const else None  # type: ignore[arg-type]
-        if wide is None or (zero is not None and not zero.is_const):
-            continue
-        for index, value in ((0, x), (2, zero)):
-            if value is not None:
-                node.set_operand(index, _bytes(module, value, wide))
-
-
-def _bytes(module: Module, value: Value, wide: DType) -> Value:
-    weight = value.weight
-    assert weight is not None
-    array = value.array().astype(wide.numpy)
-    return module.add_weight(weight.wanted, array, weight.role, weight.origin or f"{value.dtype} as {wide}")
 
 
 def _records(module: Module) -> dict[str, dict[str, Any]]:

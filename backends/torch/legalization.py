@@ -18,6 +18,7 @@ from ...ir.ops.window import resolve_pads, spread, transposed, window
 from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, BOOL, C64, C128, F16, F32, F64, I8, I16, I32, I64, U8, TensorType
 from ...passes.decompose import Declined, Rule, decomposable, decompose
+from ...passes.quantize.widen import widen_stored
 from .calls import FAMILIES, ROWS, Refusal
 from .plan import is_host
 from .pool import SHORT
@@ -108,6 +109,7 @@ def offenders(module: Module) -> list[Offender]:
 def _attempt(module: Module) -> tuple[Module, list[Offender]]:
     load()
     clone = module.clone()
+    widen_stored(clone)
     return clone, list(_decomposed(clone))
 
 

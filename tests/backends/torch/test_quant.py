@@ -56,3 +56,11 @@ def test_blocks_and_computed_scales_stay_arithmetic(tmp_path):
     program = torch.export.load(tmp_path / "q.pt2")
     targets = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
     assert "quantized_decomposed.quantize_per_tensor.default" not in targets
+
+
+def test_four_bits_are_stored_as_bytes_not_floats(tmp_path):
+    module = parse_module(TEXT.replace("[5, -7, 127, -127, 1, 0] : i8", "[5, -7, 7, -8, 1, 0] : i4"))
+    assert anyir.compile(module, tmp_path / "q.pt2", level=0).verified
+    program = torch.export.load(tmp_path / "q.pt2")
+    stored = [v for v in (*program.state_dict.values(), *program.constants.values()) if v.dtype == torch.int8]
+    assert any(np.array_equal(v.numpy().ravel(), [5, -7, 7, -8, 1, 0]) for v in stored)
