@@ -68,7 +68,8 @@ class Context:
     """What a pass may use: options of the run, counters, notes for the user, and what compression works from.
 
     `data` are calibration samples, `reference` the module before any lossy pass, `records` the report's rows (plain JSON
-    values, "pass" among them).
+    values, "pass" among them). `shuffle` is the seed of a random order of the rules of equal benefit, for tests that it
+    makes no difference.
     """
 
     level: int = 2
@@ -79,6 +80,7 @@ class Context:
     reference: Module | None = None
     seed: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
+    shuffle: int | None = None
 
     def admits(self, numerics: str) -> bool:
         """Whether rules of this class may run at this level."""
@@ -165,7 +167,7 @@ def pattern_pass(name: str, rules: Iterable[Rule | str], *, doc: str = "") -> Pa
     package = inspect.currentframe().f_back.f_globals["__name__"]  # type: ignore[union-attr]
 
     def run(module: Module, ctx: Context) -> None:
-        admitted = RuleSet(r for r in made if ctx.admits(r.numerics))
+        admitted = RuleSet((r for r in made if ctx.admits(r.numerics)), ctx.shuffle)
         for graph in reversed(list(module.all_graphs())):
             rewrite_graph(graph, admitted, ctx)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ..ir.builder import Builder
@@ -169,12 +170,15 @@ def as_rules(items: Iterable[Rule | str]) -> list[Rule]:
 
 
 class RuleSet:
-    """Rules indexed by root op, best first."""
+    """Rules indexed by root op, best first and then by name, or, with a `shuffle` seed, in a random order: rules of the same
+    benefit must not care."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self.rules = list(rules)
+    def __init__(self, rules: Iterable[Rule], shuffle: int | None = None) -> None:
+        self.rules = sorted(rules, key=lambda r: r.name)
+        if shuffle is not None:
+            Random(shuffle).shuffle(self.rules)
         self.by_root: dict[str, list[tuple[Rule, list[tuple[int, str]]]]] = {}
-        for item in sorted(self.rules, key=lambda r: (-r.benefit, r.name)):
+        for item in sorted(self.rules, key=lambda r: -r.benefit):
             for op in item.root:
                 self.by_root.setdefault(op, []).append((item, item.child_ops()))
 
