@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..ir.analysis import LAYERS, macs, op_counts, weight_bytes
+from ..ir.analysis import op_counts, weight_bytes
+from ..ir.cost import LAYERS, macs
 from ..ir.dims import symbols
 from ..ir.errors import AnyIRError, NumericsError, UsageError
 from ..ir.graph import Module

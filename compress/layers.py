@@ -1,6 +1,6 @@
 """What compression did to each layer: bits, bytes, work, integer arithmetic, and the error that it makes.
 
-Layers are the nodes that `analysis.macs` counts, matched between the dense and the compressed module by their weight, else
+Layers are the nodes that `cost.macs` counts, matched between the dense and the compressed module by their weight, else
 by where they come from in the source. An error is a signal to noise ratio in dB of what the layer passes on, which is its
 result after the bias and the activation behind it, and after the rounding of it where it is quantised:
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.analysis import LAYERS, macs
+from ..ir.cost import LAYERS, macs
 from ..ir.errors import AnyIRError
 from ..ir.graph import Module, Node, Value
 from ..ir.opdef import ELEMENTWISE, MOVEMENT

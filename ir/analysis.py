@@ -4,11 +4,8 @@ partitioning, and as an oracle in tests. Passes never change a graph through it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from .dims import evaluate, symbols
 from .graph import Graph, Module, Node, Value
 from .opdef import SAME_QUANT
 
@@ -126,82 +123,3 @@ def critical_path(graph: Graph) -> list[Node]:
     nodes = list(graph.nodes())
     picture = snapshot(graph).subgraph(range(len(nodes)))
     return [nodes[item] for item in networkx.dag_longest_path(networkx.DiGraph(picture))]
-
-
-def macs(node: Node, sizes: Mapping[str, int]) -> int | None:
-    """Multiply-accumulates of one run of a conv, gemm, matmul, attention or recurrent node, symbols bound by `sizes`; 0 for
-    other ops, None where a shape is not known. Regions are not entered: how often they run is not known."""
-    count = _MACS.get(node.name)
-    if count is None:
-        return 0
-    try:
-        return count(node, lambda index: _sized(node.operands[index], sizes), lambda: _sized(node.results[0], sizes))
-    except _Unknown:
-        return None
-
-
-class _Unknown(Exception):
-    """A shape that is not known."""
-
-
-Shaped = Callable[[int], tuple[int, ...]]
-Made = Callable[[], tuple[int, ...]]
-
-
-def _sized(value: Value | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    if value is None or value.shape is None or any(s not in sizes for d in value.shape for s in symbols(d)):
-        raise _Unknown
-    return tuple(evaluate(d, sizes) for d in value.shape)
-
-
-def _conv_macs(weight: int) -> Callable[[Node, Shaped, Made], int]:
-    """Every result is a sum over the input channels of its group and the window."""
-    return lambda node, shape, made: prod(made()) * prod(shape(weight)[1:])
-
-
-def _product_macs(a: int) -> Callable[[Node, Shaped, Made], int]:
-    return lambda node, shape, made: prod(made()) * shape(a)[-1]
-
-
-def _transposed_macs(node: Node, shape: Shaped, made: Made) -> int:
-    """Every input is spread over the output channels of its group and the window."""
-    return prod(shape(0)) * prod(shape(1)[1:])
-
-
-def _gemm_macs(node: Node, shape: Shaped, made: Made) -> int:
-    return prod(made()) * shape(0)[0 if node.attr("transA") else 1]
-
-
-def _recurrent_macs(gates: int) -> Callable[[Node, Shaped, Made], int]:
-    """W is [directions, gates * hidden, input], R [directions, gates * hidden, hidden], x [time, batch, input]."""
-    return lambda node, shape, made: prod(shape(0)[:2]) * (prod(shape(1)) + prod(shape(2)))
-
-
-def _attention_macs(node: Node, shape: Shaped, made: Made) -> int:
-    """q k^T and the weighted sum of v, masked places included."""
-    query, key, value = shape(0), shape(1), shape(2)
-    heads = query[1] if len(query) == 4 else node.attr("q_num_heads")
-    widths = [
-        s[-1] if len(s) == 4 else s[-1] // h for s, h in ((query, heads), (value, node.attr("kv_num_heads") or 1))
-    ]
-    past = shape(4)[2] if len(node.operands) > 4 and node.operands[4] is not None else 0
-    return query[0] * heads * query[-2] * (key[-2] + past) * sum(widths)
-
-
-_MACS: dict[str, Callable[[Node, Shaped, Made], int]] = {
-    "conv": _conv_macs(1),
-    "conv_integer": _conv_macs(1),
-    "qlinear_conv": _conv_macs(3),
-    "conv_transpose": _transposed_macs,
-    "gemm": _gemm_macs,
-    "matmul": _product_macs(0),
-    "matmul_integer": _product_macs(0),
-    "qlinear_matmul": _product_macs(0),
-    "attention": _attention_macs,
-    "lstm": _recurrent_macs(4),
-    "gru": _recurrent_macs(3),
-    "rnn": _recurrent_macs(1),
-}
-
-#: Ops whose work `macs` counts: the layers of a network.
-LAYERS = frozenset(_MACS)
