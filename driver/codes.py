@@ -191,8 +191,8 @@ _PAGES: dict[str, Page] = {
     ),
     "N003": Page(
         "Two models have different interfaces",
-        "Names, order or number of inputs and outputs differ, so there is nothing to compare.",
-        "irc inspect a.onnx ; irc inspect b.tflite",
+        "Names, order, number or types of inputs and outputs differ: `irc verify` has nothing to compare, `irc diff` says so.",
+        "irc diff a.onnx b.tflite",
     ),
     "N004": Page(
         "An output is all NaN",

@@ -1,4 +1,4 @@
-"""`irc inspect MODEL`: what is inside, and what each backend would refuse."""
+"""`irc inspect MODEL`: what is inside, what it costs, and what each backend would refuse."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ BACKENDS = ("onnx", "tflite", "mindir", "torch")
 @click.command("inspect")
 @click.argument("source")
 @click.option(
-    "--weights", "weight_rows", type=int, default=10, show_default=True, help="How many of the largest weights."
+    "--weights",
+    "weight_rows",
+    type=int,
+    default=10,
+    show_default=True,
+    help="How many of the largest weights, or of the costliest nodes.",
 )
+@click.option("--cost", is_flag=True, help="Arithmetic, bytes moved and peak memory instead, by op and node.")
 @click.option("--ir", is_flag=True, help="Print the IR as text instead.")
 @click.option("--no-backends", is_flag=True, help="Skip the question what each backend would refuse.")
 @shared.source_options
@@ -42,6 +48,13 @@ def _inspect(given: dict[str, Any], screen: Screen) -> None:
         screen.always(text.rstrip("\n"))
         screen.answer("inspect", {"ir": text})
         return
+    if given["cost"]:
+        from . import costs
+
+        measured = costs.measure(module)
+        costs.show(measured, given["weight_rows"], screen)
+        screen.answer("inspect", {"cost": costs.data(measured)})
+        return
     refused = {} if given["no_backends"] else {name: refusals(module, name) for name in BACKENDS}
     _show(given["source"], module, refused, given["weight_rows"], screen)
     screen.answer("inspect", _data(module, refused))
@@ -55,7 +68,7 @@ def _show(source: str, module: Module, refused: dict[str, list[str]], weight_row
 
     counts = op_counts(module)
     screen.line(f"{source}: {counts.total()} ops, {size(weight_bytes(module))} of weights")
-    screen.table(("", "name", "type"), [row for sig in module.signatures.values() for row in _interface(sig)])
+    screen.table(("", "name", "type"), [row for sig in module.signatures.values() for row in interface(sig)])
     screen.table(("op", "count"), sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     largest = sorted(_weights(module), key=lambda w: (-w.nbytes, w.key))[:weight_rows]
     if largest:
@@ -72,7 +85,7 @@ def _data(module: Module, refused: dict[str, list[str]]) -> dict[str, Any]:
 
     return {
         "signatures": {
-            key: [{"kind": kind, "name": name, "type": type_} for kind, name, type_ in _interface(sig)]
+            key: [{"kind": kind, "name": name, "type": type_} for kind, name, type_ in interface(sig)]
             for key, sig in module.signatures.items()
         },
         "ops": dict(sorted(op_counts(module).items())),
@@ -88,7 +101,8 @@ def _weights(module: Module) -> list[Any]:
     return [v.weight for v in module.constants() if v.n_uses]
 
 
-def _interface(sig: Signature) -> list[tuple[str, str, str]]:
+def interface(sig: Signature) -> list[tuple[str, str, str]]:
+    """("in" or "out", name, type) of each, in order."""
     inputs = [("in", s.name, str(v.type)) for s, v in zip(sig.inputs, sig.graph.inputs, strict=True)]
     return inputs + [("out", s.name, str(v.type)) for s, v in zip(sig.outputs, sig.graph.outputs, strict=True)]
 

@@ -20,6 +20,8 @@ CHECK_COLUMNS = ("output", "shape", "max|d|", "limit", "argmax", "judged by", "v
 BLOCK_COLUMNS = ("output", "judged by", "max|d|", "limit", "")
 #: Outputs in the block after a compile; the worst ones stand first.
 BLOCK_ROWS = 12
+#: Rules in it.
+BLOCK_RULES = 8
 
 
 def check_rows(checks: Sequence[Check]) -> list[tuple[Any, ...]]:
@@ -87,6 +89,8 @@ def compile_block(report: CompileReport) -> str:
     before, after = report.ops_before.total(), report.ops_after.total()
     lines = [clean(f"{report.source} -> {report.files[-1] if report.files else '(not written)'}", 400)]
     lines.append(f"  ops     {before} -> {after}")
+    if report.stats:
+        lines += textwrap.wrap(fired(report), WIDTH, initial_indent="  rules   ", subsequent_indent=" " * 10)
     lines.append(f"  bytes   {size(report.bytes_before)} -> {size(report.bytes_after)}{_change(report)}")
     if report.checks:
         lines.append(f"  inputs  {clean(report.samples, 400)}")
@@ -95,6 +99,14 @@ def compile_block(report: CompileReport) -> str:
     lines.append(f"  time    {sum(report.seconds.values()):.2f} s ({stages}), peak memory {size(report.peak_bytes)}")
     lines.append(f"  {clean(verdict(report), 400)}")
     return "\n".join(lines)
+
+
+def fired(report: CompileReport) -> str:
+    """The rules that fired most often, with counts."""
+    ranked = sorted(report.stats.items(), key=lambda item: (-item[1], item[0]))
+    left = len(ranked) - BLOCK_RULES
+    more = f"; and {left} more, --stats shows all" if left > 0 else ""
+    return ", ".join(f"{clean(name, 80)} {count}" for name, count in ranked[:BLOCK_RULES]) + more
 
 
 def compress_block(report: CompressReport) -> str:

@@ -3,7 +3,8 @@
     cost(node).flops                       2*512*N*S**2, say
     evaluate(cost(node).flops, {"N": 1, "S": 128})
 
-The model is that of a roofline: an operation reads every operand and writes every result once. How often the body of a loop
+The model is that of a roofline: an operation reads every operand (of a table the rows that it picks) and writes every result
+once. How often the body of a loop
 runs is not known, so a node with regions costs what one run of each of its regions costs, and a branch counts like a body.
 """
 
@@ -54,6 +55,11 @@ MOVES = VIEWS | {
     "constant_of_shape", "eye_like", "trilu", "compress", "non_zero", "one_hot", "range", "return", "call",
 }  # fmt: skip
 
+#: Of operand 0 they read as much as they write.
+PICKS = frozenset({"gather", "gather_elements", "gather_nd", "slice", "split", "compress"})
+#: They look at the type of operand 0 only.
+SHAPES = frozenset({"shape", "size"})
+
 #: Operations per element of the result, where that is not one: as many as the op's definition has when it is written out.
 PER_RESULT = {
     "sigmoid": 4, "silu": 5, "swish": 6, "mish": 7, "softplus": 3, "gelu": 8, "hard_swish": 5, "hard_sigmoid": 4, "elu": 4,
@@ -81,8 +87,10 @@ def cost(node: Node) -> Cost:
         flops = None
     if node.name in VIEWS:
         return Cost(flops, 0, 0, weights)
-    read = _sum(_bytes(value) for value in dict.fromkeys(node.inputs()))
-    return Cost(flops, read, _sum(map(_bytes, node.results)), weights)
+    written = _sum(map(_bytes, node.results))
+    whole = [v for v in dict.fromkeys(node.inputs()) if v is not node.operands[0] or node.name not in PICKS | SHAPES]
+    read = _sum([*map(_bytes, whole), written if node.name in PICKS else 0])
+    return Cost(flops, read, written, weights)
 
 
 def _of_regions(node: Node, weights: int) -> Cost:

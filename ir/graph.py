@@ -120,6 +120,17 @@ class Graph:
             value.index = i
         self.version += 1
 
+    def set_inputs(self, values: Sequence[Value]) -> None:
+        """Keep these of the inputs, in this order. Raises InternalError when one that is used is left out."""
+        kept = set(values)
+        for value in self.inputs:
+            if value not in kept and value.n_uses:
+                raise InternalError(f"input %{value.hint} is still used")
+        self.inputs = list(values)
+        for i, value in enumerate(self.inputs):
+            value.index = i
+        self.version += 1
+
     def set_outputs(self, values: Iterable[Value]) -> None:
         self._return.set_operands(values)
 
@@ -138,6 +149,30 @@ class Graph:
         for listener in self.listeners:
             listener.inserted(node)
         return node
+
+    def absorb(self, region: Graph, before: Node) -> None:
+        """Move all nodes of `region` in front of `before`, in order; O(nodes). What they use must be defined here by then,
+        or be moved along; `region` keeps its inputs, and outputs that the caller replaces."""
+        moved = list(region.nodes())
+        low = before.prev.order if before.prev is not None else 0
+        step = (min(before.order, low + _SPACING * (len(moved) + 1)) - low) // (len(moved) + 1)
+        for node in moved:
+            region._detach(node)
+            previous = before.prev
+            node.prev, node.next, before.prev = previous, before, node
+            if previous is None:
+                self._first = node
+            else:
+                previous.next = node
+            low += step
+            node.order, node.graph = low, self
+        if not step:
+            self._renumber()
+        self.version += len(moved)
+        region.version += len(moved)
+        for listener in self.listeners:
+            for node in moved:
+                listener.inserted(node)
 
     def clear(self) -> None:
         """Erase everything, last node first."""

@@ -16,6 +16,9 @@ from anyir.tests.support.small_models import cnn, swish
     ("name", "arguments"),
     [
         ("inspect", ["inspect", "net.onnx", "--no-backends", "--weights", "3"]),
+        ("inspect_cost", ["inspect", "net.onnx", "--cost", "--weights", "3"]),
+        ("diff", ["diff", "net.onnx", "other.onnx"]),
+        ("diff_interface", ["diff", "net.onnx", "swish.onnx"]),
         ("run", ["run", "net.onnx", "--inputs", "ones.npz"]),
         ("verify", ["verify", "net.onnx", "same.onnx", "--with", "onnxruntime"]),
         ("verify_differs", ["verify", "net.onnx", "other.onnx"]),
@@ -32,7 +35,7 @@ def test_screens(irc: Any, tmp_path: Path, golden: Any, name: str, arguments: li
     np.savez("ones.npz", image=np.ones((1, 1, 8, 8), np.float32))
     done = irc(*arguments)
     golden.check(f"driver/{name}.txt", settled(f"$ irc {' '.join(arguments)}\n{done.out}--- stderr\n{done.err}"))
-    assert done.code == (1 if name == "verify_differs" else 0)
+    assert done.code == (1 if name in ("verify_differs", "diff_interface") else 0)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,8 @@ def test_screens(irc: Any, tmp_path: Path, golden: Any, name: str, arguments: li
             {"signatures", "ops", "weight_bytes", "weights", "refused", "metadata", "diagnostics"},
         ),
         (["inspect", "net.onnx", "--ir"], {"ir"}),
+        (["inspect", "net.onnx", "--cost"], {"cost"}),
+        (["diff", "net.onnx", "net.onnx"], {"interface", "totals", "ops", "weights"}),
         (["opt", "net.onnx"], {"pipeline", "rules", "notes", "ir"}),
         (["opt", "net.onnx", "-o", "out.anyir"], {"pipeline", "rules", "notes", "files"}),
         (["passes"], {"passes"}),

@@ -121,6 +121,17 @@ def test_costs_are_expressions_of_the_open_dims() -> None:
     assert view[:3] == (0, 0, 0), "a view moves nothing"
 
 
+def test_what_picks_reads_what_it_writes() -> None:
+    made = text_module("""(%x: f32[1000, 8], %i: i64[N]) {
+      %y = gather(%x, %i) : f32[N, 8]
+      %s = shape(%x) : i64[2]
+      return(%y, %s)
+    }""")
+    gather, shape = (cost(node) for node in made.main.nodes())
+    assert [str(dim) for dim in gather[:3]] == ["0", "40*N", "32*N"]
+    assert shape[:3] == (0, 0, 16)
+
+
 def test_a_node_with_regions_costs_what_its_regions_do() -> None:
     made = text_module("""(%c: bool[], %x: f32[N]) {
       %y = if(%c, %x) : f32[N] {
