@@ -8,7 +8,6 @@ from typing import Any
 from ...ir.graph import Value
 from ...ir.storage import check_limit
 from ...ir.types import I64
-from ...passes.autodiff import gradients, recomputed
 from .importer import Call, Importer, known_dtype
 from .registry import handles
 
@@ -107,6 +106,8 @@ def momentum(c: Importer, n: Call) -> Any:
 def gradient(c: Importer, n: Call) -> Any:
     """The sum of y's derivatives by each of xs, at the values that are handed in. Where those are not the values that the
     names stand for, the part of the graph between is computed once more at them."""
+    from ...passes.autodiff import gradients, recomputed  # rarely asked for, and not light
+
     names = (*n.attr("xs"), *(n.attr("zs") or ()))
     if len(n.inputs) != len(names):
         raise n.invalid(f"{len(n.inputs)} inputs for {len(names)} names in xs and zs")
