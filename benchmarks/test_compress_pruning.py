@@ -14,7 +14,7 @@ import anyir
 import numpy as np
 import pytest
 from anyir.compress.data import open_data
-from anyir.ir.analysis import macs
+from anyir.ir.cost import macs
 from anyir.ir.graph import Module
 from anyir.passes.manager import Context, run_pipeline
 from anyir.tests.support import datasets, trained

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.analysis import macs
+from ..ir.cost import macs
 from ..ir.graph import Module, Node
 from ..passes.prune.atoms import Lane
 from ..passes.prune.groups import Group

@@ -36,10 +36,13 @@ CORE = {
     "dce": "passes.optimize.dce",
     "fold": "passes.optimize.fold",
     "fold-batch-norm": "passes.optimize.batch_norm",
-    "fuse-activations": "passes.optimize.fuse",
+    "fuse-activations": "passes.optimize.fuse_activations",
+    "fuse-norms": "passes.optimize.fuse_norms",
     "dead-weights": "passes.optimize.dead_weights",
     "fix-defaults": "passes.optimize.defaults",
     "inline": "passes.optimize.inline",
+    "regions": "passes.optimize.regions",
+    "move-data": "passes.optimize.motion",
     "assign-layout": "passes.layout.named",
     "cancel-transposes": "passes.layout.named",
     "fold-quantize": "passes.quantize.fold",
@@ -142,9 +145,11 @@ def _describe(function: Callable[..., None]) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def module_pass(name: str, *, numerics: str = "exact") -> Callable[[Callable[..., None]], Pass]:
-    """Register `function(module, ctx, *, options)`."""
-    return lambda f: _register(Pass(name, f, _describe(f), numerics, inspect.getdoc(f) or "", f.__module__))
+def module_pass(
+    name: str, *, numerics: str = "exact", rules: tuple[Rule, ...] = ()
+) -> Callable[[Callable[..., None]], Pass]:
+    """Register `function(module, ctx, *, options)`; `rules` are those that it applies, for `irc passes` and `irc explain`."""
+    return lambda f: _register(Pass(name, f, _describe(f), numerics, inspect.getdoc(f) or "", f.__module__, rules))
 
 
 def graph_pass(name: str, *, numerics: str = "exact") -> Callable[[Callable[..., None]], Pass]:

@@ -385,7 +385,7 @@ RULES = (
 )  # fmt: skip
 
 
-@module_pass("fold-quantize", numerics="approx")
+@module_pass("fold-quantize", numerics="approx", rules=RULES)
 def fold_quantize(module: Module, ctx: Context, *, exact: bool = False) -> None:
     """Quantize and dequantize moved, merged and folded until what lies between them can be computed in integers.
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from anyir.api import load, optimize, save
 from anyir.compress.data import open_data
-from anyir.ir.analysis import macs
 from anyir.ir.builder import Builder
+from anyir.ir.cost import macs
 from anyir.ir.errors import UsageError
 from anyir.ir.graph import Module
 from anyir.ir.verify import verify
