@@ -12,7 +12,8 @@
 | random | drawn with the seed |
 
 wanda (2306.11695) goes by the deviation, for what is constant goes into the bias. obs takes its order from `obs.py` and scales
-it to how far the group's errors show in the model's outputs (`influence.py`). Both need data. Imports no framework.
+it to how far the group's errors show in the model's outputs (`influence.py`), on the half of the samples that the readers
+were not fitted to: what has learned the samples by heart is not taken for nothing. Both need data. Imports no framework.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.dims import symbols
 from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node, Value
 from ..passes.manager import Context, Feeds
@@ -29,8 +31,8 @@ from ..passes.prune.groups import Group, Member
 from ..passes.prune.layers import Layer
 from ..passes.prune.walk import CONSUMER, PRODUCER
 from .influence import Variant, output_errors
-from .obs import Probe, Quadratic, removal_losses
-from .rows import Thinned, rows_wanted, sample_rows, sampled_layer
+from .obs import Quadratic, best_damping, error_of, refitted, removal_losses
+from .rows import Singled, Thinned, affordable, first_half, rows_wanted, sample_rows, sampled_layer
 from .stages import Stage
 
 MAGNITUDES = ("l1", "l2", "pair", "bn", "random")
@@ -38,8 +40,8 @@ WITH_DATA = ("wanda", "obs")
 IMPORTANCES = (*MAGNITUDES, *WITH_DATA)
 #: Samples that second moments are taken from are so many that all layers make about this many multiplications.
 WORK = 24e9
-#: Samples on which the errors of the model's outputs are measured.
-PROBES = 8
+#: Samples of each half on which the errors of the model's outputs are measured, when this share of what may go has gone.
+PROBES, PROBED = 4, 0.5
 #: Second moments that are held at once.
 ROOM = 512 << 20
 
@@ -104,19 +106,14 @@ def _distinct(members: Sequence[Member]) -> list[Member]:
 # ------------------------------------------------------------------------------------------------------- by the data
 
 
-#: What is fitted to fewer rows than it has columns says little; that little is not taken for nothing.
-MOST_OPTIMISM = 20.0
-
-
 @dataclass
 class Reader:
     """A consumer of a group that data can be sampled for: which unit each column of its matrix is (-1: of another group), and
-    how many `independent` rows the data have for them."""
+    the covariances of its inputs over all samples, over the first and over the second half of them."""
 
     layer: Layer
     units: np.ndarray
-    moment: np.ndarray | None = None
-    independent: float = 0.0
+    moments: tuple[np.ndarray, ...] = ()
 
     @property
     def node(self) -> Node:
@@ -128,34 +125,45 @@ def _by_data(
 ) -> list[np.ndarray]:
     readers = [_readers(group, module.signature.graph) for group in groups]
     assert ctx.data is not None
-    samples = max(int(WORK / work), 64) if work else ctx.data.count
-    feeds: Feeds = ctx.data
-    if importance == "obs":
-        probes = Thinned(ctx.data, PROBES, late=True)  # errors are measured on other samples than those fitted to
-        feeds = Thinned(ctx.data, min(samples, ctx.data.count), without=probes)
+    feeds = affordable(ctx.data, WORK, work) if importance == "obs" else ctx.data
     scores: list[np.ndarray] = []
     for part in _chunks(readers):
         _measure(module, [r for place in part for r in readers[place]], feeds, ctx)
-        looks: dict[int, tuple[float, Variant]] = {}
+        looks: dict[int, Look] = {}
         for place in part:
-            made, probe = _score(groups[place], readers[place], importance, most, ctx)
+            made, look = _score(groups[place], readers[place], importance, most, ctx)
             scores.append(made)
-            if probe is not None and probe[0] > 0:
-                looks[place] = probe
-        errors = output_errors(module, [variant for _, variant in looks.values()], probes) if looks else []
-        for (place, (loss, _)), error in zip(looks.items(), errors, strict=True):
-            scores[place] *= error / loss * _optimism(readers[place])
+            if look is not None and look.loss > 0:
+                looks[place] = look
+        for half in (0, 1):
+            errors = _errors_on_the_other(module, [look.variants[half] for look in looks.values()], half, ctx.data)
+            for look, error in zip(looks.values(), errors, strict=True):
+                look.error += error / 2
+        for place, look in looks.items():
+            scores[place] *= look.error / look.loss
         for place in part:
             for reader in readers[place]:
-                reader.moment = None
+                reader.moments = ()
     return scores
 
 
-def _optimism(readers: Sequence[Reader]) -> float:
-    """How much larger errors are on unseen data than on those that p columns were fitted to: 1 / (1 - p / n) for n independent
-    rows, at most MOST_OPTIMISM times. Late layers with few places and many columns are not to be trusted."""
-    share = max((len(reader.units) / reader.independent for reader in readers if reader.independent), default=0.0)
-    return min(1 / (1 - share), MOST_OPTIMISM) if share < 1 else MOST_OPTIMISM
+@dataclass
+class Look:
+    """A group with PROBED of what may go gone: the sum of scores until then, its readers' matrices fitted to either half of the
+    samples, and the error that these make in the model's outputs on the other half."""
+
+    loss: float
+    variants: tuple[Variant, Variant]
+    error: float = 0.0
+
+
+def _errors_on_the_other(module: Module, variants: Sequence[Variant], half: int, data: Feeds) -> list[float]:
+    if not variants:
+        return []
+    signature = module.signature
+    any_count = all(value.shape and symbols(value.shape[0]) for value in signature.graph.inputs)
+    probes = (Singled if any_count else Thinned)(data, PROBES, 1 - half)
+    return output_errors(module, variants, probes)
 
 
 def _readers(group: Group, graph: Graph) -> list[Reader]:
@@ -176,7 +184,7 @@ def _chunks(readers: Sequence[Sequence[Reader]]) -> Iterator[list[int]]:
     part: list[int] = []
     held = 0
     for place, found in enumerate(readers):
-        size = sum(8 * len(reader.units) ** 2 for reader in found)
+        size = sum(24 * len(reader.units) ** 2 for reader in found)
         if part and held + size > ROOM:
             yield part
             part, held = [], 0
@@ -192,59 +200,64 @@ def _measure(module: Module, readers: Sequence[Reader], feeds: Feeds, ctx: Conte
     if not distinct:
         return
     inputs: list[Value] = [reader.node.operands[0] for reader in distinct]  # type: ignore[misc]
-    sums = [np.zeros((len(r.units) + 1, len(r.units) + 1)) for r in distinct]
-    places = np.ones(len(distinct))
-    rng = np.random.default_rng(ctx.seed)
+    sums = [np.zeros((2, len(r.units) + 1, len(r.units) + 1)) for r in distinct]
+    rng, seen = np.random.default_rng(ctx.seed), 0
     for arrays in Stage(module, feeds).values(inputs):
         samples = max(len(array) for array in arrays)
-        for i, (reader, total, x) in enumerate(zip(distinct, sums, arrays, strict=True)):
-            places[i] = x.size / samples / len(reader.units)
+        for reader, halves, x in zip(distinct, sums, arrays, strict=True):
             share = rows_wanted(len(reader.units), feeds.count, samples)
             (rows,), _ = sample_rows(reader.layer, x, [], share, rng)
             ones = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
-            total += ones.T @ ones
-    rows = {reader.node: feeds.count * np.sqrt(max(count, 1.0)) for reader, count in zip(distinct, places, strict=True)}
-    moments = {reader.node: _covariance(total, rows[reader.node]) for reader, total in zip(distinct, sums, strict=True)}
+            middle = first_half(len(ones), feeds.count, seen, samples)
+            for total, part in zip(halves, (ones[:middle], ones[middle:]), strict=True):
+                total += part.T @ part
+        seen += samples
+    moments = {r.node: tuple(_covariance(a) for a in (h[0] + h[1], *h)) for r, h in zip(distinct, sums, strict=True)}
     for reader in readers:
-        reader.moment, reader.independent = moments[reader.node], rows[reader.node]
+        reader.moments = moments[reader.node]
 
 
-def _covariance(sums: np.ndarray, independent: float) -> np.ndarray:
-    """Covariances from sums of products, shrunk towards none the fewer independent rows there are per column. Places of one
-    sample are neighbours: they count for their square root."""
+def _covariance(sums: np.ndarray) -> np.ndarray:
+    """Covariances from sums of products, the last of columns and rows being ones."""
     count = max(sums[-1, -1], 1.0)
     mean = sums[-1, :-1] / count
-    made = sums[:-1, :-1] / count - np.outer(mean, mean)
-    spread = np.diagonal(made).copy()
-    made *= independent / (independent + len(mean))
-    made[np.diag_indices(len(mean))] = spread
-    return made
+    return sums[:-1, :-1] / count - np.outer(mean, mean)
 
 
 def _score(
     group: Group, readers: Sequence[Reader], importance: str, most: float, ctx: Context
-) -> tuple[np.ndarray, tuple[float, Variant] | None]:
-    """The scores of a group by its readers, and for obs the layers as they are halfway, with the sum of scores until then."""
+) -> tuple[np.ndarray, Look | None]:
+    """The scores of a group by its readers, and for obs a look at them halfway."""
     if not readers:
         ctx.notes.append(f"prune: no input of a reader of {group.name} can be sampled: its units are ranked by l2")
         return _by_magnitude(group, "l2", ctx), None
     found = [(r, made) for r in readers if importance == "obs" and (made := _quadratic(r, group.size)) is not None]
     if not found:
         return sum((_wanda(reader, group.size) for reader in readers), np.zeros(group.size)), None
+    quadratics = [made for _, made in found]
     count = min(group.size - 1, int(np.ceil(group.size * most)))
-    losses, probe = removal_losses([quadratic for _, quadratic in found], count)
+    damping = best_damping(quadratics, np.random.default_rng(ctx.seed))
+    losses = removal_losses(quadratics, count, damping)
+    gone = np.argsort(losses, kind="stable")[: int(np.ceil(count * PROBED))]
+    first, second = (_variant(found, gone, damping, half) for half in (0, 1))
+    look = Look(float(losses[gone].sum()), (first, second))
     stay = ~np.isfinite(losses)
     losses[stay] = np.max(losses[~stay], initial=0.0) * 1e6 + 1.0  # never before the others
-    return losses, (probe.loss, _variant([reader for reader, _ in found], probe))
+    return losses, look
 
 
-def _variant(readers: Sequence[Reader], probe: Probe) -> Variant:
-    pairs = zip(readers, probe.matrices, strict=True)
-    return {r.node: r.layer.restore(matrix).astype(r.layer.array().dtype) for r, matrix in pairs}
+def _variant(found: Sequence[tuple[Reader, Quadratic]], gone: np.ndarray, damping: float, half: int) -> Variant:
+    """The readers' matrices without the units `gone`, fitted anew to one half of the samples."""
+    made: dict[Node, np.ndarray] = {}
+    for reader, quadratic in found:
+        columns = quadratic.columns[gone].reshape(-1)
+        (matrix,) = refitted(quadratic.matrix, reader.moments[1 + half], columns, [damping])
+        made[reader.node] = reader.layer.restore(matrix).astype(reader.layer.array().dtype)
+    return made
 
 
 def _wanda(reader: Reader, size: int) -> np.ndarray:
-    deviation = np.sqrt(np.maximum(np.diagonal(reader.moment), 0.0))  # type: ignore[arg-type]
+    deviation = np.sqrt(np.maximum(np.diagonal(reader.moments[0]), 0.0))
     columns = deviation * np.linalg.norm(reader.layer.matrix(reader.layer.array()).astype(np.float64), axis=0)
     total, own = np.zeros(size), reader.units >= 0
     np.add.at(total, reader.units[own], columns[own] ** 2)
@@ -259,6 +272,6 @@ def _quadratic(reader: Reader, size: int) -> Quadratic | None:
     if not each or not np.array_equal(np.bincount(reader.units[order], minlength=size), np.full(size, each)):
         return None
     matrix = reader.layer.matrix(reader.layer.array()).astype(np.float64)
-    assert reader.moment is not None
-    energy = float(np.vdot(matrix @ reader.moment, matrix))
-    return Quadratic(reader.moment, matrix, order.reshape(size, -1), 1.0 / max(energy, 1e-30))
+    moment, first, second = reader.moments
+    weight = 1.0 / max(error_of(matrix, moment), 1e-30)
+    return Quadratic(moment, matrix, order.reshape(size, -1), weight, (first, second))

@@ -11,24 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..ir.dims import bind_shape, symbols
 from ..ir.errors import UsageError
-from ..ir.graph import Module, Node
+from ..ir.graph import Module, Node, Value
 from ..passes.manager import Context, module_pass
 from ..passes.prune.groups import Group, find_groups
 from ..passes.prune.remove import remove_units
 from ..passes.select import layer_name, select
 from .budget import Amount, Costs, choose
-from .importance import MAGNITUDES, WITH_DATA, score_units
+from .importance import score_units
+from .recover import Origin
 from .recover import recover as fit_anew
-from .rows import SAMPLED, channel_axis
+from .rows import SAMPLED, channel_axis, input_axis
 from .sparsify import sparsify
-
-RANKINGS = ("local", "global")
 
 
 @module_pass("prune", numerics="approx")
@@ -37,9 +36,9 @@ def prune(
     ctx: Context,
     *,
     ratio: float = 0.5,
-    importance: str = "l2",
+    importance: Literal["l1", "l2", "pair", "bn", "random", "wanda", "obs"] = "l2",
     structure: str = "channel",
-    ranking: str = "local",
+    ranking: Literal["local", "global"] = "local",
     macs: Any = None,
     min_keep: int = 1,
     multiple: int = 1,
@@ -56,7 +55,7 @@ def prune(
     in so many steps. `where` selects layers by what makes the units.
     """
     amount = Amount(ratio, macs, ranking, min_keep, multiple)
-    _check(amount, rounds, importance)
+    _check(amount, rounds)
     if structure != "channel":
         if macs is not None:
             raise UsageError("prune: macs goes with structure=channel: zeroes are multiplied like other numbers")
@@ -69,20 +68,14 @@ def prune(
     state.report()
 
 
-def _check(amount: Amount, rounds: int, importance: str) -> None:
+def _check(amount: Amount, rounds: int) -> None:
     """Raises UsageError for options out of range."""
     if not 0 <= amount.ratio < 1:
         raise UsageError(f"prune: ratio is {amount.ratio:g}, expected at least 0 and less than 1")
     if amount.macs is not None and not (isinstance(amount.macs, (int, float)) and 0 < amount.macs <= 1):
         raise UsageError(f"prune: macs is {amount.macs!r}, expected the share to keep, more than 0 and at most 1")
-    if amount.ranking not in RANKINGS:
-        raise UsageError(f"prune: ranking is {amount.ranking!r}", hint="local or global")
     if amount.min_keep < 1 or amount.multiple < 1 or rounds < 1:
         raise UsageError("prune: min_keep, multiple and rounds are at least 1")
-    if importance not in (*MAGNITUDES, *WITH_DATA):
-        raise UsageError(
-            f"prune: there is no importance {importance!r}", hint=f"one of {', '.join((*MAGNITUDES, *WITH_DATA))}"
-        )
 
 
 def _groups(module: Module, where: str) -> list[Group]:
@@ -110,6 +103,7 @@ class _State:
     dense: Module = field(init=False)
     pairs: dict[Node, Node] = field(init=False)
     kept: dict[Node, np.ndarray] = field(default_factory=dict)
+    read: dict[Node, np.ndarray] = field(default_factory=dict)
     macs: list[float] = field(default_factory=list)
     units: dict[str, dict[str, Any]] = field(default_factory=dict)
     sizes: dict[str, int] = field(init=False)
@@ -172,19 +166,30 @@ def _round(state: _State, groups: Sequence[Group], amount: Amount, importance: s
         if note not in ctx.notes:
             ctx.notes.append(note)
     elif recover:
-        fit_anew(module, state.dense, state.pairs, state.kept, ctx)
+        fit_anew(module, Origin(state.dense, state.pairs, state.kept, state.read), ctx, costs.total)
 
 
 def _keep(state: _State, groups: Sequence[Group], masks: Sequence[np.ndarray], node: Node) -> None:
-    """Note which of the dense layer's output channels will be left."""
-    axis = channel_axis(node)
+    """Note which of the dense layer's output and input channels will be left."""
+    source = node.operands[0]
+    assert source is not None
+    for known, value, axis in (
+        (state.kept, node.result, channel_axis(node)),
+        (state.read, source, input_axis(node)),
+    ):
+        gone = _gone(groups, masks, value, axis)
+        if gone.any():
+            known[node] = known.get(node, np.arange(len(gone)))[~gone]
+
+
+def _gone(groups: Sequence[Group], masks: Sequence[np.ndarray], value: Value, axis: int) -> np.ndarray:
+    """Which positions along an axis of a value go."""
     gone = np.zeros(0, bool)
     for group, mask in zip(groups, masks, strict=True):
-        units = group.units_of(node.result, axis)
+        units = group.units_of(value, axis)
         if len(units):
             gone = np.where(units >= 0, mask[units], gone if len(gone) else False)
-    if gone.any():
-        state.kept[node] = state.kept.get(node, np.arange(len(gone)))[~gone]
+    return gone
 
 
 def _sizes(module: Module, ctx: Context) -> dict[str, int]:

@@ -3,7 +3,7 @@
     quantize                                              int8 weights and activations
     quantize{activations=int16}                           16x8: int16 activations, int8 weights
     quantize{activations=dynamic}                         activations quantised as they come: needs no data
-    quantize{activations=none,weights=int4,per='block:32'}   weights alone;  weights=float16 halves them
+    quantize{activations=none,weights=int4,per=block:32}   weights alone;  weights=float16 halves them
 
 Must not import a framework.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node
@@ -70,11 +70,6 @@ class Settings:
 def check_settings(given: Mapping[str, Any]) -> Settings:
     """The options as `Settings`. Raises UsageError (R023) that says what may stand there."""
     options = dict(given)
-    _one_of("weights", options["weights"], ("int8", "int4", "float16"))
-    _one_of("activations", options["activations"], (*INTEGERS, "dynamic", "none"))
-    _one_of("observer", options["observer"], ("output", "minmax", "percentile", "entropy", "mse"))
-    _one_of("keep_as", options["keep_as"], ("float", "int16"))
-    _one_of("io", options["io"], ("float", *INTEGERS))
     options["overrides"] = _overrides(options["overrides"])
     options["per"], options["block"] = _granularity(options["per"])
     made = Settings(**options, grids=SYMMETRIC if options["symmetric"] else ACTIVATIONS)
@@ -130,17 +125,17 @@ def quantize(
     module: Module,
     ctx: Context,
     *,
-    weights: str = "int8",
-    activations: str = "int8",
-    observer: str = "output",
+    weights: Literal["int8", "int4", "float16"] = "int8",
+    activations: Literal["int8", "uint8", "int16", "dynamic", "none"] = "int8",
+    observer: Literal["output", "minmax", "percentile", "entropy", "mse"] = "output",
     per: str = "channel",
     symmetric: bool = False,
     where: str = "",
     overrides: Any = None,
     keep: int = 0,
-    keep_as: str = "float",
+    keep_as: Literal["float", "int16"] = "float",
     correct: bool = True,
-    io: str = "float",
+    io: Literal["float", "int8", "uint8", "int16"] = "float",
 ) -> None:
     """Integers in place of floats: weights as constants behind dequantize, activations as quantize and dequantize pairs."""
     options = {name: value for name, value in locals().items() if name not in ("module", "ctx")}

@@ -4,11 +4,12 @@ Every layer that has lost inputs, in order, by least squares towards the weights
 
     W' = W + R X^T (X X^T + lambda mean(diag) I)^-1,    R = Y - (W X + b)
 
-with X the pruned model's own inputs and a row of ones (the bias), Y the dense model's outputs, for a branch that is added
-to a skip those of the sum less the pruned skip: a layer makes good what those before it have lost (Frantar and Alistarh,
-OBC, 2208.11580, section 4; a ridge towards the current weights, so that few samples do no harm). Lambda is chosen for each
-layer by the half of the samples that the other half was not fitted on; where nothing beats the weights as they are, they
-stay. Only the sums X X^T and R X^T are kept, in float64. Imports no framework.
+with a row of ones in X for the bias, twice. First X are what is left of the dense model's inputs and Y its outputs: the rest
+makes good for what has gone, and nothing is noise. Then X are the pruned model's own inputs, and Y the dense model's outputs,
+for a branch that is added to a skip those of the sum less the pruned skip: a layer makes good what those before it have lost
+(Frantar and Alistarh, OBC, 2208.11580, section 4; a ridge towards the current weights, so that few samples do no harm). Each
+lambda is chosen for each layer by the half of the samples that the other half was not fitted on; where nothing beats the
+weights as they are, they stay. Only the sums X X^T and R X^T are kept, in float64. Imports no framework.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from ..ir.tensor import ArrayTensor
 from ..kernels.precision import quiet
 from ..passes.manager import Context
 from ..passes.prune.layers import Layer, layers_of
-from .rows import channel_axis, columns_of, rows_wanted, sample_rows, sampled_layer
+from .rows import affordable, channel_axis, columns_of, first_half, input_axis, rows_wanted, sample_rows, sampled_layer
 from .stages import Stage
 
+#: Multiplications that the samples which are fitted to make in the dense model.
+WORK = 48e9
 #: Ridges that are tried, relative to the mean of the diagonal.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 #: A system that is singular is damped ten times more, up to this.
-MOST_DAMPING = 10.0
+MOST_DAMPING = 100.0
 #: Columns of X that are fitted at once; wider layers are fitted part by part, each part making good for those before.
 WIDEST = 4608
 #: Between which values an activation tells its inputs apart.
@@ -41,12 +44,13 @@ SWEEPS = 3
 
 @dataclass
 class Fit:
-    """One layer to fit: `layer` of the pruned module, `dense` its node in the dense one, `kept` which of the output channels
-    there still are (None: all)."""
+    """One layer to fit: `layer` of the pruned module, `dense` its node in the dense one, `kept` and `read` which of the output
+    and of the input channels there still are (None: all, of inputs: not known)."""
 
     layer: Layer
     dense: Node
     kept: np.ndarray | None
+    read: np.ndarray | None
     #: Where a residual connection is added: (the pruned module's skip, the dense module's sum).
     skip: tuple[Value, Value] | None = None
     #: What an activation behind the layer cuts off: below and above all is one to it.
@@ -61,25 +65,55 @@ class Fit:
     def node(self) -> Node:
         return self.layer.node
 
+    def outputs(self, dense: np.ndarray) -> np.ndarray:
+        """What is left of the dense layer's outputs."""
+        return dense if self.kept is None else np.take(dense, self.kept, axis=channel_axis(self.dense))
 
-def recover(
-    module: Module, dense: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.ndarray], ctx: Context
-) -> None:
+    def inputs(self, dense: np.ndarray) -> np.ndarray:
+        """What is left of the dense layer's inputs."""
+        return dense if self.read is None else np.take(dense, self.read, axis=input_axis(self.dense))
+
+    def computed(self, x: np.ndarray) -> np.ndarray:
+        """The layer's results [G, P, O / G] for rows x [G, P, D], with the constant that is added."""
+        matrix = self.layer.matrix(self.layer.array()).astype(np.float64)
+        made = x @ matrix.reshape(len(x), len(matrix) // len(x), -1).transpose(0, 2, 1)
+        node, index = self.bias or (self.node, 2)
+        bias = node.operands[index] if index < len(node.operands) else None
+        return made if bias is None else made + np.broadcast_to(bias.array(), len(matrix)).reshape(len(x), 1, -1)
+
+
+Channels = Mapping[Node, np.ndarray]
+
+
+@dataclass
+class Origin:
+    """Where a pruned module comes from: `pairs` leads from its nodes to those of `dense`, `kept` and `read` from its layers to
+    the output and to the input channels of the dense layer that they still have."""
+
+    dense: Module
+    pairs: Mapping[Node, Node]
+    kept: Channels = field(default_factory=dict)
+    read: Channels = field(default_factory=dict)
+
+
+def recover(module: Module, origin: Origin, ctx: Context, work: float = 0.0) -> None:
     """Fit the layers of `module` that have lost inputs.
 
-    `pairs` leads from its nodes to those of `dense`, `kept` from its layers to the output channels of the dense layer that
-    they still have. Needs `ctx.data`. Layers that cannot be fitted are named in the notes and keep their weights.
+    Needs `ctx.data`; of many samples, if one takes `work` multiplications, some are taken. Layers that cannot be fitted are
+    named in the notes and keep their weights.
     """
     assert ctx.data is not None
-    fits = list(_fits(module, pairs, kept, ctx))
-    stage, truth = Stage(module, ctx.data), Stage(dense, ctx.data)
+    feeds = affordable(ctx.data, WORK, work)
+    fits = list(_fits(module, origin, ctx))
+    stage, truth = Stage(module, feeds), Stage(origin.dense, feeds)
     for number, fit in enumerate(fits):
         ctx.records.append(_fit(module, fit, stage, truth, np.random.default_rng((ctx.seed, number)), ctx))
     ctx.stats["recover"] += len(fits)
 
 
-def _fits(module: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.ndarray], ctx: Context) -> Iterator[Fit]:
+def _fits(module: Module, origin: Origin, ctx: Context) -> Iterator[Fit]:
     """The layers that have lost inputs, in order."""
+    pairs = origin.pairs
     for node in module.signature.graph.nodes():
         before = layers_of(pairs[node]) if node in pairs else []
         found = layers_of(node)
@@ -90,7 +124,7 @@ def _fits(module: Module, pairs: Mapping[Node, Node], kept: Mapping[Node, np.nda
             reason = layer if isinstance(layer, str) else "its weights serve several layers"
             ctx.notes.append(f"recover: {found[0].name} keeps its weights: {reason}")
             continue
-        fit = Fit(layer, pairs[node], kept.get(node))
+        fit = Fit(layer, pairs[node], origin.kept.get(node), origin.read.get(node))
         _find_target(fit, pairs)
         yield fit
 
@@ -148,9 +182,16 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(self.xx + other.xx, self.rx + other.rx, self.rr + other.rr, self.rows + other.rows)
 
+    def after(self, change: np.ndarray) -> Sums:
+        """The sums when a change [G, O, D] of weights and bias has been made."""
+        return Sums(self.xx, self.rx - change @ self.xx, self.loss(change), self.rows)
+
     def loss(self, change: np.ndarray) -> float:
         """The squared error that is left after a change [G, O, D] of weights and bias."""
         return self.rr - 2 * float(np.vdot(self.rx, change)) + float(np.vdot(change @ self.xx, change))
+
+
+Halves = tuple[Sums, Sums]
 
 
 def _fit(
@@ -162,10 +203,10 @@ def _fit(
     for sweep in range(1 + (SWEEPS if fit.limits else 0)):
         for start in range(0, columns, WIDEST):
             part = slice(start, min(start + WIDEST, columns))
-            halves = _sums(fit, part, stage, truth, rng, fit.limits if sweep else None)
+            halves, dense = _sums(fit, part, stage, truth, rng, fit.limits if sweep else None)
             elements = max(sum(half.rows for half in halves) * halves[0].rx.shape[0] * halves[0].rx.shape[1], 1)
             errors.append((halves[0].rr + halves[1].rr) / elements)
-            change, ridge = best_change(*halves)
+            change, ridge = best_change(halves, dense)
             if change is not None and not _store(module, fit, part, change):
                 change, ridge = None, f"the fitted ones do not fit into {fit.layer.value.dtype}"
             if change is None:
@@ -180,28 +221,41 @@ def _fit(
 
 def _sums(
     fit: Fit, part: slice, stage: Stage, truth: Stage, rng: np.random.Generator, limits: tuple[float, float] | None
-) -> tuple[Sums, Sums]:
-    """The sums of the first and of the second half of the samples: neighbours, often alike, are on one side."""
+) -> tuple[Halves, Halves | None]:
+    """The sums of the first and of the second half of the samples: with the pruned model's inputs, and without limits with what
+    is left of the dense model's too."""
     wanted = [fit.node.operands[0], fit.result, *([fit.skip[0]] if fit.skip else [])]
-    target = fit.skip[1] if fit.skip else fit.target
-    halves: list[Sums] = []
+    both = limits is None and fit.read is not None
+    goals = [fit.skip[1] if fit.skip else fit.target, *([fit.dense.operands[0], fit.target] if both else [])]
     pruned = stage.values(wanted, end=fit.node)  # type: ignore[arg-type]
-    dense = truth.values([target], end=target.node.next)  # type: ignore[union-attr]
-    count, seen = max(stage.feeds.count, 1), 0
-    for arrays, (goal,) in zip(pruned, dense, strict=True):
+    dense = truth.values(goals, end=goals[0].node.next)  # type: ignore[arg-type, union-attr]
+    own, left, seen, count = _Gathered(part), _Gathered(part), 0, max(stage.feeds.count, 1)
+    for arrays, (goal, *source) in zip(pruned, dense, strict=True):
         share = rows_wanted(part.stop - part.start, count, len(goal))
-        if fit.kept is not None:
-            goal = np.take(goal, fit.kept, axis=channel_axis(fit.dense))
-        x, (y, *made) = sample_rows(fit.layer, arrays[0], [goal, *arrays[1:]], share, rng)
-        r = _residual(y, made, limits)
-        x = np.concatenate([x[:, :, part], np.ones((*x.shape[:2], 1))], axis=2)
-        if not halves:
-            halves = [Sums.zeros(len(x), x.shape[2], r.shape[2]) for _ in range(2)]
-        first = x.shape[1] * min(max(count - 2 * seen, 0), 2 * len(goal)) // (2 * len(goal))
-        halves[0].add(x[:, :first], r[:, :first])
-        halves[1].add(x[:, first:], r[:, first:])
+        x, (y, *made) = sample_rows(fit.layer, arrays[0], [fit.outputs(goal), *arrays[1:]], share, rng)
+        own.add(x, _residual(y, made, limits), first_half(x.shape[1], count, seen, len(goal)))
+        if source:
+            x, (y,) = sample_rows(fit.layer, fit.inputs(source[0]), [fit.outputs(source[1])], share, rng)
+            left.add(x, y - fit.computed(x), first_half(x.shape[1], count, seen, len(goal)))
         seen += len(goal)
-    return halves[0], halves[1]
+    assert own.halves is not None
+    return own.halves, left.halves
+
+
+@dataclass
+class _Gathered:
+    """Sums of both halves over some columns, batch by batch: neighbours, often alike, are on one side."""
+
+    part: slice
+    halves: Halves | None = None
+
+    def add(self, x: np.ndarray, r: np.ndarray, middle: int) -> None:
+        """x [G, P, D], r [G, P, O], of which `middle` rows are of the first half."""
+        x = np.concatenate([x[:, :, self.part], np.ones((*x.shape[:2], 1))], axis=2)
+        if self.halves is None:
+            self.halves = Sums.zeros(len(x), x.shape[2], r.shape[2]), Sums.zeros(len(x), x.shape[2], r.shape[2])
+        self.halves[0].add(x[:, :middle], r[:, :middle])
+        self.halves[1].add(x[:, middle:], r[:, middle:])
 
 
 def _residual(y: np.ndarray, made: Sequence[np.ndarray], limits: tuple[float, float] | None) -> np.ndarray:
@@ -246,23 +300,57 @@ def add_bias(module: Module, node: Node, index: int, shift: np.ndarray, key: str
 # --------------------------------------------------------------------------------------------------------------- algebra
 
 
-def best_change(first: Sums, second: Sums) -> tuple[np.ndarray | None, Any]:
+def best_change(own: Halves, left: Halves | None = None) -> tuple[np.ndarray | None, Any]:
     """The change [G, O, D] of weights and bias that does best on samples that it was not fitted on, and its ridge.
 
-    (None, reason) where no change beats none. The last of D columns is the ones: it is not damped.
+    It starts from what the inputs that are `left` of the dense model's ask for, where that is of use, and goes on to what the
+    pruned model's `own` ask for. (None, reason) where no change beats none. The last of D columns is the ones: it is not
+    damped.
     """
-    scores = {}
+    none = (own[0].rr + own[1].rr, None, None)
+    found, why = [none], "no fit is better on samples that it has not seen"
+    starts = None if left is None else _starts(left)
+    if starts is not None:
+        crossed = [(own[i].after(starts[i]), own[1 - i].after(starts[i])) for i in (0, 1)]
+        score, ridge = _best_ridge(crossed)
+        found += [(sum(seen.rr for _, seen in crossed), starts[2], None), (score, starts[2], ridge)]
+    if min(found, key=_score)[1] is None:
+        score, ridge = _best_ridge([own, own[::-1]])
+        why = why if ridge else "its inputs give a singular system"
+        found.append((score, None, ridge))
+    _, start, ridge = min(found, key=_score)
+    if ridge is None:
+        return start, why if start is None else None
+    total = own[0] + own[1]
+    change = solve(total if start is None else total.after(start), ridge)
+    if change is None:
+        return start, why
+    return change if start is None else start + change, ridge
+
+
+def _score(found: tuple[float, Any, Any]) -> float:
+    return found[0]
+
+
+def _starts(left: Halves) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The changes fitted to the first half, to the second, and to both, where those do good on the other half."""
+    score, ridge = _best_ridge([left, left[::-1]])
+    if ridge is None or not score < left[0].rr + left[1].rr:
+        return None
+    first, second, both = (solve(sums, ridge) for sums in (*left, left[0] + left[1]))
+    return None if first is None or second is None or both is None else (first, second, both)
+
+
+def _best_ridge(crossed: Sequence[Halves]) -> tuple[float, float | None]:
+    """The ridge with which what is fitted to the first of each pair is best on the second, and its loss there; (inf, None) where
+    every system is singular."""
+    best: tuple[float, float | None] = (np.inf, None)
     for ridge in RIDGES:
-        changes = solve(first, ridge), solve(second, ridge)
-        if changes[0] is not None and changes[1] is not None:
-            scores[ridge] = second.loss(changes[0]) + first.loss(changes[1])
-    if not scores:
-        return None, "its inputs give a singular system"
-    ridge = min(scores, key=lambda each: scores[each])
-    if not scores[ridge] < first.rr + second.rr:
-        return None, "no fit is better on samples that it has not seen"
-    change = solve(first + second, ridge)
-    return (None, "its inputs give a singular system") if change is None else (change, ridge)
+        changes = [solve(fitted, ridge) for fitted, _ in crossed]
+        if all(change is not None for change in changes):
+            pairs = zip(crossed, changes, strict=True)
+            best = min(best, (sum(seen.loss(change) for (_, seen), change in pairs), ridge), key=lambda each: each[0])  # type: ignore[arg-type, misc]
+    return best
 
 
 def solve(sums: Sums, ridge: float) -> np.ndarray | None:

@@ -50,6 +50,13 @@ def channel_axis(node: Node) -> int:
     return 1 if node.name == "conv" and not node.attrs.get("channels_last") else (node.result.rank or 1) - 1
 
 
+def input_axis(node: Node) -> int:
+    """The axis of the channels in what a sampled layer reads."""
+    if node.name == "conv" and not node.attrs.get("channels_last"):
+        return 1
+    return 0 if node.attrs.get("transA") else (node.operands[0].rank or 1) - 1  # type: ignore[union-attr]
+
+
 def rows_wanted(columns: int, count: int, samples: int) -> int:
     """How many rows `samples` of `count` samples are to give for a layer with that many columns."""
     return max((ROWS + ROWS_PER_COLUMN * columns) * samples // max(count, 1), 16)
@@ -97,19 +104,29 @@ def _choose(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(count) if wanted >= count else np.sort(rng.choice(count, wanted, replace=False))
 
 
-class Thinned:
-    """About `wanted` samples of a data set: whole batches, evenly spaced; with `late` from its second half, `without` those
-    that another one gives. Where that leaves none, all count. Meets `Feeds`."""
+def first_half(rows: int, count: int, seen: int, samples: int) -> int:
+    """How many of a batch's rows are of the first half of all `count` samples, `seen` of which came before this batch's
+    `samples`: neighbours, often alike, are on one side."""
+    return rows * min(max(count - 2 * seen, 0), 2 * samples) // (2 * max(samples, 1))
 
-    def __init__(self, feeds: Feeds, wanted: int, *, late: bool = False, without: Thinned | None = None) -> None:
+
+def samples_of(batch: Mapping[str, Any]) -> int:
+    return max((len(a) for a in batch.values() if np.ndim(a)), default=1)
+
+
+class Thinned:
+    """About `wanted` samples of a data set, or of its first or second `half`: whole batches, evenly spaced; where that half
+    has none, the others. Meets `Feeds`."""
+
+    def __init__(self, feeds: Feeds, wanted: int, half: int | None = None) -> None:
         self.feeds = feeds
-        sizes = [max((len(a) for a in batch.values() if np.ndim(a)), default=1) for batch in feeds.batches()]
-        taken = without.places if without is not None else frozenset()
-        free = [place for place in range(len(sizes) // 2 if late else 0, len(sizes)) if place not in taken]
+        sizes = [samples_of(batch) for batch in feeds.batches()]
+        middle = -(-len(sizes) // 2)
+        free = list(range(len(sizes)) if half is None else range(middle) if half == 0 else range(middle, len(sizes)))
         free = free or list(range(len(sizes)))
         total = sum(sizes[place] for place in free)
         count = min(max(round(len(free) * wanted / max(total, 1)), 1), len(free))
-        self.places: frozenset[int] = frozenset(free[(2 * i + 1) * len(free) // (2 * count)] for i in range(count))
+        self.places = frozenset(free[(2 * i + 1) * len(free) // (2 * count)] for i in range(count))
         self.count = sum(sizes[place] for place in self.places)
         self.digest = f"{feeds.digest}/{sorted(self.places)}"
 
@@ -117,3 +134,35 @@ class Thinned:
         for place, batch in enumerate(self.feeds.batches()):
             if place in self.places:
                 yield batch
+
+
+def affordable(feeds: Feeds, work: float, per_sample: float) -> Feeds:
+    """As many samples as make about `work` multiplications, and 64 at least; all where it is not known what a sample costs."""
+    wanted = max(int(work / per_sample), 64) if per_sample else feeds.count
+    return feeds if wanted >= feeds.count else Thinned(feeds, wanted)
+
+
+class Singled:
+    """`wanted` single samples of a data set, evenly spaced over its first or second half, in one batch. For models that take
+    any number of samples at once. Meets `Feeds`."""
+
+    def __init__(self, feeds: Feeds, wanted: int, half: int) -> None:
+        self.feeds = feeds
+        middle = -(-feeds.count // 2)
+        start, end = (0, middle) if half == 0 or middle == feeds.count else (middle, feeds.count)
+        self.count = min(wanted, end - start)
+        self.places = [start + (2 * i + 1) * (end - start) // (2 * self.count) for i in range(self.count)]
+        self.digest = f"{feeds.digest}/{self.places}"
+
+    def batches(self) -> Iterator[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        seen = 0
+        for batch in self.feeds.batches():
+            size = samples_of(batch)
+            found += [
+                {k: a[p - seen : p - seen + 1] for k, a in batch.items()}
+                for p in self.places
+                if seen <= p < seen + size
+            ]
+            seen += size
+        yield {key: np.concatenate([sample[key] for sample in found]) for key in found[0]}

@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from .screen import Screen
 
 
+#: Options that go to the backend.
+WRITE = ("opset", "raise_opset", "ort", "quant_form", "external_data")
+
+
 @click.command("compile")
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--to", "target_format", metavar="FORMAT", help="The output's format, whatever its name.")
 @click.option("--opset", type=int, help="ONNX opset to write.")
+@click.option(
+    "--raise-opset/--keep-opset",
+    default=None,
+    help="ONNX: the lowest opset with the fewest nodes, as -O3 does; or its own.",
+)
+@click.option(
+    "--ort", is_flag=True, default=None, help="ONNX: onnxruntime's fused operators; the file runs there only."
+)
 @click.option("--quant-form", type=click.Choice(["qdq", "qoperator", "matmulnbits"]), help="Quantised layers in ONNX.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
 @click.option("--functions", type=click.Choice(["keep", "inline"]), help="Local functions of an ONNX model.")
@@ -67,7 +79,7 @@ def _compile(given: dict[str, Any], screen: Screen) -> None:
             keep_unverified=given["keep_unverified"],
             inputs=inputs,
             seed=given["seed"],
-            write={key: given[key] for key in ("opset", "quant_form", "external_data") if given[key] is not None},
+            write={key: given[key] for key in WRITE if given[key] is not None},
             instruments=watched.instruments,
         )
     except flow.CheckFailed as failed:
@@ -76,6 +88,8 @@ def _compile(given: dict[str, Any], screen: Screen) -> None:
     watched.show(done.stats, screen)
     for text in done.notes if screen.verbosity >= 1 else []:
         screen.note(text)
+    for row in done.proofs if screen.verbosity >= 2 else []:
+        screen.note(report.proof_line(row))
     screen.line(report.compile_block(done))
     screen.answer("compile", report.compile_json(done))
     if done.verified is False:

@@ -86,6 +86,7 @@ class CompileReport:
     seconds: dict[str, float] = field(default_factory=dict)
     stats: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    proofs: list[dict[str, Any]] = field(default_factory=list)
     peak_bytes: int = 0
     module: Module | None = None
 
@@ -255,6 +256,7 @@ def _optimise(module: Module, choice: CompileOptions, report: CompileReport) -> 
         passes = preset(choice.level, without=("inline",))
     optimize(module, choice.level, passes, instruments=choice.instruments, ctx=ctx)
     report.stats, report.notes = ctx.stats, report.notes + ctx.notes
+    report.proofs = [row for row in ctx.records if "proof" in row]
 
 
 @dataclass
@@ -279,7 +281,7 @@ class Job:
         protect = source_files(self.source, self.module)
         with Staging(self.output, protect) as staging:
             with clock("write"):
-                written = self.format.writer().write(self.module, staging.path, protect=protect, **choice.write)
+                written = self.format.writer().write(self.module, staging.path, protect=protect, **self.form())
             progress("write", str(self.output))
             report.bytes_after = sum(os.path.getsize(path) for path in written)
             if choice.verify:
@@ -291,6 +293,11 @@ class Job:
                 raise CheckFailed(report, f"nothing was written; --keep-unverified keeps it{self.remedy}", self.than)
             self.accept(written)
             report.files = staging.place(written)
+
+    def form(self) -> dict[str, Any]:
+        """The backend's options. -O3 writes ONNX in the opset at which the file is shortest, unless one is asked for."""
+        raises = self.format.name == "onnx" and self.choice.level >= 3 and "opset" not in self.choice.write
+        return {"raise_opset": True, **self.choice.write} if raises else self.choice.write
 
     def accept(self, written: Sequence[str]) -> None:
         """A last look at the files before they are put in place; what is raised here leaves nothing behind."""

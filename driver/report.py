@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import clean
@@ -160,6 +160,11 @@ def _share(row: Row) -> float:
     return row.max_abs / row.limit if row.limit else 0.0
 
 
+def proof_line(row: Mapping[str, Any]) -> str:
+    """One removal and why it is one: `dead-weights: 3 zero-channel of conv1.weight: zero wherever it is read`."""
+    return f"{row['pass']}: {row['count']} {row['kind']} of {row['layer']}: {row['proof']}"
+
+
 def compile_json(report: CompileReport) -> dict[str, Any]:
     """The report as data; no times but the stages', so that two runs differ there only."""
     return {
@@ -173,6 +178,7 @@ def compile_json(report: CompileReport) -> dict[str, Any]:
         "checks": checks_json(report.checks),
         "rules": dict(report.stats),
         "notes": report.notes,
+        "proofs": report.proofs,
         "seconds": report.seconds,
         "peak_bytes": report.peak_bytes,
     }

@@ -52,15 +52,20 @@ def copy_graph(source: Graph, target: Graph, mapping: dict[Value, Value]) -> Non
 def copy_nodes(source: Graph, target: Graph, mapping: dict[Value, Value], before: Node | None = None) -> None:
     """Copy the nodes (not the inputs or outputs) of `source` in front of `before`."""
     for node in source.nodes():
-        regions = []
-        for region in node.regions:
-            made = target.module.new_region(region.name)
-            copy_graph(region, made, mapping)
-            regions.append(made)
-        operands = tuple(None if v is None else mapping.get(v, v) for v in node.operands)
-        new = Node(node.op, operands, node.attrs, tuple(regions), node.loc)
-        new.make_results(tuple(Known(v.type, v._elems) for v in node.results))
-        for old, fresh in zip(node.results, new.results, strict=True):
-            fresh.hint = old.hint
-            mapping[old] = fresh
-        target.insert(new, before)
+        copy_into(node, target, mapping, before)
+
+
+def copy_into(node: Node, target: Graph, mapping: dict[Value, Value], before: Node | None = None) -> Node:
+    """Copy one node, with its regions, in front of `before`; operands as `mapping` has them."""
+    regions = []
+    for region in node.regions:
+        made = target.module.new_region(region.name)
+        copy_graph(region, made, mapping)
+        regions.append(made)
+    operands = tuple(None if v is None else mapping.get(v, v) for v in node.operands)
+    new = Node(node.op, operands, node.attrs, tuple(regions), node.loc)
+    new.make_results(tuple(Known(v.type, v._elems) for v in node.results))
+    for old, fresh in zip(node.results, new.results, strict=True):
+        fresh.hint = old.hint
+        mapping[old] = fresh
+    return target.insert(new, before)

@@ -58,6 +58,7 @@ LIMITS: MappingProxyType[str, int] = MappingProxyType(
         "fold_bytes": 64 * MIB,  # one folded constant
         "fold_growth": 16,  # ... and at most this many times the bytes of its inputs + 1 MiB
         "fold_total_bytes": 256 * MIB,  # all of them, or twice the model's own constants if that is more
+        "fold_spare": 1024,  # all of them may make a file longer by so much, or by a fiftieth of the model's own constants
         "fold_work": 100_000_000,  # scalar operations of one fold
         "fold_trips": 1000,  # of a loop that is folded
         "run_bytes": 512 * MIB,  # live at a time while a model is run to check it, and 4 x the model's weights

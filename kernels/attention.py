@@ -17,7 +17,7 @@ def _heads(x: Array, count: int) -> Array:
     data = wide(x)
     if data.ndim == 4:
         return data
-    return data.reshape(*data.shape[:2], count, -1).transpose(0, 2, 1, 3)
+    return data.reshape(*data.shape[:2], count, data.shape[2] // count).transpose(0, 2, 1, 3)
 
 
 def _offset(queries: int, past_k: Array | None, lengths: Array | None) -> Array:
@@ -62,11 +62,10 @@ def _bias(mask: Array | None, seen: Array, keys: int) -> Array:
 
 def _softmax(scores: Array, bias: Array) -> Array:
     """Over the last axis; a row that `bias` hides entirely is 0, not NaN."""
-    peak = scores.max(axis=-1, keepdims=True)
-    e = np.exp(scores - np.where(np.isneginf(peak), 0.0, peak))
-    total = e.sum(axis=-1, keepdims=True)
-    probabilities = e / np.where(total == 0, 1.0, total)
-    hidden = np.isneginf(bias.max(axis=-1, keepdims=True))
+    hidden = np.isneginf(bias.max(axis=-1, keepdims=True, initial=-np.inf))
+    peak = scores.max(axis=-1, keepdims=True, initial=-np.inf)  # there may be no key at all
+    e = np.exp(scores - np.where(hidden, 0.0, peak))
+    probabilities = e / np.where(hidden, 1.0, e.sum(axis=-1, keepdims=True))
     return np.where(hidden, 0.0, probabilities)
 
 
@@ -119,7 +118,7 @@ def attention(
     shown = (scores, capped, masked, weights)[qk_matmul_output_mode]
     y = _weighted(weights, value)
     if q.ndim == 3:
-        y = y.transpose(0, 2, 1, 3).reshape(*q.shape[:2], -1)
+        y = y.transpose(0, 2, 1, 3).reshape(*q.shape[:2], y.shape[1] * y.shape[3])
     return tuple(narrow(np.ascontiguousarray(a), q.dtype) for a in (y, key, value, shown))
 
 
@@ -129,7 +128,7 @@ def _scores(query: Array, key: Array, scale: float | None) -> Array:
     shared = key.shape[1]
     grouped = query.reshape(batch, shared, heads // shared * length, size)
     factor = 1.0 / np.sqrt(size) if scale is None else scale
-    return (grouped @ key.transpose(0, 1, 3, 2) * factor).reshape(batch, heads, length, -1)
+    return (grouped @ key.transpose(0, 1, 3, 2) * factor).reshape(batch, heads, length, key.shape[2])
 
 
 def _weighted(weights: Array, value: Array) -> Array:
@@ -137,7 +136,7 @@ def _weighted(weights: Array, value: Array) -> Array:
     batch, heads, length, keys = weights.shape
     shared = value.shape[1]
     grouped = np.ascontiguousarray(weights).reshape(batch, shared, heads // shared * length, keys)
-    return (grouped @ value).reshape(batch, heads, length, -1)
+    return (grouped @ value).reshape(batch, heads, length, value.shape[3])
 
 
 @kernel("rotary_embedding")

@@ -181,7 +181,7 @@ def lstm(
     default = ("Sigmoid", "Tanh", "Tanh")
     # ONNX Runtime clips what enters the gates, not the cell state on its way to the output.
     gates = _functions(activations, default, activation_alpha, activation_beta, clip, count, unclipped=(2,))
-    peepholes = np.zeros((count, 3 * size)) if p is None else wide(p)
+    peepholes = [None] * count if p is None else wide(p)
     inputs, cells = [], []
     for d in range(count):
         inputs.append(layer.projected(d) + (layer.b[d, : 4 * size] + layer.b[d, 4 * size :]))
@@ -192,15 +192,18 @@ def lstm(
 def _lstm_cell(recurrent, peephole, gates, size, input_forget):
     f, g, h = gates
     parts = [slice(k * size, (k + 1) * size) for k in range(4)]
-    peep_i, peep_o, peep_f = (peephole[part] for part in parts[:3])
+
+    def seen(line, state, part):
+        """A gate's line with what it sees of the state; without peepholes not even an infinite one."""
+        return line if peephole is None else line + peephole[parts[part]] * state
 
     def cell(entry, hidden, state):
         total = entry + hidden @ recurrent
         i, o, fgt, c = (total[:, part] for part in parts)
-        i = f(i + peep_i * state)
-        fgt = 1.0 - i if input_forget else f(fgt + peep_f * state)
+        i = f(seen(i, state, 0))
+        fgt = 1.0 - i if input_forget else f(seen(fgt, state, 2))
         made = fgt * state + i * g(c)
-        return f(o + peep_o * made) * h(made), made
+        return f(seen(o, made, 1)) * h(made), made
 
     return cell
 

@@ -17,12 +17,12 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_type_hints
 
 import numpy as np
 
 from ..ir.errors import AnyIRError, PassError, UsageError
-from ..ir.graph import Graph, Module
+from ..ir.graph import Graph, Module, bulk
 from .pipeline import Fix, Step, parse_pipeline
 from .rewrite import NUMERICS, Rule, RuleSet, as_rules, rewrite_graph
 
@@ -38,7 +38,11 @@ CORE = {
     "fold-batch-norm": "passes.optimize.batch_norm",
     "fuse-activations": "passes.optimize.fuse_activations",
     "fuse-norms": "passes.optimize.fuse_norms",
-    "dead-weights": "passes.optimize.dead_weights",
+    "fuse-recurrent": "passes.optimize.fuse_recurrent",
+    "fuse-attention": "passes.optimize.fuse_attention",
+    "fuse-shuffle": "passes.optimize.fuse_shuffle",
+    "merge-parallel": "passes.optimize.parallel",
+    "dead-weights": "passes.dead.dead_weights",
     "fix-defaults": "passes.optimize.defaults",
     "inline": "passes.optimize.inline",
     "regions": "passes.optimize.regions",
@@ -46,6 +50,7 @@ CORE = {
     "assign-layout": "passes.layout.named",
     "cancel-transposes": "passes.layout.named",
     "fold-quantize": "passes.quantize.fold",
+    "reassociate": "passes.optimize.reassociate",
     "prune": "compress.prune",
     "clip": "passes.prune.clip",
     "integer-ops": "passes.quantize.integer",
@@ -102,6 +107,12 @@ class Pass:
     package: str
     rules: tuple[Rule, ...] = ()
 
+    def choices(self, option: str) -> tuple[Any, ...]:
+        """The values that an option may have, where its annotation is a Literal; else none are listed."""
+        if not str(self.options[option].annotation).startswith("Literal["):
+            return ()
+        return get_args(get_type_hints(self.run)[option])
+
     def check_options(self, given: dict[str, Any]) -> dict[str, Any]:
         """`given` converted to the declared types. Raises UsageError naming unknown or ill-typed options."""
         made = {}
@@ -114,6 +125,10 @@ class Pass:
                     hint=f"did you mean {near[0]}?" if near else f"it has: {', '.join(self.options) or 'none'}",
                 )
             made[name] = _converted(self.name, name, value, declared)
+            allowed = self.choices(name)
+            if allowed and made[name] not in allowed:
+                hint = f"{name} is one of: {', '.join(map(str, allowed))}"
+                raise UsageError(f"{self.name}: {name}={value!r}", code="R023", hint=hint)
         for name, declared in self.options.items():
             if declared.default is inspect.Parameter.empty and name not in made:
                 raise UsageError(f"pass {self.name!r} needs the option {name}", hint=f"{self.name}{{{name}=...}}")
@@ -247,7 +262,7 @@ def run_pipeline(
     passes and options before anything is run."""
     steps = check_pipeline(pipeline)
     context = ctx or Context()
-    with contextlib.suppress(StopPipeline):
+    with contextlib.suppress(StopPipeline), bulk():
         _run_steps(module, steps, context, instruments)
     return context
 

@@ -39,9 +39,13 @@ class Fix:
 def _show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value not in ("true", "false")):
+    if isinstance(value, str) and not (_PAIR.fullmatch(value) or _is_word(value)):
         return f"'{value}'"
     return value if isinstance(value, str) else repr(value)
+
+
+def _is_word(value: str) -> bool:
+    return _PLAIN.fullmatch(value) is not None and value not in ("true", "false")
 
 
 def print_pipeline(steps: Sequence[Step | Fix]) -> str:
@@ -49,7 +53,11 @@ def print_pipeline(steps: Sequence[Step | Fix]) -> str:
 
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_TOKEN = re.compile(rf"\s*({_PLAIN.pattern}|[-+]?[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|'[^'\n]*'|[{{}}(),=])")
+#: What stands for itself as a value besides: block:32, block:4x1, 2:4.
+_PAIR = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9_]+")
+_TOKEN = re.compile(
+    rf"\s*({_PAIR.pattern}|{_PLAIN.pattern}|[-+]?[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|'[^'\n]*'|[{{}}(),=])"
+)
 
 
 def parse_pipeline(text: str) -> list[Step | Fix]:
@@ -140,6 +148,8 @@ class _Reader:
             return word == "true"
         if word.startswith("'"):
             return word[1:-1]
+        if _PAIR.fullmatch(word):
+            return word
         if re.fullmatch(r"[-+]?[0-9]+", word):
             return int(word)
         if re.match(r"[-+]?[0-9]", word):

@@ -12,22 +12,36 @@ _EXACT = (
     ("dce", "what nobody uses should not cost the passes behind"),
     ("canonicalize", "one spelling per meaning, before anything looks for patterns"),
     ("fold", "constants that canonical forms have brought together"),
+    ("regions", "branches and loops whose conditions and counts are known by now hide nodes from the passes behind"),
+    ("fuse-shuffle", "a transpose between two reshapes may be a pixel shuffle; before either of them moves"),
+    ("move-data", "slices, splits, concats, gathers and reshapes meet and cancel"),
     ("cancel-transposes", "what channels-last frontends put around spatial ops; before anything looks across them"),
-    ("fix(canonicalize,cse,dce)", "folding makes identities, merging makes dead code"),
+    (
+        "fix(canonicalize,fold,regions,move-data,cancel-transposes,cse,dce)",
+        "folding makes identities, merging makes dead code, dead code frees regions",
+    ),
 )
 _ULP = (
-    ("fold-batch-norm", "scale and shift go into the weights of conv and gemm before activations are fused"),
-    ("fuse-activations", "silu, gelu, hard-swish and layer norm written out become one op again"),
+    ("fuse-activations", "silu, gelu, hard-swish and their kin written out become one op again"),
+    ("fuse-norms", "means, vector norms, layer and RMS norm written out become one op again"),
+    ("fuse-recurrent", "cells of LSTM and GRU written out, before their products are merged with others"),
+    ("fold-batch-norm", "scale and shift go into the weights of the layers around them, but not those of a written-out op"),
+    ("reassociate", "what no rich op has taken: chains of numbers, in fewer operations"),
     ("fold", "the folded weights' own arithmetic"),
     ("dead-weights", "zero rows and channels are visible once norms are folded"),
-    ("fix(canonicalize,cse,dce)", "fusion and removal leave identities and dead code"),
+    (
+        "fix(canonicalize,fold-batch-norm,fold,regions,move-data,cancel-transposes,cse,dce)",
+        "fusion and removal leave identities and dead code",
+    ),
 )
+
+_BOUNDED = ("dead-weights{bound=1e-5}", "near-dead channels go within the stated bound")
 
 LEVELS: dict[int, tuple[tuple[str, str], ...]] = {
     0: (),
     1: _EXACT,
     2: (*_EXACT, *_ULP),
-    3: (*_EXACT, *_ULP[:3], ("dead-weights{bound=1e-5}", "near-dead channels go within the stated bound"), *_ULP[4:]),
+    3: (*_EXACT, *((_BOUNDED if step == "dead-weights" else (step, why)) for step, why in _ULP)),
 }
 
 

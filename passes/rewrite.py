@@ -50,6 +50,16 @@ class Declined:
         self.reason = reason
 
 
+class Instead:
+    """What a procedural right side returns that replaces results of several nodes, or only the used ones of its root."""
+
+    __slots__ = ("nodes", "values")
+
+    def __init__(self, values: dict[Value, Value], nodes: Sequence[Node]) -> None:
+        self.values = values
+        self.nodes = nodes
+
+
 class StagingBuilder(Builder):
     """A builder whose nodes are in no graph until the driver commits them. Their location, the fused one of the nodes
     that they stand for, is made with the first of them: most attempts build none."""
@@ -57,12 +67,13 @@ class StagingBuilder(Builder):
     def __init__(self, graph: Graph, sources: Sequence[Node], tag: str) -> None:
         super().__init__(graph)
         self.staged: list[Node] = []
+        self.edits: list[tuple[Node, dict[int, Value], dict[str, Any]]] = []
         self._sources = sources
         self._tag = tag
 
     def aim(self, sources: Sequence[Node], tag: str) -> StagingBuilder:
         """A builder for another attempt: this one as long as nothing was staged, else a fresh one."""
-        if self.staged:
+        if self.staged or self.edits:
             return StagingBuilder(self.graph, sources, tag)
         self._sources, self._tag, self.loc = sources, tag, UNKNOWN_LOC
         return self
@@ -77,10 +88,20 @@ class StagingBuilder(Builder):
         self.staged.append(node)
         return node
 
+    def edit(self, node: Node, operands: dict[int, Value], attrs: dict[str, Any] | None = None) -> None:
+        """Once the match is applied, give a node of the graph other constants for some operands (and other attributes);
+        its results must keep their types."""
+        self.edits.append((node, operands, attrs or {}))
+
     @staticmethod
     def decline(reason: str) -> Declined:
         """Leave the graph as it is; `irc explain` shows the reason."""
         return Declined(reason)
+
+    @staticmethod
+    def instead(values: dict[Value, Value], nodes: Sequence[Node]) -> Instead:
+        """Replace each of these values by another one; `nodes` are those that this is done for (they go when unused)."""
+        return Instead(values, nodes)
 
 
 @dataclass(frozen=True)
@@ -227,7 +248,7 @@ class RewriteDriver:
 
     def visit(self, node: Node, budget: int) -> None:
         for item in self.rules.candidates(node):
-            if self.spare.staged:
+            if self.spare.staged or self.spare.edits:
                 self.spare = StagingBuilder(self.graph, (), "")
             if apply_rule(item, node, self.spare):
                 self.fired[item.name] += 1
@@ -288,6 +309,11 @@ def attempt(
         if trace is not None:
             trace.note(len(found.nodes) + 1, node, made.reason if made else "the rule does not apply")
         return None
+    if isinstance(made, Instead):
+        roots = sorted({v.node: None for v in made.values if v.node is not None}, key=lambda n: n.order)
+        found = Match(roots, found.bound, list(dict.fromkeys((*roots, *made.nodes))))
+        made = [[made.values.get(v, v) for v in root.results] for root in roots]
+        made = made if len(roots) > 1 else made[0]
     return builder, found, made
 
 
@@ -317,8 +343,9 @@ def commit(item: Rule, builder: StagingBuilder, found: Match, made: Any) -> None
         for old, new in zip(root.results, values, strict=True):
             if not isinstance(new, Value):
                 raise PassError(f"rule {item.name!r} returned {new!r}, not a value", where=str(root))
-            _check_type(item, old, new)
-            _check_place(item, root, new, builder.staged)
+            if new is not old:
+                _check_type(item, old, new)
+                _check_place(item, root, new, builder.staged)
     graph: Graph = builder.graph
     anchor = min(found.roots, key=lambda n: n.order) if len(found.roots) > 1 else found.root
     _check_order(item, builder.staged, anchor)
@@ -327,11 +354,20 @@ def commit(item: Rule, builder: StagingBuilder, found: Match, made: Any) -> None
     refined = []
     for root, values in zip(found.roots, groups, strict=True):
         for old, new in zip(root.results, values, strict=True):
+            if new is old:
+                continue
             if new.type is not old.type and refines(new.type, old.type):
                 refined += old.users
             elif new.node is not None:  # the type of a graph's input is its interface
                 new.refine(meet(old.type, new.type) or new.type, new._elems or old._elems)
             old.replace_uses(new)
+    for node, operands, attrs in builder.edits:
+        node.loc = Loc.fuse([node.loc, *(root.loc for root in found.roots)], item.name)
+        count = max(len(node.operands), *(index + 1 for index in operands), 0)
+        given = (*node.operands, *[None] * (count - len(node.operands)))
+        node.set_operands(operands.get(index, value) for index, value in enumerate(given))
+        for name, new in attrs.items():
+            node.set_attr(name, new)
     erase_dead(sorted(found.nodes, key=lambda n: n.order, reverse=True))
     erase_dead(reversed(builder.staged))
     propagate(refined)
@@ -369,10 +405,15 @@ def _check_order(item: Rule, staged: Sequence[Node], anchor: Node) -> None:
 
 
 def erase_dead(nodes: Iterable[Node]) -> None:
-    """Erase those of these nodes that are pure and unused, users before producers."""
-    for node in nodes:
-        if node.graph is not None and node.has(PURE) and not any(v.n_uses for v in node.results):
-            node.erase()
+    """Erase those of these nodes that are pure and unused, users before producers, and what then nobody uses either: a
+    dead user would keep other patterns from owning what it reads."""
+    for first in nodes:
+        stack = [first]
+        while stack:
+            node = stack.pop()
+            if node.graph is not None and node.has(PURE) and not any(v.n_uses for v in node.results):
+                stack += [v.node for v in node.inputs() if v.node is not None]
+                node.erase()
 
 
 def rewrite_graph(graph: Graph, rules: RuleSet, ctx: Context) -> int:

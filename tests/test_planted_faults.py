@@ -21,7 +21,7 @@ from anyir.kernels import registry
 from anyir.passes import rewrites
 from anyir.passes.instrument import CheckNumerics
 from anyir.passes.manager import Context, run_pipeline
-from anyir.passes.optimize import batch_norm
+from anyir.passes.optimize import affine_plan
 from anyir.passes.rewrite import RuleSet, rewrite_graph
 from anyir.tests.support import planted
 
@@ -114,13 +114,13 @@ def test_a_wrong_kernel_is_found_by_the_runtime(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_pass_that_drops_a_bias_is_named(plant) -> None:
-    plant("dropped_bias", batch_norm, "_bias_vector")
+    plant("dropped_bias", affine_plan, "set_bias")
     with pytest.raises(NumericsError, match="pass 'fold-batch-norm'"):
         run_pipeline(convolution(), "dce,canonicalize,fold-batch-norm,cse", instruments=[CheckNumerics()])
 
 
 def test_a_pass_that_drops_a_bias_fails_the_compile(tmp_path: Path, plant) -> None:
-    plant("dropped_bias", batch_norm, "_bias_vector")
+    plant("dropped_bias", affine_plan, "set_bias")
     assert "gives other results" in refused(tmp_path / "net.onnx")
 
 

@@ -27,6 +27,8 @@ def write(
     *,
     opset: int | None = None,
     quant_form: str = "qdq",
+    raise_opset: bool = False,
+    ort: bool = False,
     external_data: bool | None = None,
     signature: str | None = None,
     protect: Iterable[str | os.PathLike] = (),
@@ -34,7 +36,9 @@ def write(
 ) -> list[str]:
     """Write `module` (left unchanged) and return the files written, the model last.
 
-    `quant_form` says how quantised layers are spelled: qdq, qoperator or matmulnbits (see quant_forms.py).
+    `quant_form` says how quantised layers are spelled: qdq, qoperator or matmulnbits (see quant_forms.py). `raise_opset`
+    writes the lowest opset, from the model's own on, at which the file has the fewest nodes; `ort` fuses into operators of
+    com.microsoft (see ort_forms.py): such a file runs in onnxruntime only.
     `external_data` True puts weights into `<name>.data` beside the model, False forbids it, None does it above 2 GiB.
     `protect` are files that must not be overwritten; those that the module maps are protected anyway. Raises Unsupported,
     UsageError, LimitExceeded, SystemFailure; on an error nothing is written.
@@ -42,31 +46,43 @@ def write(
     from .legalization import legalize
     from .writer import write_legal
 
-    return write_legal(legalize(module, opset=opset, quant_form=quant_form), path, external_data, signature, protect)
+    made = legalize(module, opset=opset, quant_form=quant_form, raise_opset=raise_opset, ort=ort)
+    return write_legal(made, path, external_data, signature, protect)
 
 
 def to_model_proto(
-    module: Module, *, opset: int | None = None, quant_form: str = "qdq", signature: str | None = None
+    module: Module,
+    *,
+    opset: int | None = None,
+    quant_form: str = "qdq",
+    raise_opset: bool = False,
+    ort: bool = False,
+    signature: str | None = None,
 ) -> ModelProto:
     """The module as a ModelProto with its weights inside. Raises Unsupported, LimitExceeded."""
     from .legalization import legalize
     from .writer import proto_of_legal
 
-    return proto_of_legal(legalize(module, opset=opset, quant_form=quant_form), signature)
+    made = legalize(module, opset=opset, quant_form=quant_form, raise_opset=raise_opset, ort=ort)
+    return proto_of_legal(made, signature)
 
 
-def legalize(module: Module, *, opset: int | None = None, quant_form: str = "qdq", **_: Any) -> Module:
+#: The options of `write` that decide which operators are written.
+FORM = ("opset", "quant_form", "raise_opset", "ort")
+
+
+def legalize(module: Module, **options: Any) -> Module:
     """A clone of ONNX operators only; see `legalization.legalize`."""
     from .legalization import legalize as run
 
-    return run(module, opset=opset, quant_form=quant_form)
+    return run(module, **{key: options[key] for key in FORM if key in options})
 
 
-def offenders(module: Module, *, opset: int | None = None, quant_form: str = "qdq", **_: Any) -> list[Offender]:
+def offenders(module: Module, **options: Any) -> list[Offender]:
     """Every node that cannot be written, with reasons; empty when all can."""
     from .legalization import offenders as run
 
-    return run(module, opset=opset, quant_form=quant_form)
+    return run(module, **{key: options[key] for key in FORM if key in options})
 
 
 def support(name: str) -> str:

@@ -11,7 +11,6 @@ PLAIN = {
     "sigmoid": "Sigmoid",
     "softplus": "Softplus",
     "softsign": "Softsign",
-    "hard_swish": "HardSwish",
     "mish": "Mish",
     "prelu": "PRelu",
 }
@@ -22,7 +21,6 @@ WITH_ATTRIBUTES = {
     "celu": "Celu",
     "thresholded_relu": "ThresholdedRelu",
     "hard_sigmoid": "HardSigmoid",
-    "gelu": "Gelu",
     "shrink": "Shrink",
     "softmax": "Softmax",
     "log_softmax": "LogSoftmax",
@@ -40,10 +38,34 @@ def with_attributes(e: Emitter, n: Node) -> None:
     e.node(WITH_ATTRIBUTES[n.name], n.operands, **n.attrs)
 
 
+@emits("hard_swish", since=14)
+def hard_swish(e: Emitter, n: Node) -> None:
+    e.node("HardSwish", n.operands)
+
+
+@emits("gelu", since=20)
+def gelu(e: Emitter, n: Node) -> None:
+    e.node("Gelu", n.operands, **n.attrs)
+
+
+def _silu_in_two(e: Emitter, n: Node) -> None:
+    e.node("Mul", [n.operands[0], e.temp("Sigmoid", n.operands, n.result.dtype)])
+
+
 @emits("silu")
 def silu(e: Emitter, n: Node) -> None:
-    """Not as Swish, which exists since opset 24 but which runtimes lack: two nodes run everywhere."""
-    e.node("Mul", [n.operands[0], e.temp("Sigmoid", n.operands, n.result.dtype)])
+    _silu_in_two(e, n)
+
+
+@emits("silu", since=24)
+def silu_as_swish(e: Emitter, n: Node) -> None:
+    e.node("Swish", n.operands)
+
+
+@emits("silu", since=25)
+def silu_again(e: Emitter, n: Node) -> None:
+    """onnxruntime 1.32 runs Swish in models of opset 24, where it takes it apart, and in none newer."""
+    _silu_in_two(e, n)
 
 
 @emits("swish", since=24)

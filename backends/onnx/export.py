@@ -11,6 +11,7 @@ from ...ir.graph import Graph, Module
 from ...ir.signature import Signature
 from ...ir.tensor import Tensor
 from ...ir.types import STRING, TensorType
+from ...ir.value import Value
 from .emitter import Emitter
 from .functions import Functions
 from .names import sanitise
@@ -51,9 +52,7 @@ class Export:
         space.plan(graph)
         proto.name = sanitise(self.module.name) or "main"
         self._reserve_interface(graph)
-        for value in self.module.constants():
-            if value in space.used and value not in space.by_value:
-                space.by_value[value] = space.names.unique(value.weight.key, "weight")  # type: ignore[union-attr]
+        self._constants([v for v in self.module.constants() if v in space.used and v not in space.by_value])
         space.interface(proto.input, graph.inputs, self.signature.input_names())
         for slot in self.signature.inputs:
             if slot.default is not None:
@@ -63,6 +62,22 @@ class Export:
         self._quantization()
         self._header()
         return self.model
+
+    def _constants(self, values: list[Value]) -> None:
+        """Names for constants. What passes made of one weight bears its name: of those, equal ones are stored once."""
+        space = self.space
+        alike: dict[tuple, list[Value]] = {}
+        for value in values:
+            alike.setdefault((value.weight.wanted, value.type), []).append(value)  # type: ignore[union-attr]
+        for group in alike.values():
+            first: dict[bytes, Value] = {}
+            for value in group if len(group) > 1 else ():
+                one = first.setdefault(value.weight.tensor.structure(), value)  # type: ignore[union-attr]
+                if one is not value:
+                    space.captured[value] = one
+        for value in values:
+            if value not in space.captured:
+                space.by_value[value] = space.names.unique(value.weight.key, "weight")  # type: ignore[union-attr]
 
     # IR versions.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...formats.onnx import schemas
+from ...formats.onnx.microsoft import DOMAIN as MICROSOFT
 from ...ir.errors import Unsupported, UsageError, clean
 from ...ir.graph import Graph, Module, Node
 from ...ir.opdef import PURE
@@ -18,6 +19,10 @@ from .ml import settle_version
 
 OLDEST = 13
 DEFAULT = 21
+#: The opset that brought Attention and RotaryEmbedding.
+ATTENTION = 23
+#: How quantised layers are written: see quant_forms.py.
+QUANT_FORMS = ("qdq", "qoperator", "matmulnbits")
 
 
 @dataclass(frozen=True)
@@ -65,34 +70,72 @@ def refused(node: Node, opset: int) -> Refusal | None:
     return None
 
 
-def legalize(module: Module, *, opset: int | None = None, quant_form: str = "qdq") -> Module:
+def legalize(
+    module: Module,
+    *,
+    opset: int | None = None,
+    quant_form: str = "qdq",
+    raise_opset: bool = False,
+    ort: bool = False,
+) -> Module:
     """A clone in which every node is one ONNX operator (with helpers); its opset stands in `metadata["opset."]`.
 
-    Without `opset` the starting one is raised where an op needs it and no decomposition helps. Raises Unsupported naming
-    all offenders at once.
+    Without `opset` the starting one is raised where an op needs it and no decomposition helps; with `raise_opset` also where
+    that makes the file shorter. `ort` allows what onnxruntime alone has. Raises Unsupported naming all offenders at once,
+    UsageError.
     """
-    shaped = _formed(module, quant_form)
+    if raise_opset and opset is not None:
+        raise UsageError(f"opset {opset} is asked for, and to raise it", hint="leave one of both out")
+    shaped = _formed(module, quant_form, ort)
     made, left, chosen = _attempt(shaped, opset)
     if left:
         raise refusal_of(left, None if opset is None else _search(shaped, opset + 1, left))
+    if raise_opset:
+        made, chosen = _shortest(shaped, made, chosen)
     made.metadata["opset."] = str(chosen)
     settle_symbols(made)
     return made
 
 
-def offenders(module: Module, *, opset: int | None = None, quant_form: str = "qdq") -> list[Offender]:
+def offenders(
+    module: Module,
+    *,
+    opset: int | None = None,
+    quant_form: str = "qdq",
+    raise_opset: bool = False,
+    ort: bool = False,
+) -> list[Offender]:
     """What cannot be written, in graph order; empty when `legalize` would succeed."""
-    return _attempt(_formed(module, quant_form), opset)[1]
+    return _attempt(_formed(module, quant_form, ort), opset)[1]
 
 
-def _formed(module: Module, quant_form: str) -> Module:
-    """A clone whose quantised layers have the form; the module itself where there is nothing to bring into it."""
-    from .quant_forms import check_form, rewrite
-
-    if check_form(quant_form) == "qdq" and next(module.all_nodes("dequantize"), None) is None:
+def _formed(module: Module, quant_form: str, ort: bool) -> Module:
+    """A clone whose layers have the form; the module itself where there is nothing to bring into it."""
+    if quant_form not in QUANT_FORMS:
+        raise UsageError(
+            f"quantised layers cannot be written as {quant_form!r}", hint=f"one of {', '.join(QUANT_FORMS)}"
+        )
+    plain = quant_form == "qdq" and next(module.all_nodes("dequantize"), None) is None
+    theirs = (
+        f"opset.{MICROSOFT}" in module.metadata and next(module.all_nodes("dynamic_quantize_lstm"), None) is not None
+    )
+    if plain and not theirs and not ort:
         return module
     clone = module.clone()
-    rewrite(clone, quant_form)
+    if not plain or theirs:
+        from . import quant_forms
+
+        if not plain:
+            quant_forms.rewrite(clone, quant_form)
+        if theirs:
+            quant_forms.keep_lstm(clone)
+    if ort:
+        from . import ort_forms
+
+        whole = attending(clone)
+        if whole is not None and ort_forms.rewrite(whole):
+            return whole
+        ort_forms.rewrite(clone)
     return clone
 
 
@@ -136,6 +179,48 @@ def _search(module: Module, opset: int, left: list[Offender]) -> _Attempt | None
         left, opset = made.left, opset + 1
 
 
+def _shortest(module: Module, made: Module, opset: int) -> tuple[Module, int]:
+    """The lowest opset from `opset` on at which the file has the fewest nodes, and the clone for it. Only those are tried
+    that brought an operator for an op of the module, and Attention for what is written out: the rest gets no shorter."""
+    brought: dict[int, None] = {}
+    for node in module.all_nodes():
+        if node.has(PURE):
+            brought.update(dict.fromkeys(registry.starts(node.name)))
+            refusal = refused(node, opset)
+            if refusal is not None and refusal.opset is not None:
+                brought[refusal.opset] = None
+    newest = attending(module)
+    tried = {v for v in brought if v > opset} | ({max(opset, ATTENTION)} if newest is not None else set())
+    best, fewest = (made, opset), written_nodes(made, opset)
+    for newer in sorted(tried):
+        attempt = _at(newest if newest is not None and newer >= ATTENTION else module, newer)
+        if not attempt.left and (count := written_nodes(attempt.module, newer)) < fewest:
+            best, fewest = (attempt.module, newer), count
+    return best
+
+
+def attending(module: Module) -> Module | None:
+    """A clone whose attention is one op where it was written out; None when there is nothing of that."""
+    if next(module.all_nodes("softmax"), None) is None:
+        return None
+    from ...passes.manager import run_pipeline
+    from .attention import whole_masks
+
+    clone = module.clone()
+    before = clone.version
+    run_pipeline(clone, "fuse-attention")
+    if clone.version == before:
+        return None
+    whole_masks(clone)
+    return clone
+
+
+def written_nodes(module: Module, opset: int) -> int:
+    """How many ONNX nodes a legalised module becomes."""
+    emitter = Emitter(opset)
+    return sum(len(emitter.emit(node)) for node in module.all_nodes())
+
+
 def _drop_dead(module: Module) -> None:
     """Nodes whose results nobody uses are not written: a file that is read and written again stays as it is."""
     for graph in list(module.all_graphs()):
@@ -166,6 +251,8 @@ def _passed_on(graph: Graph, opset: int) -> Iterator[Offender]:
 
 
 def _decomposed(clone: Module, opset: int) -> Iterator[Offender]:
+    if all(refused(node, opset) is None for node in clone.all_nodes()):
+        return  # the usual case: no rules are loaded
     from ...passes.decompose import decompose
 
     left = decompose(clone, lambda node: legal(node, opset))

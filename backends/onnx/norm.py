@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...ir.graph import Node
 from .emitter import Emitter
 from .registry import emits
+from .spelled import scale_or_ones
 
 
 def _channels_first(e: Emitter, n: Node) -> None:
@@ -26,23 +27,20 @@ def instance_norm(e: Emitter, n: Node) -> None:
 
 @emits("group_norm", since=21)
 def group_norm(e: Emitter, n: Node) -> None:
-    """Opset 18's operator of this name has a scale per group, not per channel."""
     _channels_first(e, n)
     e.node("GroupNormalization", n.operands, num_groups=n.attr("num_groups"), epsilon=n.attr("epsilon"))
 
 
 @emits("layer_norm", since=17)
 def layer_norm(e: Emitter, n: Node) -> None:
-    if len(n.operands) < 2 or n.operands[1] is None:
-        raise e.refuse("LayerNormalization needs a scale")
-    e.node("LayerNormalization", n.operands, axis=n.attr("axis"), epsilon=n.attr("epsilon"))
+    inputs = [n.operands[0], scale_or_ones(e, n), n.operand("bias")]
+    e.node("LayerNormalization", inputs, axis=n.attr("axis"), epsilon=n.attr("epsilon"))
 
 
 @emits("rms_norm", since=23)
 def rms_norm(e: Emitter, n: Node) -> None:
-    if len(n.operands) < 2 or n.operands[1] is None:
-        raise e.refuse("RMSNormalization needs a scale")
-    e.node("RMSNormalization", n.operands, axis=n.attr("axis"), epsilon=n.attr("epsilon"))
+    inputs = [n.operands[0], scale_or_ones(e, n)]
+    e.node("RMSNormalization", inputs, axis=n.attr("axis"), epsilon=n.attr("epsilon"))
 
 
 @emits("lrn")

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from ...ir.errors import UsageError
 from ...ir.graph import Module, Node, Value
 from ...ir.types import F32, I4, I8, I16, U4, U8, U16
 from ...passes.manager import Context, run_pipeline
@@ -22,14 +21,10 @@ from ...passes.quantize.qdq import Encoding, encoding_of, made_by, reliable, sam
 from ...passes.rewrite import RuleSet, StagingBuilder, rule
 from .ops import packed
 
-FORMS = ("qdq", "qoperator", "matmulnbits")
 
-
-def check_form(form: str) -> str:
-    """One of FORMS. Raises UsageError."""
-    if form not in FORMS:
-        raise UsageError(f"quantised layers cannot be written as {form!r}", hint=f"one of {', '.join(FORMS)}")
-    return form
+def keep_lstm(module: Module) -> None:
+    """A file that came with onnxruntime's quantised LSTM is written with it: spelled out it is a loop for each direction."""
+    fold.settle(module, RuleSet([whole_lstm]), Context())
 
 
 def rewrite(module: Module, form: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...ir.graph import Node
-from ...ir.types import I32, I64
-from .emitter import Emitter
+from ...ir.types import I32, I64, DType
+from .emitter import Emitter, Ref, Temp
 from .registry import emits
 
 REDUCE = {
@@ -33,6 +33,13 @@ def _axes_input(e: Emitter, n: Node, op_type: str) -> None:
         "noop_with_empty_axes": int(n.attr("noop_with_empty_axes")) or None,
     }
     e.node(op_type, [x, axes] if axes is not None else [x], **attrs)
+
+
+def reduced(e: Emitter, op_type: str, x: Ref, axes: tuple[int, ...], dtype: DType) -> Temp:
+    """A reduction for a row's own use: axes are an operand since opset 18."""
+    if e.opset >= 18:
+        return e.temp(op_type, [x, e.ints(axes)], dtype, keepdims=1)
+    return e.temp(op_type, [x], dtype, axes=axes, keepdims=1)
 
 
 @emits("reduce_sum", since=13)

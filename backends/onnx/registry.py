@@ -29,6 +29,7 @@ FAMILIES = (
     "matmul",
     "ml",
     "norm",
+    "ort",
     "pool",
     "quant",
     "random",
@@ -38,6 +39,7 @@ FAMILIES = (
     "sequence",
     "shape",
     "signal",
+    "spelled",
     "structure",
     "text",
     "trees",
@@ -74,6 +76,11 @@ def first_opset(op: str) -> int | None:
     """Where the op's first row starts; None when it has none."""
     entries = table().get(op)
     return entries[0][0] if entries else None
+
+
+def starts(op: str) -> list[int]:
+    """The opsets at which the op's rows start."""
+    return [since for since, _ in table().get(op, [])]
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from ...formats.onnx.types import proto_of
 from ...ir.errors import InternalError, InvalidModel
 from ...ir.graph import Graph, Node, Value
 from ...ir.loc import Loc
+from ...ir.opdef import RANDOM
 from ...ir.tensor import Tensor, as_tensor
 from ...ir.types import TensorType, Type
 from .emitter import Draft, Literal, Refusal, Subgraph, Temp
@@ -49,7 +50,8 @@ class Space:
         self.by_value: dict[Value | Temp, str] = {}
         self.literals: dict[tuple, str] = {}
         self.stored: dict[Value, None] = {}
-        #: Region inputs that stand for constants, which are stored where they are first used, not where they are captured.
+        #: Region inputs that stand for constants, which are stored where they are first used, not where they are captured;
+        #: constants that stand for equal ones.
         self.captured: dict[Value, Value] = {}
         self.plans: dict[Graph, list[Draft]] = {}
         self.used: set[Any] = set()
@@ -92,7 +94,7 @@ class Space:
     def plan(self, graph: Graph) -> set[Any]:
         """Emit the nodes of a graph and of its regions; keep the drafts that are needed. Returns what they and the
         graph's outputs refer to (an operand that became an attribute is not among them)."""
-        drafts = [draft for node in graph.nodes() for draft in self._emitted(node)]
+        drafts = shared([draft for node in graph.nodes() for draft in self._emitted(node)])
         needed: set[Any] = set(graph.outputs)
         self.outputs.update(graph.outputs)
         kept: list[Draft] = []
@@ -269,6 +271,44 @@ class Space:
                 self._info(infos.add(), name, value.type)
             else:
                 self.declare_as(infos, name, value.type)
+
+
+def shared(drafts: list[Draft]) -> list[Draft]:
+    """The drafts without helpers that say what another node has said: rows know nothing of each other. Values stay."""
+    helpers = {draft.op_type for draft in drafts if any(isinstance(ref, Temp) for ref in draft.outputs)}
+    if not helpers:
+        return drafts
+    said: dict[tuple, Value | Temp | None] = {}
+    same: dict[Temp, Any] = {}
+    kept = []
+    for draft in drafts:
+        if same:
+            draft.inputs = [same.get(ref, ref) if isinstance(ref, Temp) else ref for ref in draft.inputs]
+        if draft.op_type in helpers and (key := _meaning(draft)) is not None:
+            first, own = said.setdefault(key, draft.outputs[0]), draft.outputs[0]
+            if first is not own and isinstance(own, Temp):
+                same[own] = first
+                continue
+        kept.append(draft)
+    return kept
+
+
+def _meaning(draft: Draft) -> tuple | None:
+    """Equal for nodes that yield the same; None where nothing is said of that."""
+    plain = len(draft.outputs) == 1 and not (draft.foreign or draft.graphs or draft.body or draft.protos)
+    if not plain or draft.source is None or draft.source.has(RANDOM):
+        return None
+    attrs = sorted(draft.attrs.items())
+    if any(isinstance(value, Tensor | Type) for _, value in attrs):
+        return None
+    fixed = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in attrs)
+    return draft.op_type, draft.domain, fixed, *map(_same_input, draft.inputs)
+
+
+def _same_input(ref: Any) -> Any:
+    if not isinstance(ref, Literal):
+        return ref
+    return ref.dtype, ref.array.shape, ref.array.tobytes()
 
 
 def _is_known(type_: Type) -> bool:

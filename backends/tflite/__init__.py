@@ -30,6 +30,7 @@ def write(
     signature: str | None = None,
     protect: Iterable[str | os.PathLike[str]] = (),
     hybrid: bool = False,
+    sparse: bool = False,
     **_: Any,
 ) -> list[str]:
     """Write `module` (left unchanged) and return the files written.
@@ -38,13 +39,14 @@ def write(
     forbids it, None does it above 512 MB. `signature` writes one signature only. `protect` are files that must not be
     overwritten; those that the module maps are protected anyway. Integer weights of float products are read through
     DEQUANTIZE, exactly; with `hybrid`, and where the model asks for it (quantize{activations=dynamic}), the product runs
-    on integers, its data quantised by their own range. Raises Unsupported naming everything that TFLite
-    lacks, UsageError, SystemFailure; on an error nothing is written.
+    on integers, its data quantised by their own range. With `sparse`, weights with so many zeros that it makes the file
+    smaller are stored without them: the runtime unpacks each once, and computes what it always does. Raises Unsupported
+    naming everything that TFLite lacks, UsageError, SystemFailure; on an error nothing is written.
     """
     from .legalization import legalize
     from .writer import write_legal
 
-    return write_legal(legalize(module, signature=signature, hybrid=hybrid), path, external_data, protect)
+    return write_legal(legalize(module, signature=signature, hybrid=hybrid), path, external_data, protect, sparse)
 
 
 def legalize(module: Module, *, signature: str | None = None, hybrid: bool = False, **_: Any) -> Module:

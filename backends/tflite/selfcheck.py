@@ -121,7 +121,7 @@ class _Checker:
         if not 0 <= buffer < len(self.sizes):
             self.fail(f"tensor {tensor['name']!r} points at buffer {buffer}")
         kind = TYPE_NAMES[tensor.get("type", 0)]
-        expected = (math.prod(shape) * _BITS[kind] + 7) // 8
+        expected = (_stored(tensor, shape) * _BITS[kind] + 7) // 8
         if buffer and self.sizes[buffer] != expected:
             self.fail(f"tensor {tensor['name']!r} has {self.sizes[buffer]} bytes, its type needs {expected}")
         signature = tensor.get("shape_signature")
@@ -212,6 +212,12 @@ class _Checker:
 
 def _same_type(tensor: Record, other: Record) -> bool:
     return tensor.get("type", 0) == other.get("type", 0)
+
+
+def _stored(tensor: Record, shape: Sequence[int]) -> int:
+    """Elements that the file has of a constant: of a sparse one, as many as it has places."""
+    sparsity = tensor.get("sparsity")
+    return math.prod(shape) if sparsity is None else len(sparsity["dim_metadata"][-1]["array_indices"]["values"])
 
 
 def _is_empty(tensor: Record) -> bool:

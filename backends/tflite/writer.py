@@ -1,4 +1,8 @@
-"""Writes a legal module as a TFLite file, one operator per node, regions as subgraphs, equal weights stored once."""
+"""Writes a legal module as a TFLite file, one operator per node, regions as subgraphs, equal weights stored once.
+
+On request weights that are mostly zero are stored sparse, each behind a DENSIFY: LiteRT unpacks it once. Its kernels do not read
+sparse operands themselves: they take the stored elements for the dense ones, without an error.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...formats import tflite
+from ...formats import tflite, tflite_sparse
 from ...formats.tflite import Record
 from ...formats.tflite_schema import ENUMS, OPTIONS_OF, SCHEMA_VERSION
 from ...formats.tflite_versions import OpFacts, TensorFacts, version_of
@@ -18,7 +22,7 @@ from ...ir.errors import InternalError
 from ...ir.graph import Graph, Module
 from ...ir.opdef import SAME_QUANT
 from ...ir.tensor import Tensor, as_tensor
-from ...ir.types import TensorType
+from ...ir.types import F16, F32, I8, TensorType
 from ...ir.value import Node, Value
 from .emit.integer import Parameters, parameters
 from .selfcheck import check
@@ -30,6 +34,13 @@ _SLOT_ENUMS = {
     "fused_activation_function": "ActivationFunctionType",
     "mode": "MirrorPadMode",
     **dict.fromkeys(("in_data_type", "out_data_type", "output_type", "out_type"), "TensorType"),
+}
+#: Which weights may come out of a DENSIFY, by the operator that reads them. XNNPACK takes integers as the weights of
+#: FULLY_CONNECTED, and of any product of float data, only as constants, and fails.
+_UNPACKED = {
+    "FULLY_CONNECTED": (F32,),
+    "DEQUANTIZE": (F16, I8),
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), (F32, I8)),
 }
 #: Metadata under which the symbolic dims of the inputs are kept.
 SHAPES = "anyir.shapes"
@@ -46,9 +57,10 @@ def write_legal(
     path: str | os.PathLike[str],
     external_data: bool | None = None,
     protect: Iterable[str | os.PathLike[str]] = (),
+    sparse: bool = False,
 ) -> list[str]:
     """Check the records of a legal module and write the file, whole or not at all; returns the files."""
-    model, payloads = emit(module)
+    model, payloads = emit(module, sparse)
     check(model, [0 if p is None else p.nbytes for p in payloads])
     guarded = [*protect, *(file.path for file in module.files)]
     with storage.atomic_write(path, protect=guarded) as file:
@@ -56,16 +68,17 @@ def write_legal(
     return [os.fspath(path)]
 
 
-def emit(module: Module) -> tuple[Record, list[Tensor | None]]:
+def emit(module: Module, sparse: bool = False) -> tuple[Record, list[Tensor | None]]:
     """The `Model` record of a legal module, and the contents of its buffers."""
-    return _Model(module).build()
+    return _Model(module, sparse).build()
 
 
 class _Model:
     """What the subgraphs share: buffers, operator codes, the numbering of regions."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, sparse: bool) -> None:
         self.module = module
+        self.sparse = sparse
         self.payloads: list[Tensor | None] = [None]
         self.buffer_of: dict[bytes, int] = {}
         self.codes: dict[tuple[str, int], int] = {}
@@ -236,6 +249,22 @@ class _Subgraph:
             return self._tensor(value, self._unique(weight.key), self.model.buffer(weight.tensor))
         return self.index[value]
 
+    def _packed(self, value: Value) -> None:
+        """Store a weight that only one operator reads sparse and unpack it, where that makes the file smaller."""
+        if value in self.index or not value.is_const or value.n_uses > 1:
+            return
+        found = tflite_sparse.encode(value.array())
+        if found is None:
+            return
+        elements, sparsity = found
+        packed = self._tensor(value, self._unique(value.weight.key), self.model.buffer(as_tensor(elements)))
+        self.tensors[packed]["sparsity"] = sparsity
+        unpacked = self._tensor(value, self._unique(f"{value.weight.key}_unpacked"))
+        code = self.model.code("DENSIFY", 1)
+        options = Record("DensifyOptions")
+        made = Record("Operator", opcode_index=code, inputs=[packed], outputs=[unpacked], builtin_options=options)
+        self.record["operators"].append(made)
+
     def _literal(self, array: np.ndarray) -> int:
         """A constant that exists in the file only (shapes, axes, paddings)."""
         tensor = as_tensor(array)
@@ -257,6 +286,14 @@ class _Subgraph:
         row = rows()[node.name]
         emitted = row.emit(node)
         builtin = emitted.builtin or row.builtin
+        if self.model.sparse:
+            for value in emitted.inputs:
+                if (
+                    isinstance(value, Value)
+                    and value.dtype in _UNPACKED.get(builtin, ())
+                    and not _is_hybrid(node, value)
+                ):
+                    self._packed(value)
         inputs = [self._operand(v) for v in emitted.inputs]
         mutating: list[int] = []
         if builtin == "UNIDIRECTIONAL_SEQUENCE_LSTM":
@@ -303,6 +340,12 @@ class _Subgraph:
             has_rank=True,
         )
         return self._add(record, "FLOAT32", None)
+
+
+def _is_hybrid(node: Node, value: Value) -> bool:
+    """A product of float data with integer weights."""
+    data = node.operands[0]
+    return value.dtype is I8 and data is not value and data is not None and data.dtype is F32
 
 
 def _quantisation(graph: Graph) -> dict[Value, Record]:

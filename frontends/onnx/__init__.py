@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...ir.dims import Dim, Expr, symbols
 from ...ir.errors import AnyIRError, InvalidModel, UsageError, clean
+from ...ir.expr import ANONYMOUS
 from ...ir.types import TensorType, Type, meet
 
 if TYPE_CHECKING:
@@ -106,13 +108,35 @@ def _lower(proto: ModelProto, path: Path | None, choice: _Choice) -> Module:
 
 
 def _take_declared_ranks(importer: Importer, outputs: list[Value], scope: Scope) -> None:
-    """Where inference knows nothing of an output's shape, its declaration counts, each dim for itself."""
+    """Where inference knows nothing of an output's shape, its declaration counts, each dim for itself; where it only has a
+    made-up symbol for a dim, the declared name does, unless an input has a dim of that name: that would be a claim."""
     for value, info in zip(outputs, importer.model.proto.graph.output, strict=True):
-        open_ = value.node is not None and isinstance(value.type, TensorType) and value.rank is None
-        declared = importer.declared(info.name, scope) if open_ else None
+        if value.node is None or not isinstance(value.type, TensorType):
+            continue
+        declared = importer.declared(info.name, scope)
+        if value.rank is not None:
+            _take_declared_names(importer, value, declared, info)
+            continue
         if isinstance(declared, TensorType) and value.dtype in (None, declared.dtype) and declared.rank is not None:
             value.refine(declared)
             importer.module.diagnostics.append(f"output '{clean(info.name)}': the shape is taken from its declaration")
+
+
+def _take_declared_names(importer: Importer, value: Value, declared: Type | None, info: Any) -> None:
+    """The names that the file has for dims for which inference has a made-up symbol."""
+    if not isinstance(declared, TensorType) or declared.rank != value.rank:
+        return
+    named = {dim.dim_param for dim in info.type.tensor_type.shape.dim}
+    claimed = {name for v in importer.b.graph.inputs for dim in v.shape or () for name in symbols(dim)}
+    dims = [
+        name if _is_made_up(own) and isinstance(name, Expr) and name.symbol in named - claimed else own
+        for own, name in zip(value.shape or (), declared.shape or (), strict=True)
+    ]
+    value.refine(TensorType(value.dtype, dims))
+
+
+def _is_made_up(dim: Dim) -> bool:
+    return isinstance(dim, Expr) and bool(dim.symbol and ANONYMOUS.match(dim.symbol))
 
 
 def _output_names(module: Module, proto: ModelProto) -> list[str]:

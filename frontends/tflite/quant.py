@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .reader import SubgraphReader
 
 #: Operators that say themselves what they do to integers, or carry them through.
-PLAIN = frozenset(["QUANTIZE", "DEQUANTIZE", "CAST", "BITCAST", "IF", "WHILE", "SHAPE"])
+PLAIN = frozenset(["QUANTIZE", "DEQUANTIZE", "DENSIFY", "CAST", "BITCAST", "IF", "WHILE", "SHAPE"])
 #: Operators whose weights, the second operand, may be integers where the data are floats.
 HYBRID = frozenset(["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
 _DATA = (I8, U8, I16, I4)

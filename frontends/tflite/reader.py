@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ...formats import tflite
+from ...formats import tflite, tflite_sparse
 from ...formats.tflite import Record
 from ...formats.tflite_schema import OP_NAMES, TYPE_NAMES
 from ...ir import types as t
@@ -253,10 +253,13 @@ class SubgraphReader:
         start, length = tflite.buffer_range(self.file.view, self.file.buffers[number])
         if min(shape, default=0) < 0 or (not length and 0 not in shape):
             raise InvalidModel(f"tensor {clean(tensor['name'] or index)!r} is used but never computed", code="F235")
-        if tensor["sparsity"] is not None:
-            raise Unsupported("sparse weights", code="U233", where=clean(tensor["name"] or ""))
         key = tensor["name"] or f"tensor_{index}"
         b = Builder(self.graph)
+        if tensor["sparsity"] is not None:
+            if dtype.is_packed or length % dtype.numpy.itemsize:
+                raise InvalidModel(f"{length} bytes of sparse {dtype}", code="F239", where=clean(key))
+            values = np.frombuffer(self.file.view[start : start + length], dtype.numpy)
+            return b.const(tflite_sparse.decode(tensor["sparsity"], values, shape, clean(key)), key=key, role="param")
         if not length:
             return b.const(np.zeros(shape, dtype.numpy))
         mapped = MappedTensor(self.file.file, start, length, dtype, shape)

@@ -25,6 +25,12 @@ def reshape(c: Call) -> Value:
     return c.b.reshape(c.x, tuple(int(d) for d in shape), allowzero=True)
 
 
+@handles("DENSIFY")
+def densify(c: Call) -> Value:
+    """Sparse constants are unpacked as they are read."""
+    return c.x
+
+
 @handles("TRANSPOSE")
 def transpose(c: Call) -> Value:
     return c.b.transpose(c.x, perm=c.ints(1))

@@ -34,6 +34,7 @@ from ..types import BOOL, I32, I64, INDEX, TensorType
 from .rules import agree, passing, show
 from .sampling import draw, i64
 from .shapes import (
+    UNBOUNDED,
     broadcast_shapes,
     entries,
     fresh_shape,
@@ -48,6 +49,8 @@ from .shapes import (
 
 T = DtypeVar("T")
 MOVES = PURE | MOVEMENT | SAME_QUANT
+#: Bytes that a process can address.
+ADDRESSES = 1 << 47
 
 
 def _pins(value: Any) -> tuple[None, ...] | None:
@@ -306,6 +309,8 @@ class Slice(OpDef):
         if not len(first) == len(last) == len(along) == len(by):
             raise TypeInferError("starts, ends, axes and steps differ in length")
         bounds = dict(zip(norm_axes(along, x.rank), zip(first, last, by, strict=True), strict=True))
+        most = _most(x)
+        bounds = {i: (low, UNBOUNDED if type(high) is int and high >= most else high, s) for i, (low, high, s) in bounds.items()}
         shape = [sliced_dim(d, *bounds[i]) if i in bounds else d for i, d in enumerate(x.shape)]
         type_ = TensorType(x.dtype, shape)
         if any(type(v) is not int for row in bounds.values() for v in row):
@@ -336,6 +341,14 @@ class Slice(OpDef):
         yield Sample((x, i64(100), i64(-100), i64(0), i64(-3)), {}, every)
         yield Sample((i64(3, 1, 4, 1, 5), i64(1), i64(5), i64(0), i64(2)), {}, every)
         yield Sample((draw(rng, (0, 4)), i64(0), i64(2), i64(0)), {}, every)
+
+
+def _most(x: Any) -> int:
+    """No axis of a tensor is longer: memory ends before, where only this one axis has no number for its size."""
+    sizes = [d for d in x.shape if type(d) is int]
+    if x.dtype is None or len(sizes) < len(x.shape) - 1 or 0 in sizes or not x.dtype.bits:
+        return UNBOUNDED
+    return min(UNBOUNDED, ADDRESSES * 8 // (math.prod(sizes) * x.dtype.bits) + 1)
 
 
 @op

@@ -63,6 +63,16 @@ def _either(a: Expr, b: Expr) -> Expr:
     return made
 
 
+def _caps(b: Expr, a: Expr) -> bool:
+    """`b` is min(a, n) with n > 1, as of a table cut to the length of a sequence: it is 1 only where `a` is, so that the two
+    broadcast to `a` wherever they fit."""
+    ((mono, factor), *more) = b.terms
+    if more or factor != 1 or len(mono) != 1 or mono[0][1] != 1 or mono[0][0].kind != "min":
+        return False
+    args = mono[0][0].args
+    return any(arg is a for arg in args) and all(arg is a or (isinstance(arg, int) and arg > 1) for arg in args)
+
+
 def broadcast_dim(a: Dim, b: Dim) -> Dim:
     """One axis of numpy broadcasting. Two symbols that may differ give a symbol of their own: either may be 1."""
     if a == 1 or a == b:
@@ -70,7 +80,7 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
     if b == 1:
         return a
     if isinstance(a, Expr) and isinstance(b, Expr):
-        return _either(a, b)
+        return a if _caps(b, a) else b if _caps(a, b) else _either(a, b)
     if isinstance(a, Expr):
         return b
     if isinstance(b, Expr):

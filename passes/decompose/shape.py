@@ -295,10 +295,12 @@ def _edges(b: Builder, x: Value, axis: int, begin: int, end: int, mode: str) -> 
 
 
 def _constant_border(b: Builder, x: Value, pairs: tuple, value: Value) -> Value:
+    crops = {axis: pair for axis, pair in enumerate(pairs) if min(pair) < 0}
+    for axis, (begin, end) in crops.items():
+        x = b.slice(x, (max(-begin, 0),), (min(end, 0) or np.iinfo(np.int64).max,), (axis,))
+    if crops and any(max(pair) > 0 for pair in pairs):  # a target may have pads that do nothing else
+        return b.pad(x, [max(pair[side], 0) for side in (0, 1) for pair in pairs], value)
     for axis, (begin, end) in enumerate(pairs):
-        if begin < 0 or end < 0:
-            stop = end if end < 0 else np.iinfo(np.int64).max
-            x = b.slice(x, (max(-begin, 0),), (stop,), (axis,))
         parts = [x]
         if begin > 0:
             parts.insert(0, _block(b, x, axis, begin, value))

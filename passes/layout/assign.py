@@ -5,8 +5,8 @@
     %p = reduce_mean(%z, [2, 3])                               %z = relu(%y)
                                                                %p = reduce_mean(%z, [1, 2])
 
-Every value gets two candidate orders: its logical one, and the one that spreads to it from the nearest spatial op
-through ops that can follow (`rules`). One binary variable per node chooses; the cost is the bytes moved by the
+Every value gets two candidate orders: its logical one, and the one that spreads to it from the nearest spatial op (or,
+where spatial ops stay channels-first, from the nearest transpose) through ops that can follow (`rules`). One binary variable per node chooses; the cost is the bytes moved by the
 transposes at the borders, fan-out paid once; a minimum cut finds the cheapest choice. Existing transposes become names
 of the same data and vanish. Interfaces keep the user's order, weights the canonical one. Numerics: exact.
 """
@@ -33,6 +33,8 @@ from .simplify import simplify_transposes
 from .spaces import Order, Space, again, channels_last_order, covers, identity, inverse, moved, port_perm, space_order
 
 _SYMBOL_SIZE = 8  # what a symbolic dim counts as when bytes are compared
+_NODE = 256.0  # a transpose or reshape more costs as much as these bytes, however little it moves
+_ANY_BYTES = 1e15  # what a node costs where their number counts first
 
 Wanted = Callable[[Node], bool]
 
@@ -68,7 +70,7 @@ class _Assignment:
     def __init__(self, graph: Graph, wanted: Wanted, channels_last: bool) -> None:
         self.graph = graph
         self.wanted = wanted
-        self.anchor = (float("inf"), 0.0) if channels_last else (0.0, float("inf"))
+        self.channels_last = channels_last
         self.frames: dict[Node, _Frame] = {}
         self.candidates: dict[Value, tuple[Order, Order]] = {}
 
@@ -76,18 +78,28 @@ class _Assignment:
         self._spread()
         if self.frames:
             self._solve()
+        if self.frames:
             _Rebuild(self).run()
 
     # Which nodes may move, and between which two orders.
 
     def _spread(self) -> None:
-        """Breadth first from the spatial ops; ports that determine the whole space go before those that don't."""
+        """Breadth first from the spatial ops that shall run channels-last, then from each transpose that they did not reach;
+        ports that determine the whole space go before those that don't."""
         sure: deque[Node] = deque()
         unsure: deque[Node] = deque()
-        for node in self.graph.nodes():
+        for node in self.graph.nodes() if self.channels_last else ():
             space = anchor_space(node) if self.wanted(node) else None
             if space is not None:
                 self._add(node, space, (identity(space.rank), channels_last_order(space.rank)), sure, unsure)
+        self._reach(sure, unsure)
+        for node in self.graph.nodes("transpose"):
+            space = space_of(node) if node not in self.frames else None
+            if space is not None and not any(_value(node, p) in self.candidates for p in space.ports):
+                self._add(node, space, (identity(space.rank), node.attr("perm")), sure, unsure)
+                self._reach(sure, unsure)
+
+    def _reach(self, sure: deque[Node], unsure: deque[Node]) -> None:
         while sure or unsure:
             node = sure.popleft() if sure else unsure.popleft()
             if node not in self.frames:
@@ -103,8 +115,15 @@ class _Assignment:
             orders = tuple(space_order(space, space.ports[port], perm) for perm in wanted)
             fits = all(o is not None and port_perm(row, o) is not None for o in orders for row in space.ports.values())
             if fits and orders[0] != orders[1]:
-                self._add(node, space, orders, sure, unsure)  # type: ignore[arg-type]
+                self._add(node, space, self._with_own(node, orders), sure, unsure)  # type: ignore[arg-type]
                 return
+
+    def _with_own(self, node: Node, orders: tuple[Order, Order]) -> tuple[Order, Order]:
+        """Any node but a transpose may also stay as it is: in place of the order that is wanted less."""
+        own = identity(len(orders[0]))
+        if node.name == "transpose" or own in orders:
+            return orders
+        return (own, orders[1]) if self.channels_last else (orders[0], own)
 
     def _add(self, node: Node, space: Space, orders: tuple[Order, Order], sure: deque, unsure: deque) -> None:
         frame = self.frames[node] = _Frame(space, orders)
@@ -126,13 +145,28 @@ class _Assignment:
     # Which label is cheapest.
 
     def _solve(self) -> None:
+        """Fewest bytes. Channels-first, where no target asks for anything yet, only what is better than what stands there:
+        not a node more, not a byte more, and one of both less."""
+        self._label(_NODE)
+        if not self.channels_last:
+            views = [node.result for node in self.graph.nodes("transpose")]
+            present = len(views), sum(map(_bytes, views))
+            found = self._moves()
+            if found[0] > present[0]:
+                self._label(_ANY_BYTES)
+                found = self._moves()
+            if not _better(found, present):
+                self.frames.clear()
+
+    def _label(self, per_node: float) -> None:
+        """Give each frame its label in the cheapest choice."""
         energy = BinaryEnergy()
         for frame in self.frames.values():
             frame.variable = energy.variable()
             if frame.space.anchored:
-                energy.unary(frame.variable, *self.anchor)
-        for value in self._values():
-            self._cost_of(value, energy)
+                energy.unary(frame.variable, float("inf"), 0.0)
+        for value in self.candidates:
+            self._cost_of(value, energy, per_node)
         for node, frame in self.frames.items():
             liked = frame.space.prefers
             if liked is not None:
@@ -141,10 +175,23 @@ class _Assignment:
         for frame, label in zip(self.frames.values(), energy.solve(), strict=False):
             frame.label = label
 
-    def _values(self) -> list[Value]:
-        return [*self.graph.inputs, *(v for node in self.graph.nodes() for v in node.results)]
+    def _moves(self) -> tuple[int, int]:
+        """How many transposes and reshapes the labels ask for, and how many bytes they move."""
+        count = moving = 0
+        for value in self.candidates:
+            if value.rank is not None and value.rank >= 2:
+                made = self._as_labelled(value, value.node, -1 - value.index)
+                users = [use for use in value.uses if use.node.graph is self.graph and not feeds_products(use.node)]
+                wanted = {self._as_labelled(value, use.node, use.index) for use in users} - {made}
+                count += len(wanted)
+                moving += len(wanted) * _bytes(value)
+        return count, moving
 
-    def _cost_of(self, value: Value, energy: BinaryEnergy) -> None:
+    def _as_labelled(self, value: Value, node: Node | None, port: int) -> Order:
+        ways = self._ways(value, node, port)
+        return ways[self.frames[node].label] if len(ways) == 2 else ways[0]  # type: ignore[index]
+
+    def _cost_of(self, value: Value, energy: BinaryEnergy, per_node: float) -> None:
         """The transposes between the producer of `value` and its users, each distinct order paid once."""
         if value.rank is None or value.rank < 2:
             return
@@ -157,7 +204,7 @@ class _Assignment:
                 wants.setdefault(ways, []).append(variable)
         source = self.frames[value.node].variable if len(made) == 2 else None  # type: ignore[index]
         for ways, variables in wants.items():
-            self._connect(value, made, source, ways, list(dict.fromkeys(variables)), energy)
+            self._connect(value, made, source, ways, list(dict.fromkeys(variables)), energy, per_node)
 
     def _ways(self, value: Value, node: Node | None, port: int) -> tuple[Order, ...]:
         """The orders in which `node` can make or take `value`, by label; one where it has no choice."""
@@ -167,12 +214,20 @@ class _Assignment:
         return frame.perm(port, 0), frame.perm(port, 1)
 
     def _connect(
-        self, value: Value, made: tuple, source: int | None, ways: tuple, variables: list, energy: BinaryEnergy
+        self,
+        value: Value,
+        made: tuple,
+        source: int | None,
+        ways: tuple,
+        variables: list,
+        energy: BinaryEnergy,
+        per_node: float,
     ) -> None:
-        weight = float(_bytes(value))
+        moving = _bytes(value) + per_node
 
         def cost(a: int, b: int) -> float:
-            return 0.0 if same_data(made[min(a, len(made) - 1)], ways[min(b, len(ways) - 1)], value.shape) else weight
+            first, second = made[min(a, len(made) - 1)], ways[min(b, len(ways) - 1)]
+            return 0.0 if first == second else per_node if same_data(first, second, value.shape) else moving
 
         if source is None or variables == [None]:
             for variable in variables if source is None else [source]:
@@ -258,10 +313,18 @@ class _Rebuild:
         return found
 
 
+def _better(found: tuple[int, int], present: tuple[int, int]) -> bool:
+    return found != present and all(a <= b for a, b in zip(found, present, strict=True))
+
+
 def turned(b: Builder, value: Value, perm: Order) -> Value:
     """`value` transposed; by a reshape where only axes of size 1 change places."""
     shape = moved(value.shape, perm)
-    if same_data(identity(len(perm)), perm, value.shape) and sum(type(d) is not int for d in shape) <= 1:
+    if (
+        same_data(identity(len(perm)), perm, value.shape)
+        and sum(type(d) is not int for d in shape) <= 1
+        and 0 not in shape
+    ):
         return b.reshape(value, target(shape))
     return b.transpose(value, perm=perm)
 

@@ -15,7 +15,7 @@ def assign_layout_pass(module: Module, ctx: Context) -> None:
 
 @module_pass("cancel-transposes")
 def cancel_transposes(module: Module, ctx: Context) -> None:
-    """Keep spatial ops channels-first and let all others take the axis order that moves the fewest bytes.
+    """Keep spatial ops channels-first and let all others take the axis order that moves the fewest bytes, with no node more.
 
     Given:
         %1 = transpose(%0) {perm = [0, 2, 3, 1]}

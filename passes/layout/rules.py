@@ -67,7 +67,7 @@ def spread_to(b: Builder, value: Value, places: list[int], rank: int) -> Value:
         return value
     weight = value.weight
     if weight is None:
-        return b.reshape(value, target(shape))
+        return b.reshape(value, target(shape), allowzero=0 in shape)
     array = value.array().reshape(target(shape))
     if weight.role == "const":
         return b.const(array)
@@ -265,7 +265,8 @@ def _transpose(node: Node) -> Space | None:
 @moves("reshape", "flatten", "squeeze", "unsqueeze")
 def _reshape(node: Node) -> Space | None:
     """The space is the common refinement of both shapes; None where their factors don't nest."""
-    factored = common_factors(node.operands[0].shape, node.results[0].shape)
+    old, new = node.operands[0].shape, node.results[0].shape
+    factored = None if 0 in (*old, *new) else common_factors(old, new)
     if factored is None:
         return None
     rank, source, result = factored

@@ -47,7 +47,7 @@ def _transpose(node: Node) -> None:
 
 def _moves_units_only(perm: tuple[int, ...], shape: tuple) -> bool:
     kept = [a for a in perm if shape[a] != 1]
-    return kept == sorted(kept) and sum(type(d) is not int for d in shape) <= 1
+    return kept == sorted(kept) and sum(type(d) is not int for d in shape) <= 1 and 0 not in shape
 
 
 def _reshape(node: Node) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ...ir.builder import Builder
@@ -47,20 +48,23 @@ def channels_last_order(rank: int) -> Order:
     return (0, *range(2, rank), 1)
 
 
+@lru_cache(maxsize=1 << 14)
 def port_perm(port: Port, order: Order) -> Order | None:
     """The permutation of a port under a space order; None when a merged axis is torn apart. Size-1 axes of the port,
-    which cover nothing, keep their place in front of what follows them."""
+    which cover nothing, keep their position."""
     place = {axis: i for i, axis in enumerate(order)}
-    keyed, following = [], float(len(order))
-    for index in reversed(range(len(port))):
-        block = port[index]
+    keyed = []
+    for index, block in enumerate(port):
         if block:
             starts = [place[a] for a in block]
             if starts != list(range(starts[0], starts[0] + len(block))):
                 return None
-            following = starts[0]
-        keyed.append((following, index))
-    return tuple(index for _, index in sorted(keyed))
+            keyed.append((starts[0], index))
+    made = [index for _, index in sorted(keyed)]
+    for index, block in enumerate(port):
+        if not block:
+            made.insert(index, index)
+    return tuple(made)
 
 
 def space_order(space: Space, port: Port, perm: Order) -> Order | None:

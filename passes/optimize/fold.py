@@ -1,7 +1,9 @@
 """Constant folding with budgets: no folding bombs, no file growth, no waiting for the compiler.
 
 A node whose operands are all constants is computed by its reference kernel; one whose integer results inference knows
-already is replaced by them. Over a budget (`ir/storage.py` LIMITS) the node simply stays.
+already is replaced by them. Over a budget (`ir/storage.py` LIMITS) the node simply stays, and so it does where the constant
+would make the file longer than what it replaces: the size is a property of the types, so that is settled before anything is
+computed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ SLACK = 1 << 20
 INTERPRETED_WORK = 20_000
 #: All folds of a module together may take the work of so many of the largest, and so much per byte of its constants.
 FOLDS, WORK_PER_BYTE = 10, 50
+#: What a node, and what a constant, takes in a file besides data, from below; and how much of its weights a file may grow by
+#: for the sake of fewer nodes: one part in so many.
+NODE_BYTES, GROWTH = 64, 50
 #: Ops that say something which a number would lose.
 KEEP = frozenset({"dequantize", "quantize", "requantize", "opaque"})
 
@@ -49,17 +54,55 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
     budget = max(limit("fold_total_bytes"), 2 * own)
     spent = _allowance(module, own)
     largest = max_bytes or limit("fold_bytes")
+    for node in _worthwhile(_candidates(module, largest), max(limit("fold_spare"), own // GROWTH)):
+        graph = node.graph
+        if graph is None:
+            continue
+        if _is_known(node):
+            node.replace(*[_integers(module, value) for value in node.results])
+            ctx.stats["fold"] += 1
+            continue
+        size = _affordable(node, min(largest, budget))
+        if size is not None and _fold_computed(graph, node, spent):
+            budget -= size
+            ctx.stats["fold"] += 1
+
+
+def _candidates(module: Module, largest: int) -> dict[Node, int]:
+    """The nodes that are constant as far as types and operands say, in order, with the bytes of their results."""
+    found: dict[Node, int] = {}
     for graph in module.all_graphs():
         for node in graph.nodes():
             if not node.has(PURE) or node.has(RANDOM) or node.regions or node.name in KEEP or _unpacks(node):
                 continue
-            if _fold_known(graph, node):
-                ctx.stats["fold"] += 1
-                continue
-            size = _affordable(node, min(largest, budget))
-            if size is not None and _fold_computed(graph, node, spent):
-                budget -= size
-                ctx.stats["fold"] += 1
+            constant = bool(node.operands) and all(v is None or v.is_const or v.node in found for v in node.operands)
+            if (constant or _is_known(node)) and all(_known_type(v) and v.dtype is not STRING for v in node.results):
+                found[node] = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined, misc]
+    return found
+
+
+def _worthwhile(found: dict[Node, int], spare: int) -> list[Node]:
+    """Those whose results, where something that stays needs them, are no larger than the constants and nodes that go for
+    them. All results together may be larger by `spare`, the limit `fold_spare` or a part of the weights."""
+    sources: dict[Node, int] = {}
+    for node in found:
+        freed = NODE_BYTES
+        for value in dict.fromkeys(node.inputs()):
+            if value.node in found:
+                freed += sources[value.node] // max(1, len(value.users))
+            elif value.weight is not None and all(user in found for user in value.users):
+                freed += (value.weight.nbytes + NODE_BYTES) // len(value.users)
+        sources[node] = freed
+    stay: set[Node] = set()
+    for node in reversed(found):
+        needed = [v for v in node.results if any(u not in found or u in stay for u in v.users)]
+        growth = sum(v.dtype.nbytes(v.type.numel) + NODE_BYTES for v in needed) - sources[node]  # type: ignore[union-attr, attr-defined, misc]
+        if needed and growth > NODE_BYTES:
+            if growth > spare:
+                stay.add(node)
+            else:
+                spare -= growth
+    return [node for node in found if node not in stay]
 
 
 def _unpacks(node: Node) -> bool:
@@ -78,15 +121,11 @@ def _allowance(module: Module, own: int) -> Budget:
     return Budget(work, limit("fold_total_bytes") + 4 * (limit("fold_bytes") + own))
 
 
-def _fold_known(graph: Graph, node: Node) -> bool:
-    """Replace results whose integer elements inference knows (shape arithmetic; not what is made of named weights)."""
+def _is_known(node: Node) -> bool:
+    """Inference knows all integer elements of the results (shape arithmetic; not what is made of named weights)."""
     if any(v.weight is not None and v.weight.role != "const" for v in node.inputs()):
         return False
-    if not node.results or not all(_known_type(v) and v.ints() is not None for v in node.results):
-        return False
-    values = [_integers(graph.module, value) for value in node.results]
-    node.replace(*values)
-    return True
+    return bool(node.results) and all(_known_type(v) and v.ints() is not None for v in node.results)
 
 
 def _known_type(value: Value) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ...ir.builder import Builder
 from ...ir.graph import Graph
-from ..decompose.structure import call
 from ..manager import Context, graph_pass
+from .regions import inline as put_in_place
+from .regions import replace
 
 
 @graph_pass("inline")
 def inline(graph: Graph, ctx: Context) -> None:
-    """Put the body of every called function in place of the call, inner calls first.
+    """Put the body of every called function in place of the call, inner calls first; its nodes' origins then lie inside
+    that of the call.
 
     Given:
         %1 = call(%x) {name = "twice"} : f32[2] {
@@ -25,5 +26,9 @@ def inline(graph: Graph, ctx: Context) -> None:
         return(%1)
     """
     for node in graph.nodes("call"):
-        node.replace(*call(Builder(graph, before=node), node))  # type: ignore[misc]
-        ctx.stats["inline"] += 1
+        (body,) = node.regions
+        for inner in body.nodes():
+            inner.loc = inner.loc.under(node.loc.scope)
+        outputs = put_in_place(node, body, node.operands, range(len(body.outputs)))  # type: ignore[arg-type]
+        if outputs is not None and replace(node, outputs):
+            ctx.stats["inline"] += 1

@@ -38,15 +38,20 @@ def remove_units(module: Module, chosen: Choice) -> int:
     analysis, gone = _checked(module, chosen)
     if analysis is None or not gone.any():
         return 0
+    remove_classes(analysis, gone)
+    module.drop_unused_weights()
+    return int(gone.sum())
+
+
+def remove_classes(analysis: Analysis, gone: np.ndarray) -> None:
+    """Remove the classes whose roots are marked in `gone` [atoms]; none of them may be pinned."""
     for node in analysis.walk.dead:
         node.erase()
     cut = Cut(analysis, gone)
     cut.check()
     cut.constants()
-    for graph in module.graphs.values():
+    for graph in analysis.module.graphs.values():
         cut.follow(graph)
-    module.drop_unused_weights()
-    return int(gone.sum())
 
 
 def masked(module: Module, chosen: Choice) -> Module:

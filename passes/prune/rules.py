@@ -11,7 +11,7 @@ import numpy as np
 from ...ir.graph import Node
 from ...ir.opdef import ELEMENTWISE, OPS
 from ...ir.ops import load_families
-from ..optimize.dead_weights import KEEP_ZERO
+from ..dead.functions import KEEP_ZERO
 from .atoms import SINGLE, Axes, Axis, Bundle, Fixed, Lane, passed
 from .walk import CARRIER, RULES, Walk, rewriting, rule
 

@@ -144,7 +144,7 @@ class Walk:
 
     def graph(self, graph: Graph) -> None:
         """Walk a graph or region whose inputs have their axes; what nothing uses has no say."""
-        dead = _dead(graph)
+        dead = dead_nodes(graph)
         self.dead.update(dead)
         for node in graph.nodes():
             if node in dead:
@@ -226,6 +226,20 @@ class Walk:
         value = node.operands[index]
         return self._holding.get((node, index) if value is not None and _is_vector(value) else value)
 
+    def is_only_use(self, node: Node, index: int) -> bool:
+        """Whether nothing else that is walked is cut together with this operand, a constant."""
+        number = self.holding_of(node, index)
+        return number is not None and len(self.holdings[number].users) == 1
+
+    def exchange(self, node: Node, index: int, new: Value) -> None:
+        """Another constant of the same type in place of one that nothing else uses; it has the same axes."""
+        old, number = node.operands[index], self.holding_of(node, index)
+        node.set_operand(index, new)
+        if number is not None:
+            self.holdings[number].value = new
+            if old in self._holding:
+                self._holding[new] = self._holding.pop(old)
+
     def _const_axes(self, value: Value, number: int) -> Axes:
         sizes = enumerate(value.shape or ())
         if value.dtype in (I64, BOOL, STRING):
@@ -292,7 +306,7 @@ def _fits(axis: Axis, dim: Dim) -> bool:
     return dim == len(axis.ids) if isinstance(axis, Lane) else dim == 1 or axis is not SINGLE
 
 
-def _dead(graph: Graph) -> dict[Node, None]:
+def dead_nodes(graph: Graph) -> dict[Node, None]:
     """Pure nodes that nothing but dead nodes use, last first."""
     dead: dict[Node, None] = {}
     for node in graph.reversed():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from anyir.compress.data import open_data
 from anyir.compress.importance import score_units
-from anyir.compress.obs import DAMPING, Quadratic, removal_losses
+from anyir.compress.obs import DAMPINGS, Quadratic, best_damping, error_of, refitted, removal_losses
 from anyir.ir.builder import Builder
 from anyir.ir.errors import UsageError
 from anyir.ir.graph import Module
@@ -17,6 +17,7 @@ from anyir.passes.prune.groups import find_groups
 from anyir.tests.support.text import module
 
 RNG = np.random.default_rng(1)
+DAMPING = 1e-2
 X = RNG.normal(size=(400, 5)).astype(np.float32)
 
 
@@ -125,7 +126,7 @@ def test_losses_are_what_fitting_anew_leaves(k: int) -> None:
     x = RNG.normal(size=(200, units * k)) @ RNG.normal(size=(units * k, units * k))
     moment, matrix = x.T @ x / len(x), RNG.normal(size=(outputs, units * k))
     columns = RNG.permutation(units * k).reshape(units, k)
-    losses, _ = removal_losses([Quadratic(moment, matrix, columns)], units - 1)
+    losses = removal_losses([Quadratic(moment, matrix, columns)], units - 1, DAMPING)
     order = np.argsort(losses)[: units - 1]
     total = 0.0
     for count, unit in enumerate(order, 1):
@@ -137,7 +138,7 @@ def test_losses_are_what_fitting_anew_leaves(k: int) -> None:
 def test_each_step_takes_the_cheapest_unit() -> None:
     x = RNG.normal(size=(300, 7)) @ RNG.normal(size=(7, 7))
     moment, matrix = x.T @ x / len(x), RNG.normal(size=(3, 7))
-    losses, _ = removal_losses([Quadratic(moment, matrix, np.arange(7)[:, None])], 3)
+    losses = removal_losses([Quadratic(moment, matrix, np.arange(7)[:, None])], 3, DAMPING)
     assert np.isfinite(losses).sum() == 3
     gone: list[int] = []
     for unit in np.argsort(losses)[:3]:
@@ -150,10 +151,54 @@ def test_twins_do_not_go_together() -> None:
     x = RNG.normal(size=(500, 4))
     x = np.concatenate([x, x[:, :1]], axis=1)  # column 4 is column 0
     matrix = np.array([[1.0, 0.5, 0.6, 0.7, 1.0]])
-    losses, probe = removal_losses([Quadratic(x.T @ x / len(x), matrix, np.arange(5)[:, None])], 4)
+    losses = removal_losses([Quadratic(x.T @ x / len(x), matrix, np.arange(5)[:, None])], 4, DAMPING)
     order = np.argsort(losses).tolist()
     assert order[0] in (0, 4) and (4 if order[0] == 0 else 0) == order[-1]
-    assert probe.matrices[0][0, order[-1]] == pytest.approx(2.0, rel=0.1)  # the twin that is left does the work of both
+    (made,) = refitted(matrix, x.T @ x / len(x), np.array(order[:1]), [DAMPING])
+    assert made[0, order[-1]] == pytest.approx(2.0, rel=0.1)  # the twin that is left does the work of both
+
+
+def test_fitting_anew_is_ridge_regression_towards_the_weights() -> None:
+    """Beside least squares on stacked rows, for each of several dampings in one go."""
+    x = RNG.normal(size=(200, 6)) @ RNG.normal(size=(6, 6))
+    matrix, gone, left = RNG.normal(size=(3, 6)), np.array([4, 1]), [0, 2, 3, 5]
+    moment = x.T @ x / len(x)
+    for damping, found in zip(DAMPINGS, refitted(matrix, moment, gone, DAMPINGS), strict=True):
+        root = np.sqrt(len(x) * damping * np.trace(moment) / 6) * np.eye(4)
+        rows = np.concatenate([x[:, left], root])
+        wanted = np.concatenate([x[:, gone] @ matrix[:, gone].T, np.zeros((4, 3))])
+        change = np.linalg.lstsq(rows, wanted, rcond=None)[0].T
+        np.testing.assert_allclose(found[:, left], matrix[:, left] + change, rtol=1e-6, atol=1e-9)
+        assert not found[:, gone].any()
+        gap = matrix - found
+        assert error_of(gap, moment) == pytest.approx(np.square(x @ gap.T).sum() / len(x))
+
+
+def halved(x: np.ndarray, matrix: np.ndarray) -> Quadratic:
+    halves = np.split(x, 2)
+    first, second = (h.T @ h / len(h) for h in halves)
+    return Quadratic(x.T @ x / len(x), matrix, np.arange(len(matrix[0]))[:, None], 1.0, (first, second))
+
+
+def test_few_samples_are_damped_more_than_many() -> None:
+    """30 columns of 3 factors and noise: with 20 rows what is fitted to one half does harm on the other unless damped."""
+    factors, matrix = RNG.normal(size=(3, 30)), RNG.normal(size=(4, 30))
+
+    def damping(rows: int) -> float:
+        x = RNG.normal(size=(rows, 3)) @ factors + 0.5 * RNG.normal(size=(rows, 30))
+        return best_damping([halved(x, matrix)], np.random.default_rng(0))
+
+    assert damping(20000) < damping(40)
+    assert damping(20000) <= 0.01
+
+
+def test_samples_that_are_alike_within_a_half_say_nothing_of_the_other() -> None:
+    """Each half repeats its own ten samples a thousand times: many rows, and damped as much as the ten alone."""
+    matrix = RNG.normal(size=(4, 30))
+    few = RNG.normal(size=(20, 5)) @ RNG.normal(size=(5, 30)) + 0.5 * RNG.normal(size=(20, 30))
+    many = np.concatenate([np.repeat(half, 1000, axis=0) for half in np.split(few, 2)])
+    rng = np.random.default_rng
+    assert best_damping([halved(many, matrix)], rng(0)) == best_damping([halved(few, matrix)], rng(0)) > DAMPINGS[0]
 
 
 def test_two_readers_add_up() -> None:
@@ -161,7 +206,7 @@ def test_two_readers_add_up() -> None:
     moment = x.T @ x / len(x)
     first, second = RNG.normal(size=(2, 5)), RNG.normal(size=(3, 5))
     columns = np.arange(5)[:, None]
-    losses, _ = removal_losses([Quadratic(moment, first, columns), Quadratic(moment, second, columns, 2.0)], 1)
+    losses = removal_losses([Quadratic(moment, first, columns), Quadratic(moment, second, columns, 2.0)], 1, DAMPING)
     costs = [refit_loss(damped(moment), first, [u]) + 2 * refit_loss(damped(moment), second, [u]) for u in range(5)]
     unit = int(np.argmin(costs))
     np.testing.assert_allclose(losses[unit], costs[unit], rtol=1e-6)

@@ -150,8 +150,8 @@ def test_the_same_seed_gives_the_same_module() -> None:
         ("ratio=-0.5", "at least 0"),
         ("macs=0", "more than 0"),
         ("macs=1.5", "at most 1"),
-        ("ranking=best", "ranking is 'best'"),
-        ("importance=l3", "no importance 'l3'"),
+        ("ranking=best", "ranking='best'"),
+        ("importance=l3", "importance='l3'"),
         ("rounds=0", "at least 1"),
         ("min_keep=0", "at least 1"),
         ("structure='3:2'", "unknown structure '3:2'"),
@@ -181,16 +181,16 @@ def test_a_model_without_hidden_units_says_why() -> None:
 
 
 @pytest.mark.parametrize("importance", ["l1", "wanda", "random"])
-@pytest.mark.parametrize("structure", ["none", "'2:4'", "'block:4x1'"])
+@pytest.mark.parametrize("structure", ["none", "2:4", "block:4x1"])
 def test_half_of_the_weights_become_zero(structure: str, importance: str) -> None:
     made = mlp(16, 20, 4)
     ctx = pruned(made, f"ratio=0.5,structure={structure},importance={importance}")
     for key, size in (("w0", 320), ("w1", 80)):
         array = made.weights[key].tensor.numpy()
         assert (array == 0).sum() == size // 2
-        if structure == "'2:4'":
+        if structure == "2:4":
             assert ((array.reshape(-1, 4) == 0).sum(axis=1) == 2).all()
-        if structure == "'block:4x1'":
+        if structure == "block:4x1":
             zero = (array == 0).reshape(-1, 4, array.shape[1])
             assert (zero.all(axis=1) | ~zero.any(axis=1)).all()
     rows = {row["layer"]: row for row in ctx.records}

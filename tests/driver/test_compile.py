@@ -81,7 +81,7 @@ def test_json(irc: Any, net: str) -> None:
     told = done.json
     assert set(told) == {
         "schema", "verb", "source", "files", "format", "ops", "bytes", "verified", "verdict", "checks", "rules", "notes",
-        "seconds", "peak_bytes",
+        "proofs", "seconds", "peak_bytes",
     }  # fmt: skip
     assert (told["schema"], told["verb"], told["files"], told["verified"]) == (1, "compile", ["out.onnx"], True)
     assert told["ops"]["before"]["batch_norm"] == 1 and "batch_norm" not in told["ops"]["after"]

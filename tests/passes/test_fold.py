@@ -38,7 +38,8 @@ def test_every_op_folds_to_what_its_kernel_gives() -> None:
         graph = node.graph
         graph.set_outputs(node.results)
         graph.module.add_signature("s", graph, [], [f"y{i}" for i in range(len(node.results))])
-        made = optimised(graph.module, "fold,dce")
+        with limits(fold_spare=1 << 20):
+            made = optimised(graph.module, "fold,dce")
         assert_same_numbers(graph.module, made, exact=True, inputs={})
         if ops(made) and not (node.has(Trait.RANDOM) or any(map(holds_no_constant, (*node.inputs(), *node.results)))):
             stayed.add(name)
@@ -95,9 +96,54 @@ def test_a_chain_of_products_does_not_hold_up_the_compiler() -> None:
 
 def test_growth_is_limited_by_what_went_in() -> None:
     _, b = start()
-    with limits(fold_growth=2):
+    with limits(fold_growth=2, fold_spare=1 << 30):
         small, large = b.expand(b.const(1.0), (1 << 10,)), b.expand(b.const(2.0), (1 << 20,))
         assert folded(b, small, large) == ["expand"]
+
+
+def test_a_file_does_not_grow() -> None:
+    """What makes much of little stays, and what makes little of that is computed: sizes are those that a node leaves."""
+    made, b = start()
+    w = b.const(np.arange(4096, dtype=np.float32), key="w", role="param")
+    filled = b.constant_of_shape((64, 1024), value=1.0, to=F32)
+    mask = b.trilu(b.expand(b.const(2.0), (512, 512)), upper=False)
+    row = b.gather(b.range(0, 100_000, 1), 99_999)
+    total = b.reduce_sum(b.tile(b.const(np.ones(8, np.float32)), (1000,)), (0,))
+    twice = b.concat(w, w, axis=0)
+    left = folded(b, filled, mask, row, total, twice, b.neg(w))
+    assert left == ["constant_of_shape", "expand", "trilu", "concat", "neg"]
+    run_pipeline(made, "dce")
+    assert sum(weight.nbytes for weight in made.weights) < 3 * 16_384
+
+
+def test_sources_that_others_need_are_not_freed() -> None:
+    """Three ways to write a large constant: one may replace it, further ones would be copies."""
+    made, b = start()
+    large = b.const(np.arange(1 << 16, dtype=np.float32).reshape(256, 256), key="large", role="param")
+    x = b.graph.add_input(TensorType(F32, (256, 256)))
+    values = [b.neg(large), b.transpose(large, perm=(1, 0)), b.exp(large)]
+    assert sorted(folded(b, b.matmul(x, large), *values)) == ["exp", "matmul", "neg", "transpose"]
+    made, b = start()
+    large = b.const(np.arange(1 << 16, dtype=np.float32).reshape(256, 256), key="large", role="param")
+    assert folded(b, b.neg(large)) == []
+
+
+def test_regions_fold_too() -> None:
+    made = optimised("""(%c: bool[], %x: f32[N]) {
+      %y = if(%c, %x) : f32[N] {
+        then(%a: f32[N]) {
+          const %two = 2.0 : f32[]
+          %four = mul(%two, %two) : f32[]
+          %m = mul(%a, %four) : f32[N]
+          return(%m)
+        }
+        else(%b: f32[N]) {
+          return(%b)
+        }
+      }
+      return(%y)
+    }""", "fold,dce")  # fmt: skip
+    assert ops(made) == ["if", "mul"]
 
 
 def test_the_option_bounds_one_constant() -> None:

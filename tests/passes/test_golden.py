@@ -29,9 +29,11 @@ FOLDERS = (
     "cancel-transposes",
     "fold-batch-norm",
     "fuse-activations",
+    "fuse-norms",
     "dead-weights",
     "fold-quantize",
     "integer-ops",
+    "reassociate",
 )
 CASES = sorted(str(p.relative_to(GOLDEN)) for folder in FOLDERS for p in (GOLDEN / folder).glob("*.anyir"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from anyir.ir.errors import UsageError
+from anyir.passes.manager import check_pipeline
 from anyir.passes.pipeline import DEPTH_LIMIT, Fix, Step, parse_pipeline, print_pipeline
 from anyir.passes.presets import LEVELS, preset
 from hypothesis import given
@@ -45,6 +46,7 @@ def test_blanks_do_not_matter() -> None:
     [
         ("true", True), ("false", False), ("1", 1), ("-3", -3), ("1.0", 1.0), ("1e-5", 1e-05), ("-2.", -2.0),
         ("word", "word"), ("a-b.c", "a-b.c"), ("'two words'", "two words"), ("'true'", "true"), ("''", ""),
+        ("block:32", "block:32"), ("block:4x1", "block:4x1"), ("2:4", "2:4"), ("'block:32'", "block:32"),
     ],
 )  # fmt: skip
 def test_values(text: str, value: object) -> None:
@@ -85,3 +87,20 @@ def test_presets_are_pipelines_with_reasons(level: int) -> None:
 def test_there_is_no_level_four() -> None:
     with pytest.raises(UsageError, match="no level -O4"):
         preset(4)
+
+
+def test_pairs_need_no_quotes() -> None:
+    text = "prune{structure=2:4},quantize{per=block:32}"
+    assert print_pipeline(parse_pipeline(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("quantize{weights=int9}", "quantize: weights='int9'; weights is one of: int8, int4, float16"),
+        ("prune{ranking=best}", "prune: ranking='best'; ranking is one of: local, global"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused_before_anything_runs(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_pipeline(f"dce,{text}")

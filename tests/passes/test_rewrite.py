@@ -302,3 +302,45 @@ def test_known_elements_are_handed_on() -> None:
     made = apply(text, renamed)
     (opaque,) = made.all_nodes("opaque")
     assert str(opaque.result.elems) == "(N, 3)"
+
+
+def test_a_rule_may_replace_results_of_several_nodes() -> None:
+    @rule("split")
+    def negated_before(b: StagingBuilder, node: Node) -> Any:
+        users = [value.single_user() for value in node.results]
+        if not all(user is not None and user.name == "neg" for user in users):
+            return None
+        parts = b.call("split", (b.neg(node.operands[0]), *node.operands[1:]), dict(node.attrs)).results
+        return b.instead({user.result: part for user, part in zip(users, parts, strict=True)}, [*users, node])
+
+    text = """(%x: f32[4]) { const %n = [1, 3] : i64[2] %a, %b = split(%x, %n) {num_outputs = 2} : f32[1], f32[3]
+        %c = neg(%a) : f32[1] %d = neg(%b) : f32[3] return(%d, %c) }"""
+    made = apply(text, negated_before)
+    assert ops(made) == ["neg", "split"]
+    assert_same_numbers(module(text), made, exact=True)
+
+
+def test_a_rule_may_leave_unused_results_alone() -> None:
+    @rule("split")
+    def first_only(b: StagingBuilder, node: Node) -> Any:
+        if node.results[1].n_uses:
+            return None
+        return b.instead({node.results[0]: b.slice(node.operands[0], (0,), (1,), (0,))}, [node])
+
+    text = """(%x: f32[4]) { const %n = [1, 3] : i64[2] %a, %b = split(%x, %n) {num_outputs = 2} : f32[1], f32[3]
+        return(%a) }"""
+    made = apply(text, first_only)
+    assert ops(made) == ["slice"]
+    assert_same_numbers(module(text), made, exact=True)
+
+
+def test_values_of_another_type_are_refused_in_place_of_several_results() -> None:
+    @rule("split")
+    def swapped(b: StagingBuilder, node: Node) -> Any:
+        first, second = node.results
+        return b.instead({second: b.neg(first)}, [node]) if second.n_uses else None
+
+    text = """(%x: f32[4]) { const %n = [1, 3] : i64[2] %a, %b = split(%x, %n) {num_outputs = 2} : f32[1], f32[3]
+        return(%b) }"""
+    with pytest.raises(PassError, match=r"'swapped' (replaces|uses)"):
+        apply(text, swapped)

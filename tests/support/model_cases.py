@@ -124,8 +124,9 @@ MEANT: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
-def inputs_of(name: str, module: Module, which: int) -> Arrays:
-    """Seeded inputs of one run: random within the range that the model can index, or what MEANT says."""
-    feeds = sample_inputs(module, seed=which, sizes=CASES[name].sizes(which))
+def inputs_of(name: str, module: Module, which: int, sizes: tuple[Sizes, Sizes] | None = None) -> Arrays:
+    """Seeded inputs of one run: random within the range that the model can index, or what MEANT says. `sizes` are those of a
+    model that is not among CASES."""
+    feeds = sample_inputs(module, seed=which, sizes=sizes[which] if sizes else CASES[name].sizes(which))
     meant = {key: MEANT.get(f"{name}:{key}") or MEANT.get(key) for key in feeds}
     return {key: maker(feeds[key], which) if maker else feeds[key] for key, maker in meant.items()}

@@ -81,13 +81,14 @@ def one_node(
 
 
 def written(model: onnx.ModelProto, level: int, opset: int | None = None) -> onnx.ModelProto:
-    """What we write of a model: standard operators only, accepted by the checker."""
+    """What we write of a model, accepted by the checker: standard operators, and the one that would become a loop."""
     module = frontend.read(model)
     if level:
         run_pipeline(module, preset(level))
     proto = backend.to_model_proto(module, opset=opset)
     onnx.checker.check_model(proto, full_check=True)
-    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx.ml"}
+    domains = {node.domain for node in proto.graph.node if node.op_type != "DynamicQuantizeLSTM"}
+    assert domains <= {"", "ai.onnx.ml"}
     return proto
 
 

@@ -21,6 +21,7 @@ from anyir.ir.dims import sym
 from anyir.ir.errors import InternalError
 from anyir.ir.graph import Module
 from anyir.ir.types import F16, F32, I4, I8, I16, U8, DType, TensorType
+from anyir.kernels.compare import compare, limits_for
 from anyir.kernels.run import run
 from anyir.passes.manager import Context, run_pipeline
 from anyir.passes.pipeline import parse_pipeline
@@ -96,7 +97,7 @@ def check(module, path, steps: float = 1.0, exact: bool = True, **options) -> li
     write_legal(legal, path)
     shape = [d if isinstance(d, int) else 2 for d in module.main.inputs[0].shape]
     x = (np.random.default_rng(9).normal(size=shape) * 1.5).astype(np.float32)
-    ours, wanted = run(legal, {"x": x}), run(module, {"x": x})
+    ours, wanted, limits = run(legal, {"x": x}), run(module, {"x": x}), limits_for(module, {"x": x})
     again = path.with_suffix(".again.tflite")
     write_legal(tflite.legalize(read(path), **options), again)
     assert [f.removeprefix("STRIDED_") for f in listing(again)] == [f.removeprefix("STRIDED_") for f in listing(path)]
@@ -106,14 +107,19 @@ def check(module, path, steps: float = 1.0, exact: bool = True, **options) -> li
         if exact:
             np.testing.assert_array_equal(reference[name], mine)
         for made in fast:
-            assert np.abs(made[name] - mine).max() <= 1.001 * _step(value)
-        assert np.abs(wanted[name] - mine).max() <= 1.001 * _step(value) * steps
+            assert np.abs(made[name] - mine).max() <= _step(value, limits[name])
+        assert np.abs(wanted[name] - mine).max() <= _step(value, limits[name], steps)
         np.testing.assert_array_equal(rewritten[name], fast[1][name])
     return listing(path)[1:-1]
 
 
-def _step(value) -> float:
-    return float(value.node.operand("scale").array()) if value.node.name == "dequantize" else 1e-5
+def _step(value, limit, count: float = 1.0) -> float:
+    """So many steps of a rounded value, each product of integer and scale rounded too; of a float, what its sums may be off."""
+    if value.node.name != "dequantize":
+        return limit.atol
+    point = np.float32(2 ** (value.node.operands[0].dtype.bits - 1))
+    scale = float(value.node.operand("scale").array())
+    return count * scale + 2 * float(np.spacing(point * np.float32(scale)))
 
 
 def chain(net):
@@ -308,11 +314,27 @@ def test_weights_alone_are_read_exactly(tmp_path, dtype, block):
     bits = {I8: 8, I4: 4, F16: 16}[dtype]
     assert (tmp_path / "m.tflite").stat().st_size < 7424 * bits / 8 + 5000
     x = np.random.default_rng(0).normal(size=(2, 8, 6, 6)).astype(np.float32)
-    wanted = run(module, {"x": x})["y"]
-    for kernels in FAST:
-        np.testing.assert_allclose(litert.run(tmp_path / "m.tflite", {"x": x}, **kernels)["y"], wanted, atol=2e-5)
-    again = run(read(tmp_path / "m.tflite"), {"x": x})["y"]
-    np.testing.assert_allclose(again, wanted, atol=2e-5)
+    wanted, limits = run(module, {"x": x}), limits_for(module, {"x": x})
+    made = [litert.run(tmp_path / "m.tflite", {"x": x}, **kernels) for kernels in FAST]
+    for found in (*made, run(read(tmp_path / "m.tflite"), {"x": x})):
+        report = compare(wanted, found, limits)
+        assert report.passed, str(report)
+
+
+def noise_of_data(module: Module, x: np.ndarray) -> float:
+    """What rounding the data of both layers to 127 steps of their largest element makes of a result: a uniform error of half a
+    step has the deviation step / sqrt(12), sums of independent ones add in squares, 5 deviations are never exceeded."""
+    filters, matrix = (
+        node.operands[0].array().astype(np.float64) * node.operand("scale").array()
+        for node in module.all_nodes("dequantize")
+        if node.operands[0].is_const
+    )
+    hidden = module.clone()
+    hidden.main.set_outputs([next(hidden.all_nodes("relu")).result])
+    largest = [float(np.abs(a).max()) for a in (x, run(hidden, {"x": x})["y"])]
+    steps = np.asarray(largest) / 127 / np.sqrt(12)
+    made = steps[0] * np.sqrt(np.square(filters).sum(axis=(1, 2, 3)).max())
+    return 5 * float(np.hypot(made, steps[1]) * np.linalg.norm(matrix, axis=0).max())
 
 
 @pytest.mark.parametrize("dtype", [I8, I4], ids=str)
@@ -323,10 +345,12 @@ def test_data_quantised_as_they_come(tmp_path, dtype):
         assert set(listing(tmp_path / "m.tflite")) >= {"CONV_2D FLOAT32", "FULLY_CONNECTED FLOAT32"}
         assert not any("DEQUANTIZE" in f for f in listing(tmp_path / "m.tflite"))
         x = np.random.default_rng(0).normal(size=(1, 8, 6, 6)).astype(np.float32)
-        wanted, spread = run(legal, {"x": x})["y"], np.abs(run(module, {"x": x})["y"]).max()
+        wanted, stated = run(legal, {"x": x}), run(module, {"x": x})
         reference = litert.run_many([litert.Job(str(tmp_path / "m.tflite"), {"x": x}, xnnpack=False, reference=True)])
-        np.testing.assert_allclose(reference[0]["y"], wanted, atol=0.005 * spread)
-        assert np.abs(run(module, {"x": x})["y"] - wanted).max() < 0.02 * spread
+        report = compare(wanted, reference[0], limits_for(legal, {"x": x}))
+        assert report.passed, str(report)
+        rounded = noise_of_data(module, x) if options else limits_for(module, {"x": x})["y"].atol
+        assert np.abs(stated["y"] - wanted["y"]).max() <= rounded
         write_legal(tflite.legalize(read(tmp_path / "m.tflite")), tmp_path / "again.tflite")
         assert listing(tmp_path / "again.tflite") == listing(tmp_path / "m.tflite")
 

@@ -17,6 +17,7 @@ from anyir.ir.errors import InvalidData, Unsupported, UsageError
 from anyir.ir.graph import Module
 from anyir.ir.ops import get_op
 from anyir.ir.types import I64, TensorType
+from anyir.kernels.rounding import TAIL
 from anyir.kernels.run import run
 from anyir.tests.support.distillation import accuracy, mlp, points
 from torch.utils.data import DataLoader, TensorDataset
@@ -166,9 +167,21 @@ def test_a_teacher_that_torch_cannot_express(teacher: Module, student: Module, m
     graph.main.set_outputs([b.make(get_op("if"), (always, y), {}, (branch, other)).results[0]])
     report = distill(graph, student, X[:64], epochs=3, rate=0.02)
     assert len(asked) == 64 and "reference kernels" in report.notes[0]
-    direct = distill(teacher, student, X[:64], epochs=3, rate=0.02)
-    for key, array in weights_of(direct.module).items():
-        np.testing.assert_allclose(weights_of(report.module)[key], array, rtol=1e-3, atol=1e-4)
+    direct, spread = (
+        weights_of(distill(t, student, X[:64], epochs=3, rate=0.02).module) for t in (teacher, rounded(teacher))
+    )
+    for key, array in weights_of(report.module).items():
+        assert np.abs(array - direct[key]).max() <= TAIL * np.abs(spread[key] - direct[key]).max(), key
+
+
+def rounded(module: Module) -> Module:
+    """With every weight moved by up to one unit in the last place, as another order of sums would move its results."""
+    made, rng = module.clone(), np.random.default_rng(0)
+    for weight in made.weights:
+        array = weight.tensor.numpy()
+        moved = array * (1 + rng.uniform(-1, 1, array.shape) * np.finfo(array.dtype).eps)
+        made.set_weight(weight, moved.astype(array.dtype))
+    return made
 
 
 def test_batch_norms_move_or_not(teacher: Module) -> None:

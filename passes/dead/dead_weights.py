@@ -1,0 +1,135 @@
+"""Dead-weight elimination: what contributes nothing, or only a constant, goes with its partners everywhere.
+
+A round proves what it can of values (`spans`), finds what something reads (`liveness`), moves the share of constant, equal and
+near-dead channels to where it does not need them (`plan`) and removes every class of channels that nothing reads any more
+(`remove`). Rounds go on until nothing is found. Data is held to be finite: 0 * inf would be NaN.
+
+Given (rows 2, 3 of %w2 and columns 1, 3 of %w1 are zero):
+    %h = relu(matmul(%x, %w1))      : f32[N, 4]
+    %y = matmul(%h, %w2)
+Result:
+    %h = relu(matmul(%x, %w1'))     : f32[N, 1]
+    %y = matmul(%h, %w2')
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ...ir.graph import Module, Node
+from ..manager import Context, module_pass
+from ..prune.groups import Analysis
+from . import report
+from .gains import Gains
+from .labels import Equalities
+from .liveness import Liveness
+from .plan import Planner, Spent
+from .products import Product, Products
+from .remove import apply, removable
+from .settle import CLAMPS, settle
+from .spans import Span, Spans
+
+#: Matrices above this many elements are looked at, but no intervals are computed of what they make.
+LARGEST = 1 << 22
+#: Up to this many, bounds on one side are carried on as well.
+SMALL = 1 << 16
+#: Ops between a product and a clamp that an interval is worth carrying through.
+_BETWEEN = frozenset({"add", "batch_norm", "mul", "sub"})
+
+
+@module_pass("dead-weights", numerics="ulp")
+def dead_weights(module: Module, ctx: Context, *, bound: float = 0.0) -> None:
+    """Drop channels that contribute nothing, in all layers that they run through.
+
+    `bound` > 0 also takes channels that can move no result of a layer by more than bound times what the layer can reach
+    (proven, but not lossless: -O3, or an explicit request). Every removal leaves a row in the report.
+    """
+    found: Counter[str] = Counter()
+    products, spent = Products(), dict[Node, Spent]()
+    while _round(module, ctx, products, found, bound, spent):
+        pass
+    ctx.stats.update(found)
+    channels = sum(count for kind, count in found.items() if kind in report.PROOFS)
+    if channels:
+        told = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+        within = f" (bound {bound:g})" if bound and found[report.NEAR] else ""
+        ctx.notes.append(f"dead-weights: {channels} channels removed{within}: {told}")
+    module.drop_unused_weights()
+
+
+def _round(
+    module: Module, ctx: Context, made: Products, found: Counter[str], bound: float, spent: dict[Node, Spent]
+) -> bool:
+    """True where something was removed, or settled so that more may be."""
+    products = {
+        node: p
+        for node in module.all_nodes("conv", "conv_transpose", "gemm", "matmul")
+        if (p := made.of(node)) is not None
+    }
+    odd = any(not p.scan.is_plain for p in products.values())
+    clamps = any(True for _ in module.all_nodes(*CLAMPS))
+    if not products or not (odd or bound or clamps):
+        return False
+    _tell_strange(ctx, products)
+    spans = Spans(module, products, lambda p, x: _is_worth(p, x, bound))
+    if settle(module, spans, found):
+        return True
+    if not (odd or bound or any(spans.at(p.x, p.data_axis).constant.any() for p in products.values())):
+        return False
+    if _remove(module, ctx, products, spans, found, 0.0, spent):
+        return True
+    return bool(bound and _remove(module, ctx, products, spans, found, bound, spent))
+
+
+def _tell_strange(ctx: Context, products: dict[Node, Product]) -> None:
+    """Layers that are left alone because of a NaN or an infinity among their weights."""
+    for p in products.values():
+        if not p.scan.is_plain and not p.is_finite:
+            note = f"dead-weights: {p.name} has NaN or infinite weights and is left alone"
+            if note not in ctx.notes:
+                ctx.notes.append(note)
+
+
+def _is_worth(p: Product, x: Span, bound: float) -> bool:
+    """Whether the intervals of a product's results are worth a pass over its weights: data that is bounded on both sides, or
+    for small layers before a clamp on one."""
+    size = p.constant.type.numel  # type: ignore[attr-defined]
+    if size > LARGEST:
+        return False
+    return bool(bound or (np.isfinite(x.lo) & np.isfinite(x.hi)).any() or (size <= SMALL and _is_clamped(p)))
+
+
+def _is_clamped(p: Product) -> bool:
+    """Whether a clamp stands behind a product, at most two ops away."""
+    nodes: list[Node] = p.node.result.users
+    for _ in range(3):
+        if any(node.name in CLAMPS for node in nodes):
+            return True
+        nodes = [user for node in nodes[:4] if node.name in _BETWEEN for user in node.result.users]
+    return False
+
+
+def _remove(
+    module: Module,
+    ctx: Context,
+    products: dict[Node, Product],
+    spans: Spans,
+    found: Counter[str],
+    bound: float,
+    spent: dict[Node, Spent],
+) -> bool:
+    analysis = Analysis(module, accept_norms=False)
+    own = {node: p for node, p in products.items() if node not in analysis.walk.dead}
+    live = Liveness(module, analysis, own, spans)
+    gains = Gains(module, own, spans) if bound else None
+    edits = Planner(live, spans, Equalities(module, own), gains, bound, spent).edits()
+    gone = removable(analysis, live.live())
+    if not gone.any():
+        return False
+    kinds = report.kinds_of(analysis, live, edits, gone)
+    found.update(kinds.values())
+    ctx.records.extend(report.rows(analysis, edits, kinds, bound))
+    apply(module, analysis, edits, gone)
+    return True

@@ -1,0 +1,261 @@
+"""Layers that multiply data by a constant matrix: conv, conv_transpose, matmul and gemm as one four-dimensional view.
+
+A product sums  y[g, o] = bias + alpha * sum over i, taps of  w[g, o, i, tap] * x[g, i],  with one group for all but grouped
+convolutions. Its weight is a constant, or a dequantised one, whose zeros are then zeros of the integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from ...ir.graph import Node, Value
+from ...ir.tensor import ArrayTensor, Tensor
+from ...ir.types import BF16, F16, F32, F64
+from .scan import Scan, scan
+
+REAL = frozenset({F16, BF16, F32, F64})
+#: Up to this many integers of a weight are turned to floats for a look at them.
+SMALL = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Operand `data` has the summed axis `data_axis`, operand `weight` the constant; `out_axis` is the axis of the result that
+    the weight's rows make. `partial`: not every position of the result sums every term (padding, transposed strides)."""
+
+    node: Node
+    data: int
+    weight: int
+    data_axis: int
+    out_axis: int
+    scan: Scan
+    groups: int = 1
+    partial: bool = False
+    alpha: float = 1.0
+
+    @property
+    def x(self) -> Value:
+        return self.node.operands[self.data]  # type: ignore[return-value]
+
+    @property
+    def w(self) -> Value:
+        return self.node.operands[self.weight]  # type: ignore[return-value]
+
+    @property
+    def constant(self) -> Value:
+        """The constant that holds the numbers, below a dequantize where there is one."""
+        return self.w if self.w.is_const else self.w.node.operands[0]  # type: ignore[union-attr, return-value]
+
+    @property
+    def name(self) -> str:
+        return self.constant.weight.key  # type: ignore[union-attr]
+
+    @property
+    def rows_axis(self) -> int:
+        """The axis of the weight whose slices are output channels (within a group, for a grouped transposed one)."""
+        kind = self.node.name
+        if kind == "conv":
+            return 0
+        if kind == "conv_transpose":
+            return 1
+        if kind == "gemm":
+            return 0 if self.node.attr("transB") else 1
+        return 1 if self.weight == 1 else 0
+
+    @property
+    def bias(self) -> Value | None:
+        if self.node.name == "matmul":
+            return None
+        return self.node.operands[2] if len(self.node.operands) > 2 else None
+
+    @property
+    def beta(self) -> float:
+        return self.node.attr("beta") if self.node.name == "gemm" else 1.0
+
+    @property
+    def inside(self) -> int:
+        """Input channels of a group."""
+        return self.channels // self.groups
+
+    @property
+    def channels(self) -> int:
+        return self.x.shape[self.data_axis]  # type: ignore[index, return-value]
+
+    @property
+    def outputs(self) -> int:
+        return self.node.result.shape[self.out_axis]  # type: ignore[index, return-value]
+
+    def numbers(self) -> np.ndarray:
+        """The weight as the data meets it, float; a dequantised one is computed."""
+        if self.w.is_const:
+            return self.w.array()
+        q, scale, zero = (*self.w.node.operands, None)[:3]  # type: ignore[union-attr]
+        array = q.array().astype(np.float64)  # type: ignore[union-attr]
+        if zero is not None:
+            array -= zero.array().astype(np.float64)
+        return array * scale.array().astype(np.float64)  # type: ignore[union-attr]
+
+    @cached_property
+    def zero_rows(self) -> np.ndarray:
+        """bool [outputs]: rows without weights."""
+        found = self.scan.zero[self.rows_axis]
+        return found if len(found) == self.outputs else np.zeros(self.outputs, bool)
+
+    @cached_property
+    def zero_columns(self) -> np.ndarray:
+        """bool [channels]: inputs without weights, in every group."""
+        found = self.scan.zero[1 - self.rows_axis]
+        return np.tile(found, self.channels // len(found))
+
+    @property
+    def equal_sums(self) -> np.ndarray | None:
+        """Rows whose sum another row has; None where there are none."""
+        found = self.scan.equal
+        return found if len(found) and len(self.scan.sums) == self.outputs else None
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """No NaN, no infinity: else nothing is said of the layer."""
+        return all(np.isfinite(block).all() for block in self.constant.weight.tensor.blocks()) and (  # type: ignore[union-attr]
+            self.w.is_const or bool(np.isfinite(self.numbers()).all())
+        )
+
+    @cached_property
+    def slack(self) -> float:
+        """Rounding of the runtime's own sum, as a share of the sum of its terms' sizes: one rounding per term and two more."""
+        import ml_dtypes
+
+        taps = math.prod(self.constant.weight.tensor.shape[2:]) if self.node.name.startswith("conv") else 1  # type: ignore[union-attr]
+        terms = self.inside * taps
+        return (terms + 4) * float(ml_dtypes.finfo(self.node.result.dtype.numpy).eps)  # type: ignore[union-attr]
+
+    def blocks(self, numbers: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Outputs of every group, a few at a time, with their float64 [groups, some outputs, inputs, taps]."""
+        cube = self.cube(self.numbers())
+        step = max(1, numbers * cube.shape[1] // max(1, cube.size))
+        for start in range(0, cube.shape[1], step):
+            rows = slice(start, min(start + step, cube.shape[1]))
+            yield rows, cube[:, rows].astype(np.float64)
+
+    def cube(self, array: np.ndarray) -> np.ndarray:
+        """[groups, outputs, inputs, taps] view of an array of the weight's shape."""
+        if array.ndim == 2 and self.node.name in ("matmul", "gemm"):
+            return (array if self.rows_axis == 0 else array.T)[None, :, :, None]
+        taps = math.prod(array.shape[2:])
+        if self.node.name == "conv":
+            return array.reshape(self.groups, -1, array.shape[1], taps)
+        shaped = array.reshape(self.groups, -1, array.shape[1], taps)
+        return shaped.transpose(0, 2, 1, 3)
+
+
+class Products:
+    """Makes products of nodes; every matrix is looked at once, however often it is asked for."""
+
+    def __init__(self) -> None:
+        self.scans: dict[tuple[Value, int], Scan] = {}
+
+    def of(self, node: Node) -> Product | None:
+        """The product that a node is; None where it multiplies two computed values, or its sizes are not known."""
+        make = _MAKERS.get(node.name)
+        if make is None or any(v is None or v.shape is None for v in node.operands[:2]) or node.result.shape is None:
+            return None
+        found = make(node)
+        if found is None:
+            return None
+        x, w = node.operands[found.data], node.operands[found.weight]
+        static = [x.shape[found.data_axis], node.result.shape[found.out_axis], *w.shape]  # type: ignore[union-attr, index, misc]
+        return self._scanned(node, found) if all(type(n) is int and n > 0 for n in static) else None
+
+    def _scanned(self, node: Node, form: Form) -> Product | None:
+        made = Product(node, *form[:4], _PLAIN, *form[4:])
+        key = (made.w, made.rows_axis)
+        if key not in self.scans:
+            source = _source(made)
+            if source is None:
+                return None
+            self.scans[key] = scan(source, made.rows_axis)
+        return replace(made, scan=self.scans[key])
+
+
+class Form(NamedTuple):
+    data: int
+    weight: int
+    data_axis: int
+    out_axis: int
+    groups: int = 1
+    partial: bool = False
+    alpha: float = 1.0
+
+
+_PLAIN = Scan((np.zeros(0, bool), np.zeros(0, bool)), np.zeros(0))
+
+
+def _source(p: Product) -> Tensor | None:
+    """What is scanned: the constant itself, or where the zero of its integers is not 0 the numbers, if they are few."""
+    tensor = p.constant.weight.tensor  # type: ignore[union-attr]
+    if p.w.is_const:
+        return tensor
+    zero = (*p.w.node.operands, None)[2]  # type: ignore[union-attr]
+    if zero is None or not np.any(zero.array().astype(np.float32)):
+        return tensor
+    return ArrayTensor(p.numbers()) if tensor.size <= SMALL else None
+
+
+def _is_numbers(value: Value) -> bool:
+    """A constant of reals, or one that is dequantised with constant parameters, none per block."""
+    if value.is_const:
+        return value.dtype in REAL
+    node = value.node
+    if node is None or node.name != "dequantize" or value.dtype not in REAL:
+        return False
+    q, *parameters = node.operands
+    if q is None or not q.is_const or not all(p is None or p.is_const for p in parameters):
+        return False
+    return all(_per_axis(p, q) for p in parameters if p is not None)
+
+
+def _per_axis(parameter: Value, q: Value) -> bool:
+    """A number for all, or one for each slice; not one for each block."""
+    return not parameter.shape or all(n in (1, m) for n, m in zip(parameter.shape, q.shape, strict=True))  # type: ignore[arg-type]
+
+
+def _conv(node: Node) -> Form | None:
+    x, w = node.operands[:2]
+    if not _is_numbers(w) or len(x.shape) < 3 or len(w.shape) != len(x.shape):  # type: ignore[arg-type, union-attr]
+        return None
+    at = len(x.shape) - 1 if node.attr("channels_last") else 1  # type: ignore[arg-type, union-attr]
+    padded = node.attr("auto_pad") != "explicit" or any(node.attr("pads"))
+    return Form(0, 1, at, at, node.attr("groups"), padded)
+
+
+def _conv_transpose(node: Node) -> Form | None:
+    made = _conv(node)
+    if made is None:
+        return None
+    point = all(n == 1 for n in node.operands[1].shape[2:]) and all(s == 1 for s in node.attr("strides"))  # type: ignore[index]
+    plain = not made.partial and not any(node.attr("output_padding")) and not node.attr("output_shape")
+    return made._replace(partial=not (point and plain))
+
+
+def _matmul(node: Node) -> Form | None:
+    a, b = node.operands[:2]
+    if len(a.shape) >= 2 and len(b.shape) == 2 and _is_numbers(b):  # type: ignore[arg-type, union-attr]
+        return Form(0, 1, len(a.shape) - 1, len(a.shape) - 1)  # type: ignore[arg-type, union-attr]
+    if len(b.shape) >= 2 and len(a.shape) == 2 and _is_numbers(a):  # type: ignore[arg-type, union-attr]
+        return Form(1, 0, len(b.shape) - 2, len(b.shape) - 2)  # type: ignore[arg-type, union-attr]
+    return None
+
+
+def _gemm(node: Node) -> Form | None:
+    if not _is_numbers(node.operands[1]):  # type: ignore[arg-type]
+        return None
+    return Form(0, 1, 0 if node.attr("transA") else 1, 1, alpha=node.attr("alpha"))
+
+
+_MAKERS = {"conv": _conv, "conv_transpose": _conv_transpose, "matmul": _matmul, "gemm": _gemm}

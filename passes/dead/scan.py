@@ -1,0 +1,77 @@
+"""A first look at every matrix, block by block and once: which slices along an axis are zero, which rows may be equal.
+
+Works on the bits as integers: the disjunction of a slice is zero (but for a sign) only where all of it is, and equal rows have
+equal sums. Memory stays that of a block, whatever the size of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...ir.tensor import Tensor
+
+BLOCK = 1 << 20
+#: The golden ratio in 64 bits: odd multiples of it give each block of rows its own weight in the sums of columns.
+_ODD = 0x9E3779B97F4A7C15
+_BITS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Of a matrix: zero slices along axes 0 and 1, and sums that are equal where slices along `rows_axis` are."""
+
+    zero: tuple[np.ndarray, np.ndarray]
+    sums: np.ndarray
+
+    @cached_property
+    def equal(self) -> np.ndarray:
+        """Numbers of the slices whose sum another slice has."""
+        order = np.argsort(self.sums, kind="stable")
+        same = self.sums[order][1:] == self.sums[order][:-1]
+        return np.sort(np.unique(np.concatenate([order[1:][same], order[:-1][same]])))
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Nothing is zero and nothing looks equal."""
+        return not (self.zero[0].any() or self.zero[1].any() or len(self.equal))
+
+
+def scan(tensor: Tensor, rows_axis: int) -> Scan:
+    """The scan of a tensor of reals or integers of rank >= 2; -0.0 is a zero."""
+    n0, n1 = tensor.shape[:2]
+    kind = _BITS[tensor.dtype.numpy.itemsize]
+    width = tensor.size // n0
+    found0, found1 = np.zeros(n0, kind), np.zeros(width, kind)
+    sums = np.zeros(n0 if rows_axis == 0 else width, np.uint64)
+    step = max(1, min(BLOCK // max(1, width * kind().itemsize), -(-n0 // 8)))
+    for start in range(0, n0, step):
+        stop = min(n0, start + step)
+        block = _bits(tensor, start, stop, kind).reshape(stop - start, width)
+        np.bitwise_or(found1, np.bitwise_or.reduce(block, axis=0), out=found1)
+        found0[start:stop] = np.bitwise_or.reduce(block, axis=1)
+        if rows_axis == 0:
+            sums[start:stop] = np.add.reduce(_wide(block), axis=1, dtype=np.uint64)
+        else:
+            sums += np.add.reduce(block, axis=0, dtype=np.uint64) * np.uint64((2 * start + 1) * _ODD % (1 << 64))
+    if rows_axis == 1:
+        by_place = sums.reshape(n1, -1) * (np.arange(width // n1, dtype=np.uint64) * np.uint64(2) + np.uint64(1))
+        sums = np.add.reduce(by_place, axis=1)
+    by_column = np.bitwise_or.reduce(found1.reshape(n1, -1), axis=1)
+    counted = kind((1 << (8 * kind().itemsize - tensor.dtype.is_float)) - 1)
+    return Scan(((found0 & counted) == 0, (by_column & counted) == 0), sums)
+
+
+def _wide(block: np.ndarray) -> np.ndarray:
+    """The same rows in the widest integers that fill them: their sums collide less."""
+    row = block.shape[1] * block.itemsize
+    return next(block.view(kind) for size, kind in sorted(_BITS.items(), reverse=True) if row % size == 0)
+
+
+def _bits(tensor: Tensor, start: int, stop: int, kind: Any) -> np.ndarray:
+    tail = tensor.shape[1:]
+    part = tensor.region((start, *(0,) * len(tail)), (stop, *tail))
+    return np.ascontiguousarray(part).view(kind)
