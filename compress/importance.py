@@ -160,10 +160,9 @@ class Look:
 def _errors_on_the_other(module: Module, variants: Sequence[Variant], half: int, data: Feeds) -> list[float]:
     if not variants:
         return []
-    signature = module.signature
-    any_count = all(value.shape and symbols(value.shape[0]) for value in signature.graph.inputs)
-    probes = (Singled if any_count else Thinned)(data, PROBES, 1 - half)
-    return output_errors(module, variants, probes)
+    counts = {value.shape[0] if value.shape else 1 for value in module.signature.graph.inputs}
+    single = len(counts) == 1 and all(symbols(count) for count in counts)
+    return output_errors(module, variants, (Singled if single else Thinned)(data, PROBES, 1 - half))
 
 
 def _readers(group: Group, graph: Graph) -> list[Reader]:

@@ -143,8 +143,8 @@ def affordable(feeds: Feeds, work: float, per_sample: float) -> Feeds:
 
 
 class Singled:
-    """`wanted` single samples of a data set, evenly spaced over its first or second half, in one batch. For models that take
-    any number of samples at once. Meets `Feeds`."""
+    """`wanted` single samples of a data set, evenly spaced over its first or second half, those of one shape in one batch. For
+    models that take any number of samples at once. Meets `Feeds`."""
 
     def __init__(self, feeds: Feeds, wanted: int, half: int) -> None:
         self.feeds = feeds
@@ -155,14 +155,14 @@ class Singled:
         self.digest = f"{feeds.digest}/{self.places}"
 
     def batches(self) -> Iterator[Mapping[str, Any]]:
-        found: list[Mapping[str, Any]] = []
+        alike: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
         seen = 0
         for batch in self.feeds.batches():
             size = samples_of(batch)
-            found += [
-                {k: a[p - seen : p - seen + 1] for k, a in batch.items()}
-                for p in self.places
-                if seen <= p < seen + size
-            ]
+            for place in self.places:
+                if seen <= place < seen + size:
+                    sample = {key: array[place - seen : place - seen + 1] for key, array in batch.items()}
+                    alike.setdefault(tuple(array.shape for array in sample.values()), []).append(sample)
             seen += size
-        yield {key: np.concatenate([sample[key] for sample in found]) for key in found[0]}
+        for found in alike.values():
+            yield {key: np.concatenate([sample[key] for sample in found]) for key in found[0]}

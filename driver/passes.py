@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from ..passes.manager import Pass
     from .screen import Screen
 
+#: Of a step in the table of a level.
+STEP_WIDTH = 30
 COLUMNS = ("pass", "options", "numerics", "from", "what")
 
 
@@ -62,9 +65,15 @@ def _level(text: str, screen: Screen) -> None:
     level = int(digits)
     screen.line(f"-O{level}: {preset(level) or '(only what the target needs)'}")
     if LEVELS[level]:
-        screen.table(("pass", "why"), LEVELS[level])
+        screen.table(("pass", "why"), [row for step, why in LEVELS[level] for row in _wrapped(step, why)])
     steps = [{"pass": step, "why": why} for step, why in LEVELS[level]]
     screen.answer("passes", {"level": level, "pipeline": preset(level), "steps": steps})
+
+
+def _wrapped(step: str, why: str) -> list[tuple[str, str]]:
+    """A step as rows of the table: `fix(...)` may hold more passes than a line does."""
+    parts = textwrap.wrap(step.replace(",", ", "), STEP_WIDTH, break_on_hyphens=False)
+    return [(part.replace(", ", ","), "" if index else why) for index, part in enumerate(parts)]
 
 
 def _one(name: str, screen: Screen) -> None:

@@ -247,10 +247,11 @@ class RewriteDriver:
         return self.fired.total()
 
     def visit(self, node: Node, budget: int) -> None:
+        alone = Match([node], {"node": node}, [node])
         for item in self.rules.candidates(node):
             if self.spare.staged or self.spare.edits:
                 self.spare = StagingBuilder(self.graph, (), "")
-            if apply_rule(item, node, self.spare):
+            if apply_rule(item, node, self.spare, alone):
                 self.fired[item.name] += 1
                 if self.fired[item.name] > budget:
                     busy = ", ".join(name for name, _ in self.fired.most_common(3))
@@ -285,12 +286,13 @@ class RewriteDriver:
 
 
 def attempt(
-    item: Rule, node: Node, trace: Trace | None = None, spare: StagingBuilder | None = None
+    item: Rule, node: Node, trace: Trace | None = None, spare: StagingBuilder | None = None, alone: Match | None = None
 ) -> tuple[StagingBuilder, Match, Any] | None:
     """Match one rule at one node and build its right side, staged only (by `spare`, a builder of this graph, if it is
-    unused). None when it does not apply; `trace` says why."""
+    unused; `alone` is the match of the node by itself, where it was made before). None when it does not apply; `trace` says
+    why."""
     if item.pattern is None:
-        found = Match([node], {"node": node}, [node])
+        found = alone or Match([node], {"node": node}, [node])
     else:
         hit = match(item.pattern, node, trace)
         if hit is None:
@@ -317,9 +319,9 @@ def attempt(
     return builder, found, made
 
 
-def apply_rule(item: Rule, node: Node, spare: StagingBuilder | None = None) -> bool:
+def apply_rule(item: Rule, node: Node, spare: StagingBuilder | None = None, alone: Match | None = None) -> bool:
     """Try one rule at one node; True when the graph was changed."""
-    tried = attempt(item, node, None, spare)
+    tried = attempt(item, node, None, spare, alone)
     if tried is None:
         return False
     commit(item, *tried)

@@ -43,13 +43,13 @@ class Sink:
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        self._file.write(view)
         self.at += len(view)
         done = 0
         while done < len(view):
             take = min(_CHUNK - len(self._chunk), len(view) - done)
             piece = view[done : done + take]
             done += take
+            self._file.write(piece)  # piece by piece: what has just been hashed is still in the processor's cache
             if take == _CHUNK:  # not copied
                 self._add(piece)
                 continue

@@ -310,7 +310,10 @@ class Slice(OpDef):
             raise TypeInferError("starts, ends, axes and steps differ in length")
         bounds = dict(zip(norm_axes(along, x.rank), zip(first, last, by, strict=True), strict=True))
         most = _most(x)
-        bounds = {i: (low, UNBOUNDED if type(high) is int and high >= most else high, s) for i, (low, high, s) in bounds.items()}
+        bounds = {
+            i: (low, UNBOUNDED if type(high) is int and high >= most else high, s)
+            for i, (low, high, s) in bounds.items()
+        }
         shape = [sliced_dim(d, *bounds[i]) if i in bounds else d for i, d in enumerate(x.shape)]
         type_ = TensorType(x.dtype, shape)
         if any(type(v) is not int for row in bounds.values() for v in row):

@@ -158,7 +158,7 @@ class Products:
     """Makes products of nodes; every matrix is looked at once, however often it is asked for."""
 
     def __init__(self) -> None:
-        self.scans: dict[tuple[Value, int], Scan] = {}
+        self.scans: dict[tuple[Value | int | None, ...], Scan] = {}
 
     def of(self, node: Node) -> Product | None:
         """The product that a node is; None where it multiplies two computed values, or its sizes are not known."""
@@ -174,7 +174,9 @@ class Products:
 
     def _scanned(self, node: Node, form: Form) -> Product | None:
         made = Product(node, *form[:4], _PLAIN, *form[4:])
-        key = (made.w, made.rows_axis)
+        # A dequantised value stays when its integers are cut: what it is made of says which numbers it has.
+        parts = (made.w,) if made.w.is_const else made.w.node.operands  # type: ignore[union-attr]
+        key = (*parts, made.rows_axis)
         if key not in self.scans:
             source = _source(made)
             if source is None:

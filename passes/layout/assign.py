@@ -6,9 +6,10 @@
                                                                %p = reduce_mean(%z, [1, 2])
 
 Every value gets two candidate orders: its logical one, and the one that spreads to it from the nearest spatial op (or,
-where spatial ops stay channels-first, from the nearest transpose) through ops that can follow (`rules`). One binary variable per node chooses; the cost is the bytes moved by the
-transposes at the borders, fan-out paid once; a minimum cut finds the cheapest choice. Existing transposes become names
-of the same data and vanish. Interfaces keep the user's order, weights the canonical one. Numerics: exact.
+where spatial ops stay channels-first, from the nearest transpose) through ops that can follow (`rules`). One binary
+variable per node chooses; the cost is the bytes moved by the transposes at the borders, fan-out paid once; a minimum cut
+finds the cheapest choice. Existing transposes become names of the same data and vanish. Interfaces keep the user's order,
+weights the canonical one. Numerics: exact.
 """
 
 from __future__ import annotations

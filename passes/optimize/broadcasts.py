@@ -53,6 +53,7 @@ def _rows(gather: Node) -> int:
 #: Ops that copy elements of their first operand only, so that equal ones stay equal.
 _COPYING = frozenset({"slice", "reshape", "expand", "gather", "transpose", "squeeze", "unsqueeze", "flatten", "tile", "split",
                       "gather_elements", "gather_nd", "reverse"})  # fmt: skip
+_REPEATING = _COPYING | {"constant_of_shape"}
 #: Constants of up to so many elements are looked through for one number, so many movements away.
 MOST_NUMBERS, REACH = 4096, 8
 
@@ -112,6 +113,8 @@ def drop_expand_of_operand(b: StagingBuilder, node: Node):
     """op(expand(x), y) -> op(x, y) where op broadcasts x to the same shape"""
     operands = list(node.operands)
     for i, value in enumerate(operands):
+        if value.node is None or value.node.op.name not in _REPEATING:  # type: ignore[union-attr]
+            continue
         plain = repeated(b, value)
         if plain is None:
             continue

@@ -285,6 +285,20 @@ def test_single_samples_come_from_one_half(count: int) -> None:
         assert all((place < middle) == (half == 0) for place in probes.places) or count == 1
 
 
+def test_single_samples_of_several_lengths_are_batches_of_one_length() -> None:
+    class Feeds:
+        count, digest = 4, "words"
+
+        def batches(self):
+            yield {"x": np.arange(6).reshape(2, 3)}
+            yield {"x": np.arange(10).reshape(2, 5)}
+
+    assert [b["x"].tolist() for b in Singled(Feeds(), 2, 1).batches()] == [[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]]
+    mixed = Singled(Feeds(), 2, 0)
+    mixed.places = [0, 3]
+    assert [b["x"].tolist() for b in mixed.batches()] == [[[0, 1, 2]], [[5, 6, 7, 8, 9]]]
+
+
 def test_rows_of_a_batch_are_cut_where_the_samples_are() -> None:
     assert [first_half(30, 10, seen, 3) for seen in (0, 3, 6)] == [30, 20, 0]  # samples 3, 4 of 3..5
     assert first_half(10, 1, 0, 1) == 5  # a single sample is cut by its rows

@@ -63,9 +63,9 @@ def test_quiet_and_verbose(irc: Any, net: str) -> None:
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     verbose = irc("compile", net, "-o", "out.onnx", "-v")
     assert "passes    inline,dce,canonicalize" in verbose.err
+    assert "rules" in verbose.out and "fuse_silu 1" in verbose.out
     rules = irc("compile", net, "-o", "out.onnx", "-vv")
     assert "fuse_silu" in rules.err and "fuse_silu" not in verbose.err
-    assert "fuse_silu" not in rules.out
 
 
 def test_what_v_prints_can_be_run_again(irc: Any, net: str) -> None:
