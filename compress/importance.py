@@ -40,8 +40,9 @@ WITH_DATA = ("wanda", "obs")
 IMPORTANCES = (*MAGNITUDES, *WITH_DATA)
 #: Samples that second moments are taken from are so many that all layers make about this many multiplications.
 WORK = 24e9
-#: Samples of each half on which the errors of the model's outputs are measured, when this share of what may go has gone.
-PROBES, PROBED = 4, 0.5
+#: The errors of the model's outputs are measured when this share of what may go has gone, on so many samples of each half as
+#: make about this many multiplications for all groups, within these bounds.
+PROBED, PROBE_WORK, PROBES = 0.5, 40e9, (4, 256)
 #: Second moments that are held at once.
 ROOM = 512 << 20
 
@@ -135,8 +136,10 @@ def _by_data(
             scores.append(made)
             if look is not None and look.loss > 0:
                 looks[place] = look
+        count = int(np.clip(PROBE_WORK / max(work * len(groups), 1.0), *PROBES)) if work else PROBES[0]
         for half in (0, 1):
-            errors = _errors_on_the_other(module, [look.variants[half] for look in looks.values()], half, ctx.data)
+            variants = [look.variants[half] for look in looks.values()]
+            errors = _errors_on_the_other(module, variants, half, ctx.data, count)
             for look, error in zip(looks.values(), errors, strict=True):
                 look.error += error / 2
         for place, look in looks.items():
@@ -157,12 +160,14 @@ class Look:
     error: float = 0.0
 
 
-def _errors_on_the_other(module: Module, variants: Sequence[Variant], half: int, data: Feeds) -> list[float]:
+def _errors_on_the_other(
+    module: Module, variants: Sequence[Variant], half: int, data: Feeds, count: int
+) -> list[float]:
     if not variants:
         return []
-    counts = {value.shape[0] if value.shape else 1 for value in module.signature.graph.inputs}
-    single = len(counts) == 1 and all(symbols(count) for count in counts)
-    return output_errors(module, variants, (Singled if single else Thinned)(data, PROBES, 1 - half))
+    firsts = {value.shape[0] if value.shape else 1 for value in module.signature.graph.inputs}
+    single = len(firsts) == 1 and all(symbols(dim) for dim in firsts)
+    return output_errors(module, variants, (Singled if single else Thinned)(data, count, 1 - half))
 
 
 def _readers(group: Group, graph: Graph) -> list[Reader]:

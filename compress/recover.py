@@ -307,8 +307,8 @@ def best_change(own: Halves, left: Halves | None = None) -> tuple[np.ndarray | N
     pruned model's `own` ask for. (None, reason) where no change beats none. The last of D columns is the ones: it is not
     damped.
     """
-    none = (own[0].rr + own[1].rr, None, None)
-    found, why = [none], "no fit is better on samples that it has not seen"
+    found: list[tuple[float, np.ndarray | None, float | None]] = [(own[0].rr + own[1].rr, None, None)]
+    why = "no fit is better on samples that it has not seen"
     starts = None if left is None else _starts(left)
     if starts is not None:
         crossed = [(own[i].after(starts[i]), own[1 - i].after(starts[i])) for i in (0, 1)]

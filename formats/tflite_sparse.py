@@ -21,7 +21,7 @@ from .tflite import Record
 from .tflite_schema import ENUMS
 
 DENSE, COMPRESSED = (ENUMS["DimensionType"][name] for name in ("DENSE", "SPARSE_CSR"))
-_INDICES = {"Uint8Vector": np.uint8, "Uint16Vector": np.uint16, "Int32Vector": np.int32}
+_INDICES: dict[str, Any] = {"Uint8Vector": np.uint8, "Uint16Vector": np.uint16, "Int32Vector": np.int32}
 #: Bytes that a sparse tensor costs besides values and indices: the operator that unpacks it, its result, the records.
 OVERHEAD = 512
 

@@ -30,7 +30,7 @@ _ULP = (
     ("fold", "the folded weights' own arithmetic"),
     ("dead-weights", "zero rows and channels are visible once norms are folded"),
     (
-        "fix(canonicalize,fold-batch-norm,fold,regions,move-data,cancel-transposes,cse,dce)",
+        "fix(canonicalize,fold-batch-norm,reassociate,fold,regions,move-data,cancel-transposes,cse,dce)",
         "fusion and removal leave identities and dead code",
     ),
 )

@@ -10,7 +10,7 @@ from ...ir.clone import copy_into
 from ...ir.graph import Graph, Node, Value
 from ...ir.infer import propagate
 from ...ir.opdef import PURE, RANDOM
-from ...ir.types import TensorType, meet
+from ...ir.types import Type, meet
 from ..manager import Context
 from .refute import cannot_follow
 from .regions import add_captures, captures, drop_dead, infer_again, inline, rebuild, replace
@@ -211,7 +211,7 @@ def _join(earlier: Node, node: Node) -> Node:
     return made
 
 
-def _with_results(node: Node, types: Sequence[TensorType]) -> Node:
+def _with_results(node: Node, types: Sequence[Type]) -> Node:
     """`node` with further results of these types behind its own."""
     made = rebuild(node, node.operands, range(len(node.results)), more=types)
     infer_again(made)

@@ -75,15 +75,18 @@ def test_recovery_wins_back_what_a_quarter_of_the_macs_loses() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="1.4 points are lost, 1.0 are wanted; 1,000 test images tell 1.3 points apart", strict=False)
+@pytest.mark.xfail(reason="2.0 points are lost, 1.0 are wanted; 1,000 test images tell 1.3 points apart", strict=True)
 def test_cnn_at_a_quarter_of_its_macs_loses_at_most_a_point() -> None:
     dense, fitted = cnn_at_a_quarter("importance=obs")
     assert fitted >= dense - 1.0
 
 
+#: Two photos of the even ten lie between classes: the dense model itself gives their crops several answers.
+BETWEEN = pytest.mark.xfail(reason=".87 of the even photos' crops keep their answer, .90 are wanted", strict=True)
+
+
 @pytest.mark.slow
-@pytest.mark.xfail(reason=".89 and .90 agree on half of the crops: late layers overfit to ten photos", strict=False)
-@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize("fold", [0, pytest.param(1, marks=BETWEEN)])
 def test_efficientnet_at_four_fifths_of_its_macs(fold: int) -> None:
     """Calibrated on 200 crops of ten photos, judged on 250 of ten others."""
     dense = opened(str(trained.efficientnet_lite0()))
