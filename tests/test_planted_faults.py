@@ -19,9 +19,9 @@ from anyir.ir.graph import Module
 from anyir.ir.types import F32, TensorType
 from anyir.kernels import registry
 from anyir.passes import rewrites
+from anyir.passes.affine import plan as affine_plan
 from anyir.passes.instrument import CheckNumerics
 from anyir.passes.manager import Context, run_pipeline
-from anyir.passes.optimize import affine_plan
 from anyir.passes.rewrite import RuleSet, rewrite_graph
 from anyir.tests.support import planted
 

@@ -10,8 +10,8 @@ from ...ir.graph import Graph, Module, Node, Value
 from ...ir.opdef import PURE, RANDOM
 from ...ir.tensor import BLOCK
 from ...ir.types import STRING
+from ..control.regions import add_captures, captures
 from ..manager import Context, module_pass
-from .regions import add_captures, captures
 
 #: Candidates that a node with weights is compared with, the latest first: bounds the work where thousands differ.
 COMPARED = 8

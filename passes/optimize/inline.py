@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...ir.graph import Graph
+from ..control.regions import inline as put_in_place
+from ..control.regions import replace
 from ..manager import Context, graph_pass
-from .regions import inline as put_in_place
-from .regions import replace
 
 
 @graph_pass("inline")

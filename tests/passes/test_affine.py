@@ -13,8 +13,8 @@ from anyir.ir.types import BF16, F16, F32, F64, DType, TensorType
 from anyir.ir.verify import verify
 from anyir.ir.weights import Weight
 from anyir.kernels.inputs import sample_inputs
-from anyir.passes.optimize.affine import affine, rounded, scaled
-from anyir.passes.optimize.affine_moves import groups
+from anyir.passes.affine.affine import affine, rounded, scaled
+from anyir.passes.affine.moves import groups
 from anyir.tests.support.text import assert_same_numbers, ops, optimised
 
 Step = Callable[[Builder, Value, np.random.Generator], Value]

@@ -24,7 +24,7 @@ def wrong_kernel() -> None:
 
 def dropped_bias() -> None:
     """Batch norm folding leaves the shift out."""
-    from anyir.passes.optimize import affine_plan
+    from anyir.passes.affine import plan as affine_plan
 
     right = affine_plan.set_bias
 

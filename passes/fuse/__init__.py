@@ -1,0 +1,1 @@
+"""Rich ops out of what exporters wrote out."""
