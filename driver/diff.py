@@ -43,7 +43,7 @@ class Side:
     totals: dict[str, int | None]
     ops: Counter[str]
     interface: dict[str, str]
-    weights: dict[str, tuple[str, int, str]]
+    weights: dict[str, tuple[str, int, bytes]]
 
 
 def _diff(given: dict[str, Any], screen: Screen) -> None:

@@ -176,7 +176,7 @@ class Products:
         made = Product(node, *form[:4], _PLAIN, *form[4:])
         # A dequantised value stays when its integers are cut: what it is made of says which numbers it has.
         parts = (made.w,) if made.w.is_const else made.w.node.operands  # type: ignore[union-attr]
-        key = (*parts, made.rows_axis)
+        key: tuple[Value | int | None, ...] = (*parts, made.rows_axis)
         if key not in self.scans:
             source = _source(made)
             if source is None:

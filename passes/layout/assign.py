@@ -160,7 +160,8 @@ class _Assignment:
                 self.frames.clear()
 
     def _label(self, per_node: float) -> None:
-        """Give each frame its label in the cheapest choice."""
+        """Give each frame its label in the cheapest choice; of two that cost the same, the one that keeps more ops in the
+        order of the spatial op beside them, which may take them in."""
         energy = BinaryEnergy()
         for frame in self.frames.values():
             frame.variable = energy.variable()
@@ -173,7 +174,7 @@ class _Assignment:
             if liked is not None:
                 costs = [0.0 if order[-1] == liked else 2 * _bytes(node.results[0]) for order in frame.orders]
                 energy.unary(frame.variable, *costs)
-        for frame, label in zip(self.frames.values(), energy.solve(), strict=False):
+        for frame, label in zip(self.frames.values(), energy.solve(tied=int(self.channels_last)), strict=False):
             frame.label = label
 
     def _moves(self) -> tuple[int, int]:
