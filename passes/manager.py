@@ -43,6 +43,7 @@ CORE = {
     "fuse-shuffle": "passes.fuse.shuffle",
     "merge-parallel": "passes.affine.parallel",
     "dead-weights": "passes.dead.dead_weights",
+    "share-weights": "passes.optimize.share",
     "fix-defaults": "passes.optimize.defaults",
     "inline": "passes.optimize.inline",
     "regions": "passes.control.regions",

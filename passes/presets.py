@@ -20,6 +20,7 @@ _EXACT = (
         "fix(canonicalize,fold,regions,move-data,cancel-transposes,cse,dce)",
         "folding makes identities, merging makes dead code, dead code frees regions",
     ),
+    ("share-weights", "equal bytes are stored once, under both names"),
 )
 _ULP = (
     ("fuse-activations", "silu, gelu, hard-swish and their kin written out become one op again"),

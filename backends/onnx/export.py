@@ -64,7 +64,8 @@ class Export:
         return self.model
 
     def _constants(self, values: list[Value]) -> None:
-        """Names for constants. What passes made of one weight bears its name: of those, equal ones are stored once."""
+        """Names for constants. What passes made of one weight bears its name: of those, equal ones are stored once, and so is
+        a tensor that several weights hold (see the pass share-weights)."""
         space = self.space
         alike: dict[tuple, list[Value]] = {}
         for value in values:
@@ -75,6 +76,11 @@ class Export:
                 one = first.setdefault(value.weight.tensor.structure(), value)  # type: ignore[union-attr]
                 if one is not value:
                     space.captured[value] = one
+        holders: dict[Tensor, Value] = {}
+        for value in values:
+            one = holders.setdefault(value.weight.tensor, value)  # type: ignore[union-attr]
+            if one is not value and value not in space.captured and value.weight is not one.weight:
+                space.captured[value] = one
         for value in values:
             if value not in space.captured:
                 space.by_value[value] = space.names.unique(value.weight.key, "weight")  # type: ignore[union-attr]
