@@ -57,7 +57,7 @@ def _diff(given: dict[str, Any], screen: Screen) -> None:
     ]
     a, b = sides
     changed = [(name, a.interface.get(name), b.interface.get(name)) for name in {**a.interface, **b.interface}]
-    changed = [(name, old, new) for name, old, new in changed if _fixed(old) != _fixed(new)]
+    changed = [(name, old, new) for name, old, new in changed if _differ(name, old, new)]
     weights = _changed_weights(a, b)
     _show(a, b, changed, weights, given["weight_rows"], screen)
     screen.answer("diff", _data(a, b, changed, weights))
@@ -100,13 +100,24 @@ def _interface(module: Module) -> dict[str, str]:
     }
 
 
-def _fixed(type_: str | None) -> str | None:
-    """A type with every open dim as `?`: formats that know no names for them make up their own."""
-    head, bracket, shape = (type_ or "").partition("[")
+def _differ(name: str, old: str | None, new: str | None) -> bool:
+    """Whether users notice: what an open dim is called does not count, and of an output one model may know less."""
+    if old is None or new is None:
+        return True
+    (kind, dims), (other_kind, others) = _parts(old), _parts(new)
+    if kind != other_kind or len(dims) != len(others):
+        return True
+    is_output = name.rpartition(": ")[2].startswith("out ")
+    return any(x != y and not (is_output and "?" in (x, y)) for x, y in zip(dims, others, strict=True))
+
+
+def _parts(type_: str) -> tuple[str, list[str]]:
+    """The dtype and the dims of a type's text, each open one as `?`."""
+    head, bracket, shape = type_.partition("[")
     if not bracket or not shape.endswith("]"):
-        return type_
+        return type_, []
     dims = re.split(r",\s*(?![^()]*\))", shape[:-1])
-    return f"{head}[{', '.join(dim if dim.isdigit() else '?' for dim in dims if dim)}]"
+    return head, [dim if dim.isdigit() else "?" for dim in dims if dim]
 
 
 def _changed_weights(a: Side, b: Side) -> list[tuple[str, str | None, str | None, int]]:

@@ -160,9 +160,12 @@ def _counted(value: Value, sizes: Mapping[str, int]) -> int:
 
 
 def _bound(dim: Dim | None, sizes: Mapping[str, int]) -> int | None:
+    """The number at these sizes; None where one is missing, or where they are too small for the graph (a window that does not
+    fit)."""
     if dim is None or any(name not in sizes for name in symbols(dim)):
         return None
-    return evaluate(dim, sizes)
+    found = evaluate(dim, sizes)
+    return found if found >= 0 else None
 
 
 def _sum(parts: Iterable[Dim | None]) -> Dim | None:
