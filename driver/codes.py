@@ -107,7 +107,7 @@ _PAGES: dict[str, Page] = {
         "The message is the runtime's own. After a compile this is a failed check.",
         "irc verify a.onnx b.tflite     runs without the runtime, on the reference kernels",
     ),
-    "F210 F211 F212 F213 F214 F230 F231 F232 F233 F234 F235 F236 F237 F238": Page(
+    "F210 F211 F212 F213 F214 F230 F231 F232 F233 F234 F235 F236 F237 F238 F239": Page(
         "Broken TFLite file",
         "An offset, a length, an index or an enum of the flatbuffer leads nowhere, or what it declares contradicts its\n"
         "operators. The message names the byte, the tensor or the operator.",
