@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 #: Options that go to the backend.
-WRITE = ("opset", "raise_opset", "ort", "quant_form", "external_data")
+WRITE = ("opset", "raise_opset", "ort", "quant_form", "external_data", "sparse")
 
 
 @click.command("compile")
@@ -32,6 +32,7 @@ WRITE = ("opset", "raise_opset", "ort", "quant_form", "external_data")
 )
 @click.option("--quant-form", type=click.Choice(["qdq", "qoperator", "matmulnbits"]), help="Quantised layers in ONNX.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
+@click.option("--sparse", is_flag=True, default=None, help="TFLite: leave out the zeros of weights that are mostly zero.")
 @click.option("--functions", type=click.Choice(["keep", "inline"]), help="Local functions of an ONNX model.")
 @click.option("--defaults", type=click.Choice(["keep", "fix"]), help="ONNX inputs that are initializers too.")
 @click.option("--no-verify", is_flag=True, help="Do not run the result.")
