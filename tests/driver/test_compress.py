@@ -206,11 +206,19 @@ def test_steps_go_together(irc: Any, examples: Path) -> None:
     assert found.index("prune") < found.index("quantize") and made["loss"]["drop"] <= 2
 
 
+def test_mostly_zero_weights_are_stored_without_zeros(irc: Any, examples: Path) -> None:
+    sizes = []
+    for line in (commands()[7], commands()[7].replace(" --sparse", "")):
+        ran(irc, line)
+        sizes.append(Path("sparse.tflite").stat().st_size)
+    assert sizes[0] < 0.3 * sizes[1]
+
+
 def test_commands_and_options_of_the_page_exist() -> None:
     command = cli.get_command(None, "compress")  # type: ignore[arg-type]
     options = {o for p in command.params for o in p.opts + p.secondary_opts if o.startswith("--")}  # type: ignore[union-attr]
     assert {option for option in options if f"{option}" not in PAGE} == set()
-    assert len(commands()) == 7
+    assert len(commands()) == 8
     for line in commands():
         assert {word for word in shlex.split(line) if word.startswith("--")} <= options
     for kind in re.findall(r"^\| `([^`]+)`(?:, `[^`]+`)? \| (?:int|float)", PAGE, re.MULTILINE):

@@ -24,10 +24,7 @@ NAMES = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) f
 every_model = pytest.mark.parametrize("name", NAMES)
 
 #: What TFLite cannot say, by a part of the refusal that names it.
-REFUSED = {
-    "made-detector": "non_max_suppression",
-    "silero-vad": "if at onnx:If_0_then_branch__Inline_0__/decoder/If: its result's rank is not known",
-}
+REFUSED = {"made-detector": "non_max_suppression"}
 
 
 @pytest.mark.parametrize("level", [0, 2])
