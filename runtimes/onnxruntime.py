@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..formats.onnx import dtypes
-from ..ir.errors import MissingPackage, SystemFailure, Unsupported, clean
+from ..ir.errors import AnyIRError, MissingPackage, SystemFailure, Unsupported, clean
+from ..ir.storage import read_bytes
 from ..ir.tensor import pack, unpack
 from ..ir.types import BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType
 
@@ -65,16 +66,26 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    source = path if isinstance(path, bytes) else os.fspath(path)
+    options.intra_op_num_threads = 1 if _differs_by_threads(source) else threads
     # Products with stored integers in float32, as the file says: by default data is rounded to 8 bits on the way.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = path if isinstance(path, bytes) else os.fspath(path)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
+
+
+def _differs_by_threads(source: str | bytes) -> bool:
+    """DynamicQuantizeLSTM gives each thread some samples of the batch, and rounds their states by the range of those alone
+    (UniDirectionalLstm in onnxruntime): only one thread takes the range of all. Its name anywhere in the file is enough."""
+    try:
+        data = source if isinstance(source, bytes) else read_bytes(source)
+    except AnyIRError:
+        return False  # what is wrong with the file, onnxruntime says
+    return b"DynamicQuantizeLSTM" in data
 
 
 def operators(path: str | os.PathLike) -> Counter[str]:

@@ -90,7 +90,8 @@ def part(b: Builder, value: Value | None, direction: int, start: int = 0, stop: 
         return None
     if value.is_const:
         return b.const(np.ascontiguousarray(value.array()[direction, start:stop]))
-    first = b.squeeze(b.slice(value, (direction,), (direction + 1,), (0,)), (0,))
+    own = value if value.shape[0] == 1 else b.slice(value, (direction,), (direction + 1,), (0,))
+    first = b.squeeze(own, (0,))
     return (
         first
         if start == 0 and stop is None
@@ -135,23 +136,26 @@ def _inputs(layer: Layer, direction: int, gates: int, bias: Value | None) -> lis
     """x w' + bias of every step as [B, gates * H]."""
     b = layer.b
     weight = flipped(b, part(b, layer.operands[1], direction))
-    product = _plus(b, b.matmul(layer.operands[0], weight), bias)
     if layer.steps == 1:
-        return [b.squeeze(product, (0,))]
+        return [_plus(b, b.matmul(b.squeeze(layer.operands[0], (0,)), weight), bias)]
+    product = _plus(b, b.matmul(layer.operands[0], weight), bias)
     return [b.squeeze(step, (0,)) for step in b.split(product, axis=0, num_outputs=layer.steps)]
 
 
-def _joined_bias(layer: Layer, direction: int, gates: int) -> Value | None:
-    """Input bias plus recurrent bias."""
-    both = layer.operands[3]
+def _joined_bias(layer: Layer, direction: int, gates: int, joined: int | None = None) -> Value | None:
+    """Input bias plus recurrent bias; of the latter only the first `joined` gates, where that is given."""
+    b, both = layer.b, layer.operands[3]
     if both is None:
         return None
-    width = gates * layer.size
+    width, joined = gates * layer.size, gates if joined is None else joined
     if both.is_const:
         halves = both.array()[direction].astype(np.float64)
-        return layer.b.const((halves[:width] + halves[width:]).astype(both.dtype.numpy))
-    b = layer.b
-    return b.add(part(b, both, direction, 0, width), part(b, both, direction, width, 2 * width))
+        halves[: joined * layer.size] += halves[width:][: joined * layer.size]
+        return b.const(halves[:width].astype(both.dtype.numpy))
+    added = part(b, both, direction, width, width + joined * layer.size)
+    if joined < gates:
+        added = b.pad(added, (0, (gates - joined) * layer.size))
+    return b.add(part(b, both, direction, 0, width), added)
 
 
 def _scan(
@@ -238,39 +242,39 @@ def gru(b: Builder, node: Node) -> tuple[Value, ...] | Declined:
         return Declined("an unknown gate activation")
     made, size = [], layer.size
     for d in range(len(layer.directions)):
-        both = layer.operands[3]
-        inputs = _inputs(layer, d, 3, part(b, both, d, 0, 3 * size))
+        after = bool(node.attr("linear_before_reset"))
+        inputs = _inputs(layer, d, 3, _joined_bias(layer, d, 3, joined=2 if after else 3))
         recurrent = layer.operands[2]
         weights = [
             flipped(b, part(b, recurrent, d, 0, 2 * size)),
             flipped(b, part(b, recurrent, d, 2 * size, 3 * size)),
         ]
-        biases = [part(b, both, d, 3 * size, 5 * size), part(b, both, d, 5 * size, 6 * size)]
-        cell = _gru_cell(b, node, functions[d], weights, biases, size)
+        inner = part(b, layer.operands[3], d, 5 * size, 6 * size) if after else None
+        cell = _gru_cell(b, functions[d], weights, inner, size, after)
         made.append(_scan(layer, d, inputs, [part(b, layer.operands[5], d)], cell))
     return _finish(layer, made, 2)
 
 
 def _gru_cell(
-    b: Builder, node: Node, functions: list[Function], weights: list[Value], biases: list, size: int
+    b: Builder, functions: list[Function], weights: list[Value], inner: Value | None, size: int, after: bool
 ) -> Callable:
-    """Gates in the order z, r, h."""
+    """Gates in the order z, r, h. `after`: the reset gate scales the candidate's recurrent product and its bias, `inner`."""
     f, g = functions
-    after = node.attr("linear_before_reset")
 
     def cell(entry: Value, states: State) -> list[Value]:
         (hidden,) = states
         gates = b.slice(entry, (0,), (2 * size,), (1,))
-        gates = gates if hidden is None else b.add(gates, b.matmul(hidden, weights[0]))
-        z, r = b.split(f(_plus(b, gates, biases[0])), axis=1, num_outputs=2)
+        z, r = b.split(
+            f(gates if hidden is None else b.add(gates, b.matmul(hidden, weights[0]))), axis=1, num_outputs=2
+        )
         candidate = b.slice(entry, (2 * size,), (3 * size,), (1,))
+        recalled = None if after else hidden and b.mul(r, hidden)
         if after:
-            recalled = None if hidden is None else b.matmul(hidden, weights[1])
-            recalled = biases[1] if recalled is None else _plus(b, recalled, biases[1])
-            recalled = None if recalled is None else b.mul(r, recalled)
-        else:
-            recalled = None if hidden is None else b.matmul(b.mul(r, hidden), weights[1])
-            recalled = biases[1] if recalled is None else _plus(b, recalled, biases[1])
+            product = None if hidden is None else _plus(b, b.matmul(hidden, weights[1]), inner)
+            recalled = product or inner
+            recalled = recalled and b.mul(r, recalled)
+        elif recalled is not None:
+            recalled = b.matmul(recalled, weights[1])
         new = g(_plus(b, candidate, recalled))
         made = b.mul(b.sub(scalar(b, 1, z), z), new)
         return [made if hidden is None else b.add(made, b.mul(z, hidden))]

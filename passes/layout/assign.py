@@ -23,7 +23,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.dims import Dim, evaluate, symbols
 from ...ir.graph import Graph, Module
-from ...ir.opdef import SPATIAL
+from ...ir.opdef import ELEMENTWISE, SPATIAL
 from ...ir.tensor import LazyTensor
 from ...ir.types import TensorType
 from ...ir.value import Node, Value
@@ -146,12 +146,12 @@ class _Assignment:
     # Which label is cheapest.
 
     def _solve(self) -> None:
-        """Fewest bytes. Channels-first, where no target asks for anything yet, only what is better than what stands there:
-        not a node more, not a byte more, and one of both less."""
+        """Fewest bytes. Where no spatial op asks for anything (channels-first, or all are channels-last already), only what
+        is better than what stands there: not a node more, not a byte more, and one of both less."""
         self._label(_NODE)
-        if not self.channels_last:
-            views = [node.result for node in self.graph.nodes("transpose")]
-            present = len(views), sum(map(_bytes, views))
+        if not any(frame.space.anchored for frame in self.frames.values()):
+            read = [node.operands[0] for node in self.graph.nodes("transpose")]
+            present = len(read), sum(map(self._bytes, read))
             found = self._moves()
             if found[0] > present[0]:
                 self._label(_ANY_BYTES)
@@ -160,8 +160,7 @@ class _Assignment:
                 self.frames.clear()
 
     def _label(self, per_node: float) -> None:
-        """Give each frame its label in the cheapest choice; of two that cost the same, the one that keeps more ops in the
-        order of the spatial op beside them, which may take them in."""
+        """Give each frame its label in the cheapest choice."""
         energy = BinaryEnergy()
         for frame in self.frames.values():
             frame.variable = energy.variable()
@@ -172,9 +171,9 @@ class _Assignment:
         for node, frame in self.frames.items():
             liked = frame.space.prefers
             if liked is not None:
-                costs = [0.0 if order[-1] == liked else 2 * _bytes(node.results[0]) for order in frame.orders]
+                costs = [0.0 if order[-1] == liked else 2 * self._bytes(node.results[0]) for order in frame.orders]
                 energy.unary(frame.variable, *costs)
-        for frame, label in zip(self.frames.values(), energy.solve(tied=int(self.channels_last)), strict=False):
+        for frame, label in zip(self.frames.values(), energy.solve(), strict=False):
             frame.label = label
 
     def _moves(self) -> tuple[int, int]:
@@ -186,8 +185,14 @@ class _Assignment:
                 users = [use for use in value.uses if use.node.graph is self.graph and not feeds_products(use.node)]
                 wanted = {self._as_labelled(value, use.node, use.index) for use in users} - {made}
                 count += len(wanted)
-                moving += len(wanted) * _bytes(value)
+                moving += len(wanted) * self._bytes(value)
         return count, moving
+
+    def _bytes(self, value: Value) -> int:
+        """What a transpose of `value` moves. Dequantised data count as what is stored: channels-last targets keep quantised
+        models in integers."""
+        stored = self.channels_last and value.node is not None and value.node.name == "dequantize"
+        return _bytes(value.node.operands[0] if stored else value)  # type: ignore[union-attr, arg-type]
 
     def _as_labelled(self, value: Value, node: Node | None, port: int) -> Order:
         ways = self._ways(value, node, port)
@@ -225,7 +230,9 @@ class _Assignment:
         energy: BinaryEnergy,
         per_node: float,
     ) -> None:
-        moving = _bytes(value) + per_node
+        if self.channels_last and _goes_with(value):
+            per_node += 1.0
+        moving = self._bytes(value) + per_node
 
         def cost(a: int, b: int) -> float:
             first, second = made[min(a, len(made) - 1)], ways[min(b, len(ways) - 1)]
@@ -317,6 +324,13 @@ class _Rebuild:
 
 def _better(found: tuple[int, int], present: tuple[int, int]) -> bool:
     return found != present and all(a <= b for a, b in zip(found, present, strict=True))
+
+
+def _goes_with(value: Value) -> bool:
+    """The one user of `value` is an elementwise op, which a target may run within the op that makes `value`: of two places
+    that cost the same, a transpose stands behind both."""
+    users = value.users
+    return value.node is not None and len(users) == 1 and users[0].has(ELEMENTWISE)
 
 
 def turned(b: Builder, value: Value, perm: Order) -> Value:

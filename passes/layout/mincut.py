@@ -52,8 +52,8 @@ class BinaryEnergy:
             self.to.append(b)
             self.room.append(capacity)
 
-    def solve(self, tied: int = 0) -> list[int]:
-        """The values of a minimum; where both are as cheap, `tied`."""
+    def solve(self) -> list[int]:
+        """The values of a minimum; where both are as cheap, 0."""
         for variable, (cost0, cost1) in enumerate(self.cost):
             if cost1 > cost0:
                 self._edge(0, variable + 2, cost1 - cost0)
@@ -61,8 +61,6 @@ class BinaryEnergy:
                 self._edge(variable + 2, 1, cost0 - cost1)
         while (level := self._levels())[1] >= 0:
             self._blocking_flow(level)
-        if tied == 1:
-            return [1 if level[variable + 2] < 0 else 0 for variable in range(len(self.cost))]
         reaches_sink = self._reaching_sink()
         return [1 if reaches_sink[variable + 2] else 0 for variable in range(len(self.cost))]
 

@@ -17,15 +17,22 @@ from ...ir.ops.shapes import vector_length
 from ...ir.value import Node, Value
 from .spaces import SPACES, Order, Port, Space, again, inverse, moved, moves, port_perm, singles
 
+_COPIED = 1024  # bytes of a constant that may stand in the file twice
+
 
 def space_of(node: Node) -> Space | None:
     """The space of `node`; None pins all its axes."""
     if any(v.rank is None for v in (*node.inputs(), *node.results)) or node.regions:
         return None
-    rule = SPACES.get(node.name)
-    if rule is not None:
-        return rule(node)
-    return _elementwise(node) if node.has(ELEMENTWISE) else None
+    rule = SPACES.get(node.name, _elementwise if node.has(ELEMENTWISE) else None)
+    space = rule(node) if rule is not None else None
+    return None if space is None or any(_kept(node.operands[i]) for i in space.ports if i >= 0) else space
+
+
+def _kept(value: Value | None) -> bool:
+    """A constant of more than `_COPIED` bytes that others read too: another order of it would be a second copy."""
+    weight = value.weight if value is not None and len(value.users) > 1 else None
+    return weight is not None and weight.tensor.nbytes > _COPIED
 
 
 # ------------------------------------------------------------------------------------------------------ elementwise
@@ -116,7 +123,10 @@ def _split(node: Node) -> Space | None:
 
 @moves("quantize", "dequantize", "requantize")
 def _quantised(node: Node) -> Space | None:
-    """Scale and zero point are scalars or lie along the data."""
+    """Scale and zero point are scalars or lie along the data. Integers below 4 bits stay: onnxruntime's fusion of their
+    dequantisation with a product knows one order only."""
+    if min(v.dtype.bits for v in (node.operands[0], node.results[0])) < 4:
+        return None
     rank = node.results[0].rank
     aligned = [i for i, v in enumerate(node.operands) if v is not None and v.rank == rank]
     return _same_rank(node, aligned, lambda b, node, operands, order: again(b, node, operands))

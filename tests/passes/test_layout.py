@@ -5,7 +5,7 @@ import pytest
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module
-from anyir.ir.types import F32, TensorType
+from anyir.ir.types import F32, U2, U4, TensorType
 from anyir.ir.verify import verify
 from anyir.kernels.run import run
 from anyir.passes.layout import assign_layout
@@ -162,6 +162,44 @@ def test_two_pinned_users_share_one_transpose():
     first = b.matmul(y, net.weight(6, 5))
     second = b.matmul(y, net.weight(6, 7))
     check(net.done(first, second, b.relu(net.conv(y, 2))), 3)
+
+
+def test_an_activation_stays_beside_its_convolution():
+    """Of two places that cost the same, the transpose stands behind the activation, which a target may fuse; and what is
+    channels-last already stays as it is."""
+    net = Net((N, 3, 12, 10))
+    x = net.b.exp(net.inputs[0])
+    after = check(net.done(net.b.relu(net.conv(x, 8))), 2)
+    order = [node.name for node in after.main.nodes()]
+    assert order.index("exp") < order.index("transpose") and order[-2:] == ["relu", "transpose"]
+    again = after.clone()
+    assign_layout(again)
+    assert str(again) == str(after)
+
+
+@pytest.mark.parametrize(("rows", "shared", "copied"), [(40, True, False), (40, False, True), (2, True, True)])
+def test_a_weight_that_others_read_is_not_copied_in_another_order(rows, shared, copied):
+    """A small one is: a node less is worth a kilobyte."""
+    net = Net((N, 5, 12))
+    b, w = net.b, net.weight(rows, 12)
+    y = [b.matmul(net.inputs[0], b.transpose(w, perm=(1, 0)))]
+    if shared:
+        y.append(b.gather(w, b.const([[1, 0], [0, 1]]), axis=0))
+    module = net.done(*y)
+    assign_layout(module, channels_last=False)
+    assert (next(module.main.nodes("transpose"), None) is None) == copied
+
+
+@pytest.mark.parametrize(("dtype", "moves"), [(U2, False), (U4, True)], ids=str)
+def test_integers_below_four_bits_stay_as_they_are_packed(dtype, moves):
+    """onnxruntime's fusion of their dequantisation with a product knows one order only."""
+    net = Net((N, 5, 16))
+    b = net.b
+    stored = b.const(net.rng.integers(0, 4, (6, 16)).astype(dtype.numpy))
+    plain = b.dequantize(stored, b.const(np.ones((6, 1), "f4")), to=F32)
+    module = net.done(b.matmul(net.inputs[0], b.transpose(plain, perm=(1, 0))))
+    assign_layout(module, channels_last=False)
+    assert (next(module.main.nodes("transpose"), None) is None) == moves
 
 
 def test_a_graph_without_spatial_ops_is_left_alone():

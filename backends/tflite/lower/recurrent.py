@@ -32,10 +32,10 @@ def looped(b: Builder, node: Node) -> Outcome:
     """One direction of any length: a loop whose body is the same op over one step, which the shared rule unrolls."""
     if node.attr("direction") == "bidirectional":
         return _both_ways(b, node)
-    padded = [*node.operands, *[None] * 8][:8]
+    padded = _with_states(b, node)
     x, w, r, bias, lens = padded[:5]
     states = 2 if node.name == "lstm" else 1
-    initial = [padded[5 + i] if padded[5 + i] is not None else _zeros(b, node) for i in range(states)]
+    initial = padded[5 : 5 + states]
     steps = b.gather(b.shape(x), b.const(np.asarray(0)), axis=0)
     outer = (x, w, r, steps, bias, lens, padded[7])
     captures = [v for v in outer if v is not None and not v.is_const]
@@ -45,6 +45,17 @@ def looped(b: Builder, node: Node) -> Outcome:
     if node.attr("direction") == "reverse":
         y = b.reverse(y, axes=(0,))
     return (y, *made[:states])
+
+
+def _with_states(b: Builder, node: Node) -> list[Value | None]:
+    """The operands with the initial states of one direction: where the node has none, the same zeros for all."""
+    padded = [*node.operands, *[None] * 8][:8]
+    states = range(5, 7 if node.name == "lstm" else 6)
+    if any(padded[i] is None for i in states):
+        zeros = _zeros(b, node)
+        for i in states:
+            padded[i] = zeros if padded[i] is None else padded[i]
+    return padded
 
 
 def _zeros(b: Builder, node: Node) -> Value:
@@ -82,9 +93,13 @@ def _step_region(b: Builder, node: Node, states: int, outer: tuple[Value | None,
 
 def _both_ways(b: Builder, node: Node) -> tuple[Value, ...]:
     """Each direction on its own, side by side."""
-    parts = []
+    parts, given = [], [*node.operands, *[None] * 8][:8]
+    states = _with_states(b, node)
     for index, direction in enumerate(("forward", "reverse")):
-        operands = [v if v is None or i in (0, 4) else _one_of(b, v, index) for i, v in enumerate(node.operands)]
+        operands = [
+            v if i in (0, 4) or given[i] is None else _one_of(b, v, index)  # type: ignore[arg-type]
+            for i, v in enumerate(states[: len(node.op.operands)])
+        ]
         each = len(node.attr("activations")) // 2
         attrs = dict(node.attrs) | {"direction": direction}
         attrs["activations"] = node.attr("activations")[index * each : (index + 1) * each]
