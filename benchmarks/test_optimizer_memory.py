@@ -95,7 +95,8 @@ def large_onnx(folder: Path, tensors: int) -> Path:
 def child(code: str, source: Path, target: Path, level: int = 0) -> dict[str, Any]:
     target.mkdir()
     command = [sys.executable, "-c", code, str(source), str(target / "out.onnx"), str(level)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    cache = str(source.parent / "pyc")  # compiled modules are kept, as they are where the package is installed
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=Path(anyir.__file__).parent.parent, check=False, env=env
     )

@@ -231,6 +231,15 @@ def dim_eq(a: Dim, b: Dim, facts: Facts | None = None) -> bool | None:
     gap = a - b
     if not isinstance(gap, Expr):
         return gap == 0
+    return _is_zero_by_default(gap) if facts is None else _is_zero(gap, facts)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_zero_by_default(gap: Expr) -> bool | None:
+    return _is_zero(gap, None)
+
+
+def _is_zero(gap: Expr, facts: Facts | None) -> bool | None:
     for view, ranges in _views(gap, facts):
         view = _without_mods(view)
         if not isinstance(view, Expr):
@@ -267,6 +276,8 @@ def _proportional(gap: Expr, known: Expr, facts: Facts) -> bool:
 
 def _without_mods(dim: Dim) -> Dim:
     """x % b as x - b*(x//b) on the top level, where it may cancel."""
+    if not any(atom.kind == "mod" for mono, _ in _terms_of(dim) for atom, _ in mono):
+        return dim
     total: Dim = 0
     for mono, coefficient in _terms_of(dim):
         product: Dim = coefficient

@@ -109,6 +109,7 @@ class ArrayTensor(Tensor):
             raise InvalidModel("strings belong in a StringTensor")
         if array.dtype != kind.numpy:
             array = array.astype(kind.numpy)  # another byte order or an exact change that the caller asked for
+        array = np.asarray(array)  # of an operation on arrays without axes: a scalar
         array = (array if array.flags.c_contiguous else array.copy(order="C")).view()
         array.flags.writeable = False
         self._array = array

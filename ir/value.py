@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InternalError, VerifyError
@@ -137,10 +138,22 @@ class Value:
         """The distinct nodes that use this value, oldest use first."""
         return list(dict.fromkeys(use.node for use in self.uses))
 
+    def used_only_by(self, nodes: Container[Node]) -> bool:
+        """All users are among `nodes`; ends with the first that is not."""
+        uses = self._uses
+        return uses is None or all(use.node in nodes for use in ((uses,) if isinstance(uses, Use) else uses))
+
+    def first_users(self, count: int) -> list[Node]:
+        """The nodes of the `count` oldest uses, one as often as it uses the value; O(count)."""
+        uses = self._uses
+        if uses is None:
+            return []
+        return [use.node for use in ((uses,) if isinstance(uses, Use) else islice(uses, count))]
+
     def single_user(self) -> Node | None:
         """The only node that uses this value (however often); None when there are none or several."""
-        users = self.users
-        return users[0] if len(users) == 1 else None
+        first = self.first_users(1)
+        return first[0] if first and self.used_only_by(first) else None
 
     def _add_use(self, use: Use) -> None:
         uses = self._uses

@@ -31,6 +31,8 @@ from .remove import apply, removable
 from .settle import CLAMPS, settle
 from .spans import Span, Spans
 
+#: The module's metadata: how much of its numbers' bound near-dead channels have had so far.
+GIVEN = "dead-weights.bound"
 #: Matrices above this many elements are looked at, but no intervals are computed of what they make.
 LARGEST = 1 << 22
 #: Up to this many, bounds on one side are carried on as well.
@@ -44,12 +46,16 @@ def dead_weights(module: Module, ctx: Context, *, bound: float = 0.0) -> None:
     """Drop channels that contribute nothing, in all layers that they run through.
 
     `bound` > 0 also takes channels that can move no result of a layer by more than bound times what the layer can reach
-    (proven, but not lossless: -O3, or an explicit request). Every removal leaves a row in the report.
+    (proven, but not lossless: -O3, or an explicit request). Every removal leaves a row in the report. The module remembers
+    what of a bound was given out: a second run has only the rest.
     """
     found: Counter[str] = Counter()
+    allowed, bound = bound, max(0.0, bound - float(module.metadata.get(GIVEN, 0.0)))
     products, spent = Products(), dict[Node, Spent]()
     while _round(module, ctx, products, found, bound, spent):
         pass
+    if found[report.NEAR]:
+        module.metadata[GIVEN] = repr(allowed)
     ctx.stats.update(found)
     channels = sum(count for kind, count in found.items() if kind in report.PROOFS)
     if channels:

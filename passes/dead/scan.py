@@ -1,4 +1,5 @@
 """A first look at every matrix, block by block and once: which slices along an axis are zero, which rows may be equal.
+Of a large one a few rows and columns often show that there are none.
 
 Works on the bits as integers: the disjunction of a slice is zero (but for a sign) only where all of it is, and equal rows have
 equal sums. Memory stays that of a block, whatever the size of the weights.
@@ -6,6 +7,7 @@ equal sums. Memory stays that of a block, whatever the size of the weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +19,8 @@ from ...ir.tensor import Tensor
 BLOCK = 1 << 20
 #: The golden ratio in 64 bits: odd multiples of it give each block of rows its own weight in the sums of columns.
 _ODD = 0x9E3779B97F4A7C15
+#: Matrices of more bytes are sampled before all of them is read: some rows, and some bytes of each row.
+SAMPLED, ROWS, ROW_BYTES = 1 << 16, 16, 64
 _BITS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -45,6 +49,10 @@ def scan(tensor: Tensor, rows_axis: int) -> Scan:
     n0, n1 = tensor.shape[:2]
     kind = _BITS[tensor.dtype.numpy.itemsize]
     width = tensor.size // n0
+    counted = kind((1 << (8 * kind().itemsize - tensor.dtype.is_float)) - 1)
+    sampled = _sampled(tensor, rows_axis, counted) if tensor.nbytes > SAMPLED else None
+    if sampled is not None:
+        return sampled
     found0, found1 = np.zeros(n0, kind), np.zeros(width, kind)
     sums = np.zeros(n0 if rows_axis == 0 else width, np.uint64)
     step = max(1, min(BLOCK // max(1, width * kind().itemsize), -(-n0 // 8)))
@@ -61,8 +69,32 @@ def scan(tensor: Tensor, rows_axis: int) -> Scan:
         by_place = sums.reshape(n1, -1) * (np.arange(width // n1, dtype=np.uint64) * np.uint64(2) + np.uint64(1))
         sums = np.add.reduce(by_place, axis=1)
     by_column = np.bitwise_or.reduce(found1.reshape(n1, -1), axis=1)
-    counted = kind((1 << (8 * kind().itemsize - tensor.dtype.is_float)) - 1)
     return Scan(((found0 & counted) == 0, (by_column & counted) == 0), sums)
+
+
+def _sampled(tensor: Tensor, rows_axis: int, counted: Any) -> Scan | None:
+    """The scan of a matrix of which a few elements show that every slice has one other than 0 and that no two rows are
+    equal; None where they do not."""
+    n0, n1, *tail = tensor.shape
+    taps = math.prod(tail)
+    wide = min(n1, max(1, ROW_BYTES // max(1, taps * counted.itemsize)))
+    row, column = max(0, n0 - ROWS) // 2, (n1 - wide) // 2
+    ends = (0,) * len(tail)
+    some_rows = tensor.region((row, 0, *ends), (min(n0, row + ROWS), n1, *tail))
+    some_columns = tensor.region((0, column, *ends), (n0, column + wide, *tail))
+    parts = []
+    for axis, part in enumerate((some_columns, some_rows)):
+        bits = np.ascontiguousarray(part).view(counted.dtype)
+        flat = np.moveaxis(bits, axis, 0).reshape((n0, n1)[axis], -1)
+        if not (flat & counted).any(axis=1).all():
+            return None
+        parts.append(flat)
+    chosen = parts[rows_axis]
+    odd = np.arange(chosen.shape[1], dtype=np.uint64) * np.uint64(2 * _ODD % (1 << 64)) + np.uint64(1)
+    sums = (chosen * odd).sum(axis=1, dtype=np.uint64)
+    if len(np.unique(sums)) < len(sums):
+        return None
+    return Scan((np.zeros(n0, bool), np.zeros(n1, bool)), sums)
 
 
 def _wide(block: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def _worthwhile(found: dict[Node, int], spare: int) -> list[Node]:
         for value in dict.fromkeys(node.inputs()):
             if value.node in found:
                 freed += sources[value.node] // max(1, len(value.users))
-            elif value.weight is not None and all(user in found for user in value.users):
+            elif value.weight is not None and value.used_only_by(found):
                 freed += (value.weight.nbytes + NODE_BYTES) // len(value.users)
         sources[node] = freed
     stay: set[Node] = set()

@@ -153,7 +153,7 @@ def _behind(root: Node) -> tuple[set[Node], list[Value]]:
     ordered = sorted(seen, key=lambda n: n.order, reverse=True)
     dying: set[Node] = {root}
     for node in ordered[1:]:
-        if node.has(PURE) and all(user in dying for value in node.results for user in value.users):
+        if node.has(PURE) and all(value.used_only_by(dying) for value in node.results):
             dying.add(node)
     shaped = [n.operands[0] for n in reversed(ordered) if n.name in ("shape", "size")]
     return dying, list(dict.fromkeys(v for v in shaped if v is not None))
@@ -217,7 +217,7 @@ def _made_already(root: Node, pieces: Sequence[Piece], dying: set[Node]) -> dict
     for piece in pieces:
         if piece.source is not None and piece not in found:
             attrs = {"start": piece.start, "end": None if piece.end == piece.source.rank else piece.end}
-            for user in (use.node for use in piece.source.uses[:USERS]):
+            for user in piece.source.first_users(USERS):
                 if user.name == "shape" and user.attrs.plain == attrs and user.before(root) and user not in dying:
                     found[piece] = user.result
                     break
