@@ -1,4 +1,4 @@
-"""One `-O2` against the best of five other optimisers on each real model: nodes, bytes, outputs, latency; seconds are shown.
+"""One `-O2` against the best of five other optimisers on each real model: nodes, bytes, seconds, outputs, latency.
 
 pytest benchmarks/test_optimizer_peers.py -m slow -s        needs pip install 'anyir[peers,ort]'
 """
@@ -50,6 +50,11 @@ def test_files_do_not_grow(rows: list[peers.Row]) -> None:
     assert not [
         (row.name, row.made[peers.OWN].size, row.size) for row in rows if row.made[peers.OWN].size > 1.05 * row.size
     ]
+
+
+def test_seconds(rows: list[peers.Row]) -> None:
+    """CPU seconds of load, optimise and save, all models together."""
+    assert sum(row.made[peers.OWN].seconds for row in rows) < 10
 
 
 def test_outputs_are_equal(rows: list[peers.Row], folder: Path) -> None:

@@ -39,7 +39,7 @@ def _softplus(x: Array) -> Array:
 
 
 def _hard_sigmoid(x: Array, *, alpha: float, beta: float) -> Array:
-    return np.clip(alpha * x + beta, 0.0, 1.0)
+    return np.minimum(np.maximum(alpha * x + beta, 0.0), 1.0)
 
 
 def _gelu(x: Array, *, approximate: str) -> Array:
@@ -85,7 +85,7 @@ def relu(x: Array) -> Array:
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6); NaN stays NaN."""
     y = exact(x)
-    return narrow(np.clip(y, y.dtype.type(0), y.dtype.type(6)), x.dtype)
+    return narrow(np.minimum(np.maximum(y, y.dtype.type(0)), y.dtype.type(6)), x.dtype)
 
 
 @kernel("leaky_relu")

@@ -204,12 +204,10 @@ def _integer_power(a: Array, b: Array) -> Array:
 def clip(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     """min(high, max(low, x)): where low > high the result is high; NaN stays NaN."""
     y = exact(x)
-    if low is not None and high is not None:
-        y = np.clip(y, exact(low), exact(high))
-    elif low is not None:
+    if low is not None:
         y = np.maximum(y, exact(low))
-    elif high is not None:
-        y = np.minimum(y, exact(high))
+    if high is not None:
+        y = np.minimum(y, exact(high))  # np.clip takes another zero where a bound is 0.0 and the number -0.0
     return narrow(y, x.dtype)
 
 

@@ -26,13 +26,17 @@ _ULP = (
     ("fuse-activations", "silu, gelu, hard-swish and their kin written out become one op again"),
     ("fuse-norms", "means, vector norms, layer and RMS norm written out become one op again"),
     ("fuse-recurrent", "cells of LSTM and GRU written out, before their products are merged with others"),
-    ("fold-batch-norm", "scale and shift go into the weights of the layers around them, but not those of a written-out op"),
+    (
+        "fold-batch-norm",
+        "scale and shift go into the weights of the layers around them, but not those of a written-out op",
+    ),
     ("reassociate", "what no rich op has taken: chains of numbers, in fewer operations"),
     ("fold", "the folded weights' own arithmetic"),
     ("dead-weights", "zero rows and channels are visible once norms are folded"),
     (
-        "fix(canonicalize,fold-batch-norm,reassociate,fold,regions,move-data,cancel-transposes,cse,dce)",
-        "fusion and removal leave identities and dead code",
+        "fix(canonicalize,fuse-activations,fuse-norms,fold-batch-norm,reassociate,fold,regions,move-data,cancel-transposes"
+        ",cse,dce)",
+        "fusion and removal leave identities, dead code and more to fuse",
     ),
 )
 

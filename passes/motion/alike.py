@@ -10,7 +10,7 @@ from ...ir.graph import Node, Value
 from ...ir.opdef import ELEMENTWISE, PURE
 from ..rewrite import StagingBuilder, rule
 from ..simplify.reshapes import REGROUPS, regrouping
-from .axes import equal_shapes, grouped, moves_to, partner, reshaped
+from .axes import cuts_of, equal_shapes, grouped, moves_to, partner, reshaped, sliced
 
 #: So many elementwise ops may stand between a split and what all its results go through.
 BETWEEN = 3
@@ -80,12 +80,12 @@ def _only_data(node: Node) -> Value | None:
 
 @rule("split")
 def split_of_alike(b: StagingBuilder, node: Node):
-    """split whose results all go through one elementwise op, transpose or reshape -> that op, then split"""
+    """split whose results all go through one elementwise op, slice, transpose or reshape -> that op, then split"""
     x = node.operands[0]
     if len(node.results) < 2 or x.shape is None or any(v.n_uses != 1 for v in node.results):
         return None
     axis = node.attr("axis") % len(x.shape)
-    return _mapped(b, node, x) or _moved(b, node, x, axis)
+    return _mapped(b, node, x) or _cut(b, node, x, axis) or _moved(b, node, x, axis)
 
 
 def _mapped(b: StagingBuilder, node: Node, x: Value):
@@ -96,6 +96,17 @@ def _mapped(b: StagingBuilder, node: Node, x: Value):
     if not all(u is not None and _same_call(first, u, head, v) for u, v in zip(users, node.results, strict=True)):
         return None
     parts = _split_again(b, node, _again(b, first, head, x), node.attr("axis"))
+    return b.instead({u.result: p for u, p in zip(users, parts, strict=True)}, [*users, node])  # type: ignore[union-attr, list-item]
+
+
+def _cut(b: StagingBuilder, node: Node, x: Value, axis: int):
+    users = [v.single_user() for v in node.results]
+    if any(u is None or u.name != "slice" or u.operands[0] is not v for u, v in zip(users, node.results, strict=True)):
+        return None
+    cuts = [cuts_of(u) for u in users]  # type: ignore[arg-type]
+    if cuts[0] is None or axis in cuts[0] or any(c != cuts[0] for c in cuts):
+        return b.decline("they are cut in different ways, or along the axis of the split")
+    parts = _split_again(b, node, sliced(b, x, cuts[0]), axis)
     return b.instead({u.result: p for u, p in zip(users, parts, strict=True)}, [*users, node])  # type: ignore[union-attr, list-item]
 
 

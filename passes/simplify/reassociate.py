@@ -122,8 +122,8 @@ def merge_factors(b: StagingBuilder, node: Node):
     """mul(mul(x, a), b) -> mul(x, a * b), div(mul(x, a), b) -> mul(x, a / b), div(a, mul(x, b)) -> div(a / b, x) ..."""
     outer = factor_of(node)
     inner = factor_of(outer.x.node) if outer is not None else None
-    if outer is None or inner is None:
-        return None
+    if outer is None or inner is None or {node.name, outer.x.node.name} == {"neg", "reciprocal"}:  # type: ignore[union-attr]
+        return None  # neg(reciprocal(x)) is as short as it gets
     if not _owned(outer.x):
         return b.decline("the inner product is also used elsewhere")
     factor = outer.factor / inner.factor if outer.inverted else outer.factor * inner.factor

@@ -501,6 +501,11 @@ def test_the_bound_is_spent_once_over_all_rounds() -> None:
     run_pipeline(made, "dead-weights{bound=1e-5}", ctx)
     rows = [r for r in ctx.records if r["kind"] == "certificate" and r["unit"]]
     assert 1 < shapes(made)["w"][1] < 40 and sum(r["error"] for r in rows) <= 1e-5 * rows[0]["reach"]
+    second, kept = Context(level=3), shapes(made)
+    run_pipeline(made, "dead-weights{bound=1e-5}", second)
+    assert shapes(made) == kept and not second.records, "a second run has nothing left to give out"
+    run_pipeline(made, "dead-weights{bound=3e-5}", Context(level=3))
+    assert shapes(made)["w"][1] < kept["w"][1] and made.metadata["dead-weights.bound"] == "3e-05"
 
 
 def test_large_weights_are_looked_at_in_blocks() -> None:
