@@ -33,6 +33,10 @@ PROPERTIES_IR, DEVICES_IR = 10, 11
 JOINED = 1024
 
 
+#: Operators that take so many inputs at least, absent ones among them; all others do without absent ones at the end.
+_LEAST_INPUTS = {"Loop": 2}
+
+
 class Space:
     """Names are unique in here. `beside` is what the source says of values: notes by name, and the names that it declares;
     with `joins` equal small constants are one."""
@@ -127,7 +131,8 @@ class Space:
     def _node(self, draft: Draft, proto: NodeProto, infos: Any) -> None:
         loc = origin(draft.source)
         inputs = [self.name(ref) for ref in draft.inputs]
-        while inputs and not inputs[-1] and not draft.foreign:
+        least = _LEAST_INPUTS.get(draft.op_type, 0)
+        while len(inputs) > least and not inputs[-1] and not draft.foreign:
             inputs.pop()
         proto.input.extend(inputs)
         proto.output.extend(self._results(draft))

@@ -101,7 +101,10 @@ class _Sweep:
         return value.type if value.weight.role in self.roles and value.dtype is not STRING else value
 
     def equal(self, first: Node, node: Node) -> bool:
-        """Two nodes of one key: the types of their results and the contents of their constants are equal too."""
+        """Two nodes of one key: the types of their results and the contents of their constants are equal too, and neither has
+        captured more since."""
+        if len(first.operands) != len(node.operands):
+            return False
         if any(a.type is not b.type for a, b in zip(first.results, node.results, strict=True)):
             return False
         pairs = zip(first.operands, node.operands, strict=True)
