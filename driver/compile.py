@@ -32,7 +32,9 @@ WRITE = ("opset", "raise_opset", "ort", "quant_form", "external_data", "sparse")
 )
 @click.option("--quant-form", type=click.Choice(["qdq", "qoperator", "matmulnbits"]), help="Quantised layers in ONNX.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
-@click.option("--sparse", is_flag=True, default=None, help="TFLite: leave out the zeros of weights that are mostly zero.")
+@click.option(
+    "--sparse", is_flag=True, default=None, help="TFLite: leave out the zeros of weights that are mostly zero."
+)
 @click.option("--functions", type=click.Choice(["keep", "inline"]), help="Local functions of an ONNX model.")
 @click.option("--defaults", type=click.Choice(["keep", "fix"]), help="ONNX inputs that are initializers too.")
 @click.option("--no-verify", is_flag=True, help="Do not run the result.")

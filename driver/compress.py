@@ -41,7 +41,9 @@ SHOWN = 12
 @click.option("--opset", type=int, help="ONNX opset to write.")
 @click.option("--quant-form", type=click.Choice(["qdq", "qoperator", "matmulnbits"]), help="Quantised layers in ONNX.")
 @click.option("--external-data/--no-external-data", default=None, help="Keep weights beside the model file, or inside.")
-@click.option("--sparse", is_flag=True, default=None, help="TFLite: leave out the zeros of weights that are mostly zero.")
+@click.option(
+    "--sparse", is_flag=True, default=None, help="TFLite: leave out the zeros of weights that are mostly zero."
+)
 @click.option("--no-verify", is_flag=True, help="Do not run the written file.")
 @click.option("--keep-unverified", is_flag=True, help="Keep the output even if its check fails.")
 @shared.source_options
@@ -109,7 +111,9 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     made |= {"limits": {"drop": given["max_drop"]}, "level": given["level"], "verify": not given["no_verify"]}
     made |= {"format": given["target_format"], "source_format": given["source_format"]}
     made |= {"keep_unverified": given["keep_unverified"], "shapes": parse_shapes(given["shape_texts"])}
-    made["write"] = {key: given[key] for key in ("opset", "quant_form", "external_data", "sparse") if given[key] is not None}
+    made["write"] = {
+        key: given[key] for key in ("opset", "quant_form", "external_data", "sparse") if given[key] is not None
+    }
     return made
 
 

@@ -77,7 +77,11 @@ class RuleFile:
 
     @property
     def numerics(self) -> str:
-        return self.rule.numerics if self.rule is not None else self.header("numerics") or find_pass(self.pass_name).numerics
+        return (
+            self.rule.numerics
+            if self.rule is not None
+            else self.header("numerics") or find_pass(self.pass_name).numerics
+        )
 
     @property
     def level(self) -> int:
