@@ -359,7 +359,7 @@ def _stored(node: Node) -> tuple[Value, Encoding, bool, int | None] | None:
     if inner is None or inner.name != "dequantize" or not inner.operands[0].is_const or inner.result.rank != 2:  # type: ignore[union-attr]
         return None
     p = encoding_of(inner)
-    if p.stored not in SHIFT or not p.constant or inner.result.dtype is not F32 or (count is not None and not turned):
+    if p.stored not in SHIFT or not p.constant or inner.result.dtype is not F32:
         return None
     return inner.operands[0], p, turned, count if type(count) is int else None  # type: ignore[return-value]
 

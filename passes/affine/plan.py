@@ -306,6 +306,8 @@ def trailing_norm_behind(plan: Plan, node: Node, made: Affine) -> str | None:
 
 
 def dequantize_behind(plan: Plan, node: Node, made: Affine) -> str | None:
+    if node.operands[0].node is not None:  # type: ignore[union-attr]
+        return "what makes the integers quantises by the same scale"
     return "a dequantize has no bias" if made.shifts else scale_dequantize(plan, node, made.factor)
 
 

@@ -101,7 +101,7 @@ def _tell_strange(ctx: Context, products: dict[Node, Product]) -> None:
 def _is_worth(p: Product, x: Span, bound: float) -> bool:
     """Whether the intervals of a product's results are worth a pass over its weights: data that is bounded on both sides, or
     for small layers before a clamp on one."""
-    size = p.constant.type.numel  # type: ignore[attr-defined]
+    size = p.w.type.numel  # type: ignore[attr-defined]
     if size > LARGEST:
         return False
     return bool(bound or (np.isfinite(x.lo) & np.isfinite(x.hi)).any() or (size <= SMALL and _is_clamped(p)))

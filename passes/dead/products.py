@@ -1,7 +1,7 @@
 """Layers that multiply data by a constant matrix: conv, conv_transpose, matmul and gemm as one four-dimensional view.
 
 A product sums  y[g, o] = bias + alpha * sum over i, taps of  w[g, o, i, tap] * x[g, i],  with one group for all but grouped
-convolutions. Its weight is a constant, or a dequantised one, whose zeros are then zeros of the integers.
+convolutions. Its weight is a constant; of a dequantised one nothing is said: quantised models keep their integers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...ir.graph import Node, Value
-from ...ir.tensor import ArrayTensor, Tensor
 from ...ir.types import BF16, F16, F32, F64
 from .scan import Scan, scan
 
 REAL = frozenset({F16, BF16, F32, F64})
-#: Up to this many integers of a weight are turned to floats for a look at them.
-SMALL = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +45,8 @@ class Product:
         return self.node.operands[self.weight]  # type: ignore[return-value]
 
     @property
-    def constant(self) -> Value:
-        """The constant that holds the numbers, below a dequantize where there is one."""
-        return self.w if self.w.is_const else self.w.node.operands[0]  # type: ignore[union-attr, return-value]
-
-    @property
     def name(self) -> str:
-        return self.constant.weight.key  # type: ignore[union-attr]
+        return self.w.weight.key  # type: ignore[union-attr]
 
     @property
     def rows_axis(self) -> int:
@@ -92,14 +84,7 @@ class Product:
         return self.node.result.shape[self.out_axis]  # type: ignore[index, return-value]
 
     def numbers(self) -> np.ndarray:
-        """The weight as the data meets it, float; a dequantised one is computed."""
-        if self.w.is_const:
-            return self.w.array()
-        q, scale, zero = (*self.w.node.operands, None)[:3]  # type: ignore[union-attr]
-        array = q.array().astype(np.float64)  # type: ignore[union-attr]
-        if zero is not None:
-            array -= zero.array().astype(np.float64)
-        return array * scale.array().astype(np.float64)  # type: ignore[union-attr]
+        return self.w.array()
 
     @cached_property
     def zero_rows(self) -> np.ndarray:
@@ -122,16 +107,14 @@ class Product:
     @cached_property
     def is_finite(self) -> bool:
         """No NaN, no infinity: else nothing is said of the layer."""
-        return all(np.isfinite(block).all() for block in self.constant.weight.tensor.blocks()) and (  # type: ignore[union-attr]
-            self.w.is_const or bool(np.isfinite(self.numbers()).all())
-        )
+        return all(np.isfinite(block).all() for block in self.w.weight.tensor.blocks())  # type: ignore[union-attr]
 
     @cached_property
     def slack(self) -> float:
         """Rounding of the runtime's own sum, as a share of the sum of its terms' sizes: one rounding per term and two more."""
         import ml_dtypes
 
-        taps = math.prod(self.constant.weight.tensor.shape[2:]) if self.node.name.startswith("conv") else 1  # type: ignore[union-attr]
+        taps = math.prod(self.w.weight.tensor.shape[2:]) if self.node.name.startswith("conv") else 1  # type: ignore[union-attr]
         terms = self.inside * taps
         return (terms + 4) * float(ml_dtypes.finfo(self.node.result.dtype.numpy).eps)  # type: ignore[union-attr]
 
@@ -158,7 +141,7 @@ class Products:
     """Makes products of nodes; every matrix is looked at once, however often it is asked for."""
 
     def __init__(self) -> None:
-        self.scans: dict[tuple[Value | int | None, ...], Scan] = {}
+        self.scans: dict[tuple[Value, int], Scan] = {}
 
     def of(self, node: Node) -> Product | None:
         """The product that a node is; None where it multiplies two computed values, or its sizes are not known."""
@@ -174,14 +157,9 @@ class Products:
 
     def _scanned(self, node: Node, form: Form) -> Product | None:
         made = Product(node, *form[:4], _PLAIN, *form[4:])
-        # A dequantised value stays when its integers are cut: what it is made of says which numbers it has.
-        parts = (made.w,) if made.w.is_const else made.w.node.operands  # type: ignore[union-attr]
-        key: tuple[Value | int | None, ...] = (*parts, made.rows_axis)
+        key = (made.w, made.rows_axis)
         if key not in self.scans:
-            source = _source(made)
-            if source is None:
-                return None
-            self.scans[key] = scan(source, made.rows_axis)
+            self.scans[key] = scan(made.w.weight.tensor, made.rows_axis)  # type: ignore[union-attr]
         return replace(made, scan=self.scans[key])
 
 
@@ -198,33 +176,9 @@ class Form(NamedTuple):
 _PLAIN = Scan((np.zeros(0, bool), np.zeros(0, bool)), np.zeros(0))
 
 
-def _source(p: Product) -> Tensor | None:
-    """What is scanned: the constant itself, or where the zero of its integers is not 0 the numbers, if they are few."""
-    tensor = p.constant.weight.tensor  # type: ignore[union-attr]
-    if p.w.is_const:
-        return tensor
-    zero = (*p.w.node.operands, None)[2]  # type: ignore[union-attr]
-    if zero is None or not np.any(zero.array().astype(np.float32)):
-        return tensor
-    return ArrayTensor(p.numbers()) if tensor.size <= SMALL else None
-
-
 def _is_numbers(value: Value) -> bool:
-    """A constant of reals, or one that is dequantised with constant parameters, none per block."""
-    if value.is_const:
-        return value.dtype in REAL
-    node = value.node
-    if node is None or node.name != "dequantize" or value.dtype not in REAL:
-        return False
-    q, *parameters = node.operands
-    if q is None or not q.is_const or not all(p is None or p.is_const for p in parameters):
-        return False
-    return all(_per_axis(p, q) for p in parameters if p is not None)
-
-
-def _per_axis(parameter: Value, q: Value) -> bool:
-    """A number for all, or one for each slice; not one for each block."""
-    return not parameter.shape or all(n in (1, m) for n, m in zip(parameter.shape, q.shape, strict=True))  # type: ignore[arg-type]
+    """A constant of reals."""
+    return value.is_const and value.dtype in REAL
 
 
 def _conv(node: Node) -> Form | None:
