@@ -13,6 +13,7 @@ import anyir
 import numpy as np
 import pytest
 from anyir.driver.cli import VERBS, cli, run
+from anyir.kernels.compare import compare, limits_for
 from anyir.kernels.run import run as run_kernels
 from anyir.tests.support.distillation import accuracy, mlp, points
 
@@ -41,8 +42,9 @@ def test_the_function(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(SNIPPETS[0], {})
     assert "accuracy" in capsys.readouterr().out
     x = points(20, 3)[0]
-    found = [run_kernels(anyir.load(name), [x])["y"] for name in ("tuned.onnx", "tuned.tflite")]
-    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+    one, two = (anyir.load(name) for name in ("tuned.onnx", "tuned.tflite"))
+    report = compare(run_kernels(one, [x]), run_kernels(two, [x]), limits_for(one, [x]))
+    assert report.passed, str(report)
 
 
 def test_ones_own_loop(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
