@@ -49,10 +49,9 @@ def copy_graph(source: Graph, target: Graph, mapping: dict[Value, Value]) -> Non
     target.set_outputs([mapping.get(v, v) for v in source.outputs])
 
 
-def copy_nodes(source: Graph, target: Graph, mapping: dict[Value, Value], before: Node | None = None) -> None:
-    """Copy the nodes (not the inputs or outputs) of `source` in front of `before`."""
-    for node in source.nodes():
-        copy_into(node, target, mapping, before)
+def copy_nodes(source: Graph, target: Graph, mapping: dict[Value, Value], before: Node | None = None) -> list[Node]:
+    """Copy the nodes (not the inputs or outputs) of `source` in front of `before`; returns the copies in order."""
+    return [copy_into(node, target, mapping, before) for node in source.nodes()]
 
 
 def copy_into(node: Node, target: Graph, mapping: dict[Value, Value], before: Node | None = None) -> Node:

@@ -193,13 +193,7 @@ def _slices(node: Node, b: Builder, at: Layout, step: int) -> list[Value]:
 
 def _copied(node: Node, body: Graph, mapping: dict[Value, Value]) -> list[Value]:
     """A copy of the body in front of `node`; its outputs."""
-    last = node.prev
-    copy_nodes(body, node.graph, mapping, before=node)  # type: ignore[arg-type]
-    made, at = [], node.prev
-    while at is not last:
-        made.append(at)
-        at = at.prev  # type: ignore[union-attr]
-    propagate(reversed(made))  # type: ignore[arg-type]
+    propagate(copy_nodes(body, node.graph, mapping, before=node))  # type: ignore[arg-type]
     return [mapping.get(v, v) for v in body.outputs]
 
 

@@ -136,7 +136,7 @@ class Planner:
     def _options(self, exit_: Exit, alive: np.ndarray) -> Options | None:
         """None where the layer cannot be edited: a shared matrix, groups, numbers that are not finite."""
         p = exit_.product
-        if not p.w.is_const or p.groups != 1 or not self.live.walk.is_only_use(p.node, p.weight):
+        if p.groups != 1 or not self.live.walk.is_only_use(p.node, p.weight):
             return None
         n = p.channels
         options = Options(np.full(n, "", dtype=object), np.zeros(n), np.full(n, -1))

@@ -15,13 +15,8 @@ def call(b: Builder, node: Node) -> Outcome:
     """The body in place of the call; its nodes' origins lie inside that of the call."""
     (body,) = node.regions
     mapping: dict[Value, Value] = dict(zip(body.inputs, node.inputs(), strict=True))
-    last = node.prev
-    copy_nodes(body, node.graph, mapping, before=node)  # type: ignore[arg-type]
-    made, at = [], node.prev
-    while at is not last:
-        made.append(at)
-        at = at.prev  # type: ignore[union-attr]
+    made = copy_nodes(body, node.graph, mapping, before=node)  # type: ignore[arg-type]
     for new in made:
-        new.loc = new.loc.under(node.loc.scope)  # type: ignore[union-attr]
-    propagate(reversed(made))  # type: ignore[arg-type]  # operands may be better known than the body's inputs, or constant
+        new.loc = new.loc.under(node.loc.scope)
+    propagate(made)  # operands may be better known than the body's inputs, or constant
     return tuple(mapping.get(v, v) for v in body.outputs)
