@@ -14,7 +14,8 @@ from .recurrent import gate_functions, part
 from .rules import Declined, Size, decomposes, scalar, shape_of
 
 
-def _ratio(b: Builder, first: Value, second: Value, made: Value) -> Value:
+def ratio_of(b: Builder, first: Value, second: Value, made: Value) -> Value:
+    """first second / made in f32, as the integer kernels have it."""
     return b.div(b.mul(_f32(b, first), _f32(b, second)), _f32(b, made))
 
 
@@ -22,7 +23,7 @@ def _f32(b: Builder, x: Value) -> Value:
     return x if x.dtype is F32 else b.cast(x, to=F32)
 
 
-def _shaped(b: Builder, value: Value, rank: int, axis: int) -> Value | None:
+def shaped(b: Builder, value: Value, rank: int, axis: int) -> Value | None:
     """A parameter as rank 0, or of rank `rank` with a vector's entries along `axis`; None when its shape is not known."""
     if value.shape is None or any(type(d) is not int for d in value.shape):
         return None
@@ -48,13 +49,13 @@ def qlinear_matmul(b: Builder, node: Node) -> Value | Declined:
     if a.rank is None or w.rank is None or a.rank < 2 or w.rank < 2:
         return Declined("an operand is a vector, or of unknown rank")
     rank = max(a.rank, w.rank)
-    rows = [_shaped(b, v, rank, -2) for v in (a_scale, y_scale, y_zero)]
-    columns = _shaped(b, w_scale, rank, -1)
-    zeros = _shaped(b, a_zero, a.rank, -2), _shaped(b, w_zero, w.rank, -1)
+    rows = [shaped(b, v, rank, -2) for v in (a_scale, y_scale, y_zero)]
+    columns = shaped(b, w_scale, rank, -1)
+    zeros = shaped(b, a_zero, a.rank, -2), shaped(b, w_zero, w.rank, -1)
     if columns is None or None in rows or None in zeros:
         return Declined("the shape of a scale or zero point is not known")
     total = b.matmul_integer(a, w, *zeros)
-    return b.requantize(total, _ratio(b, rows[0], columns, rows[1]), rows[2], to=node.result.dtype)
+    return b.requantize(total, ratio_of(b, rows[0], columns, rows[1]), rows[2], to=node.result.dtype)
 
 
 @decomposes("qlinear_conv")
@@ -63,14 +64,14 @@ def qlinear_conv(b: Builder, node: Node) -> Value | Declined:
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = (*node.operands, None)[:9]
     if x.rank is None:
         return Declined("the rank is not known")
-    scales = [_shaped(b, v, x.rank, 1) for v in (x_scale, w_scale, y_scale)]
-    zeros = [_shaped(b, v, 1, 0) for v in (x_zero, w_zero, y_zero)]
+    scales = [shaped(b, v, x.rank, 1) for v in (x_scale, w_scale, y_scale)]
+    zeros = [shaped(b, v, 1, 0) for v in (x_zero, w_zero, y_zero)]
     if None in scales or None in zeros:
         return Declined("the shape of a scale or zero point is not known")
     total = b.conv_integer(x, w, *zeros[:2], **dict(node.attrs))
     if bias is not None:
         total = b.add(total, _reshaped(b, bias, (-1, *(1,) * (x.rank - 2))))
-    return b.requantize(total, _ratio(b, *scales), zeros[2], to=node.result.dtype)
+    return b.requantize(total, ratio_of(b, *scales), zeros[2], to=node.result.dtype)
 
 
 @decomposes("dynamic_quantize_lstm", needs=("loop",))
