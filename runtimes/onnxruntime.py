@@ -75,7 +75,15 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
+        raise _refusal(error) from None
+
+
+def _refusal(error: Exception) -> AnyIRError:
+    """What onnxruntime says when it cannot load a file: it lacks an operator or a kernel, or the graph breaks ONNX's rules."""
+    text = clean(error, 600)
+    if "INVALID_GRAPH" in text and "is not a registered function/op" not in text:
+        return SystemFailure(f"onnxruntime refused the file: {text}", code="F130")
+    return Unsupported(f"onnxruntime cannot load the model: {text}")
 
 
 def _differs_by_threads(source: str | bytes) -> bool:
@@ -108,7 +116,7 @@ def operators(path: str | os.PathLike) -> Counter[str]:
         try:
             ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise Unsupported(f"onnxruntime cannot load the model: {clean(error, 600)}") from None
+            raise _refusal(error) from None
         made, _ = read(options.optimized_model_filepath)
     return Counter(node.op_type for node in made.graph.node)
 
