@@ -31,7 +31,7 @@ class OutputFile(io.BufferedWriter):
     """A binary file under a temporary name. `skip(n)` writes n zero bytes as a hole."""
 
     def __init__(self, fd: int) -> None:
-        super().__init__(io.FileIO(fd, "w"), buffer_size=1 << 20)
+        super().__init__(io.FileIO(fd, "w"), buffer_size=1 << 18)  # longer pieces are written as they lie
         self._least = 0
 
     def close(self) -> None:

@@ -264,7 +264,7 @@ def run_pipeline(
     steps = check_pipeline(pipeline)
     context = ctx or Context()
     with contextlib.suppress(StopPipeline), bulk():
-        _run_steps(module, steps, context, instruments)
+        _Run(module, context, instruments).steps(steps)
     return context
 
 
@@ -289,22 +289,38 @@ def _flat(steps: Iterable[Step | Fix]) -> Iterable[Step]:
             yield step
 
 
-def _run_steps(module: Module, steps: Iterable[Step | Fix], ctx: Context, instruments: Sequence[Instrument]) -> None:
-    for step in steps:
-        if isinstance(step, Fix):
-            _run_fix(module, step, ctx, instruments)
+class _Run:
+    """One run of a pipeline. A step that changed nothing would again change nothing: it is left out until another one has
+    changed the module."""
+
+    def __init__(self, module: Module, ctx: Context, instruments: Sequence[Instrument]) -> None:
+        self.module = module
+        self.ctx = ctx
+        self.instruments = instruments
+        self.version = module.version
+        self.idle: dict[str, int] = {}
+
+    def steps(self, steps: Iterable[Step | Fix]) -> None:
+        for step in steps:
+            if isinstance(step, Fix):
+                self.fix(step)
+            elif self.idle.get(str(step)) != self.version:
+                self.step(step)
+
+    def step(self, step: Step) -> None:
+        if run_step(self.module, step, self.ctx, self.instruments):
+            self.version = self.module.version
         else:
-            run_step(module, step, ctx, instruments)
+            self.idle[str(step)] = self.version
 
-
-def _run_fix(module: Module, fix: Fix, ctx: Context, instruments: Sequence[Instrument]) -> None:
-    """Repeat until a round changes nothing, at most `limit` times; a round too many is a bug of its passes."""
-    for _ in range(fix.limit):
-        before = module.version
-        _run_steps(module, fix.steps, ctx, instruments)
-        if module.version == before:
-            return
-    ctx.notes.append(f"{fix} still changed something after {fix.limit} rounds")
+    def fix(self, fix: Fix) -> None:
+        """Repeat until a round changes nothing, at most `limit` times; a round too many is a bug of its passes."""
+        for _ in range(fix.limit):
+            before = self.version
+            self.steps(fix.steps)
+            if self.version == before:
+                return
+        self.ctx.notes.append(f"{fix} still changed something after {fix.limit} rounds")
 
 
 def run_step(module: Module, step: Step, ctx: Context, instruments: Sequence[Instrument] = ()) -> bool:

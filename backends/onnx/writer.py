@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...formats.onnx import external, stream, views
 from ...formats.onnx.tensors import raw_bytes, tensor_proto, write_raw
 from ...ir.errors import InternalError, InvalidModel, LimitExceeded, Unsupported, UsageError
-from ...ir.graph import Module
+from ...ir.graph import Module, bulk
 from ...ir.signature import Signature
 from ...ir.storage import OutputSet
 from ...ir.tensor import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXTERNAL_FROM = 1024  # smaller tensors (shapes, scales) stay in the model, where tools look at them
 
 
+@bulk()
 def write_legal(
     module: Module,
     path: str | os.PathLike,
@@ -45,6 +46,7 @@ def write_legal(
     return [data_path, path]
 
 
+@bulk()
 def proto_of_legal(module: Module, signature: str | None) -> ModelProto:
     """The whole model in one protobuf."""
     export = _exported(module, signature)
@@ -94,9 +96,9 @@ def _write_data(export: Export, file: Any, name: str) -> list[Tensor | None]:
     unique = [i for i in large if first.setdefault(keys[i], i) == i]
     offsets = dict(zip(unique, stream.place([inside[i] for i in unique], external.HEADER), strict=True))  # type: ignore[misc]
     sink = external.Sink(file)
-    sink.skip(external.HEADER)
+    sink.begin(external.HEADER)
     for i in unique:
-        sink.skip(offsets[i] - sink.at)
+        sink.begin(offsets[i])
         write_raw(inside[i], sink)  # type: ignore[arg-type]
     external.write_header(file, sink.digest())
     entry = export.model.metadata_props.add()

@@ -37,10 +37,13 @@ def load(source: str | os.PathLike | bytes | ModelProto) -> tuple[ModelProto, Pa
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"cannot read ONNX from {type(source).__name__}", hint="pass a path, bytes or a ModelProto")
     path = Path(source)
-    return parse(storage.read_bytes(path, "file_bytes"), str(path)), path
+    file = storage.map_file(path)
+    model = parse(file.view(), str(path))
+    file.recheck()
+    return model, path
 
 
-def parse(data: bytes, where: str) -> ModelProto:
+def parse(data: bytes | memoryview, where: str) -> ModelProto:
     """`data` as a ModelProto. Raises InvalidModel, naming the format that the bytes look like instead."""
     import onnx
     from google.protobuf.message import DecodeError
@@ -58,7 +61,7 @@ def parse(data: bytes, where: str) -> ModelProto:
     return model
 
 
-def _not_onnx(data: bytes, where: str, reason: str) -> InvalidModel:
+def _not_onnx(data: bytes | memoryview, where: str, reason: str) -> InvalidModel:
     for offset, magic, what in MAGIC:
         if data[offset : offset + len(magic)] == magic:
             return InvalidModel(f"this looks like {what}, not ONNX", where=where)

@@ -21,8 +21,7 @@ HEADER = 4096
 MAGIC = b"anyir external data 1\n"
 DIGEST_KEY = "anyir.external_data"
 _CHUNK = 1 << 20
-_ZEROS = bytes(_CHUNK)
-_ROW = 256  # words; a full chunk has twice as many rows
+_ROW = 1024  # words; a full chunk has 128 rows
 
 
 class Sink:
@@ -30,7 +29,7 @@ class Sink:
 
     The digest covers the chunks of 1 MiB that are not all zero, so it does not depend on where the source has holes. It
     need not withstand anybody who wants two files to look alike, but it must not cost more than writing them: a chunk
-    enters as a square of words, whose rows and columns are added up at the speed of memory. Their sums show any change of
+    enters as a table of words, whose rows and columns are added up at the speed of memory. Their sums show any change of
     up to three words, wherever they move to.
     """
 
@@ -41,6 +40,11 @@ class Sink:
         self._start = 0
         self.at = 0
 
+    def begin(self, offset: int) -> None:
+        """Zeros up to `offset`, from where chunks are counted anew: what lies whole in a source is hashed there, not copied."""
+        self.skip(offset - self.at)
+        self._flush()
+
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self.at += len(view)
@@ -49,7 +53,7 @@ class Sink:
             take = min(_CHUNK - len(self._chunk), len(view) - done)
             piece = view[done : done + take]
             done += take
-            self._file.write(piece)  # piece by piece: what has just been hashed is still in the processor's cache
+            self._file.write(piece)  # piece by piece: what was written a moment ago is still in the processor's cache
             if take == _CHUNK:  # not copied
                 self._add(piece)
                 continue
@@ -77,9 +81,11 @@ class Sink:
 
     def _add(self, chunk: Any) -> None:
         """Take a chunk, the last one perhaps a short one, into the digest."""
-        if chunk != _ZEROS[: len(chunk)]:
+        words = _words(chunk)
+        sums = np.concatenate([np.add.reduce(words, axis=axis) for axis in (0, 1)])  # mod 2^64
+        if sums.any() or words.any():
             self._state.update(self._start.to_bytes(8, "little") + len(chunk).to_bytes(8, "little"))
-            self._state.update(_hashed(chunk))
+            self._state.update(sums.astype("<u8").tobytes())
         self._start += len(chunk)
 
     def digest(self) -> str:
@@ -88,12 +94,11 @@ class Sink:
         return self._state.hexdigest()
 
 
-def _hashed(chunk: Any) -> bytes:
-    """The sums, mod 2^64, of the rows and the columns of a chunk's words."""
+def _words(chunk: Any) -> np.ndarray:
+    """A chunk as rows of words; a short one is filled with zeros."""
     if len(chunk) < _CHUNK:
         chunk = bytes(chunk) + bytes(-len(chunk) % (8 * _ROW))
-    words = np.frombuffer(chunk, "<u8").reshape(-1, _ROW)
-    return np.concatenate([np.add.reduce(words, axis=axis) for axis in (0, 1)]).astype("<u8").tobytes()
+    return np.frombuffer(chunk, "<u8").reshape(-1, _ROW)
 
 
 def write_header(file: Any, digest: str) -> None:

@@ -130,6 +130,20 @@ def test_fix_repeats_until_nothing_changes_and_gives_up_loudly() -> None:
     assert "still changed something after 8 rounds" in ctx.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "runs"),
+    [
+        ("cse,dce,cse,dce,cse", {"cse": 2, "dce": 2}),
+        ("dce,fix(cse,dce),cse", {"dce": 2, "cse": 1}),
+        ("test-nothing{times=1},test-nothing{times=2},test-nothing{times=1}", {"test-nothing": 2}),
+    ],
+)
+def test_a_step_that_changed_nothing_waits_until_another_one_has(pipeline: str, runs: dict[str, int]) -> None:
+    watch = TimePasses()
+    run_pipeline(module(TEXT), pipeline, instruments=[watch])
+    assert watch.runs == runs
+
+
 def test_levels_admit_numerics() -> None:
     text = "(%x: f32[2]) { %s = sigmoid(%x) : f32[2] %y = mul(%x, %s) : f32[2] return(%y) }"
     for level, expected in ((1, ["sigmoid", "mul"]), (2, ["silu"])):

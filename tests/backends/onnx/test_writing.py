@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -229,6 +230,29 @@ def test_streaming_gives_the_bytes_that_protobuf_gives(tmp_path) -> None:
     module = small()
     backend.write(module, tmp_path / "a.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == backend.to_model_proto(module).SerializeToString(deterministic=True)
+
+
+def test_the_collector_rests_while_a_model_is_written(tmp_path) -> None:
+    """A collection would walk all nodes, again and again: time would grow faster than the model."""
+
+    def build(b, x):
+        for _ in range(500):
+            x = b.relu(b.sub(1.0, x))
+        return x
+
+    module, seen = module_of(build, TensorType(F32, (3,))), []
+
+    def count(phase: str, info: dict[str, int]) -> None:
+        seen.append(info["generation"])
+
+    backend.write(module, tmp_path / "m.onnx")  # loads what is imported when called
+    gc.callbacks.append(count)
+    try:
+        backend.write(module, tmp_path / "m.onnx")
+    finally:
+        gc.callbacks.remove(count)
+    assert not seen and gc.isenabled()
+    assert ops(onnx.load(tmp_path / "m.onnx")) == ["Sub", "Relu"] * 500
 
 
 def test_external_data(tmp_path) -> None:
