@@ -52,7 +52,7 @@ def by_peer(case: Case, folder: Path) -> tuple[Path, float]:
 def test_int8_beside_onnxruntime(name: str, tmp_path: Path) -> None:
     case, samples = CASES[name], evaluation(name)
     made = quantised(name, "onnx", tmp_path)
-    (ours,) = judged(made)
+    ours = judged(made)[0]
     path, seconds = by_peer(case, tmp_path)
     theirs = case.answers(by_onnxruntime(case, path, samples.x)) == case.answers(in_float(name))
     integer, of = runtime.integer_layers(made.path)

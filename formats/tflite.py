@@ -263,12 +263,14 @@ def build(model: Record, payload_bytes: int = 0) -> memoryview:
 
 
 class _Writer:
-    """Builds children first, as flatbuffers wants; equal strings and equal arrays of numbers are stored once."""
+    """Builds children first, as flatbuffers wants. Equal strings, arrays of numbers, and tables that a slot of another one
+    holds (options, quantisation) are stored once; those in lists have an index, and stay apart."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
         self.strings: dict[str, int] = {}
         self.arrays: dict[tuple[str, int, bytes], int] = {}
+        self.tables: dict[tuple, int] = {}
         self.add = {
             "bool": builder.PrependBoolSlot,
             "i8": builder.PrependInt8Slot,
@@ -280,33 +282,42 @@ class _Writer:
         }
 
     def record(self, record: Record) -> int:
-        slots = TABLES[record.table].slots
+        return self._table(record, *self._parts(record))
+
+    def _shared(self, record: Record) -> int:
+        children, numbers = self._parts(record)
+        key = (record.table, *children.items(), *numbers.items())
+        if key not in self.tables:
+            self.tables[key] = self._table(record, children, numbers)
+        return self.tables[key]
+
+    def _parts(self, record: Record) -> tuple[dict[str, int], dict[str, Any]]:
+        """Where the children of a table lie, and its numbers, by slot."""
         children: dict[str, int] = {}
-        for slot in slots:
-            if slot is not None and (slot.vector or slot.kind not in SCALARS):
-                value = record.get(slot.name)
-                if value is not None:
-                    children[slot.name] = self._child(record.table, slot, value)
+        numbers: dict[str, Any] = {}
+        for slot in filter(None, TABLES[record.table].slots):
+            value = record.get(slot.name)
+            if slot.kind in SCALARS and not slot.vector:
+                numbers[slot.name] = slot.default if value is None else value
+            elif value is not None:
+                children[slot.name] = self._child(record.table, slot, value)
+                if slot.union:
+                    numbers[f"{slot.name}_type"] = ENUMS[slot.union][value.table]
+        return children, numbers
+
+    def _table(self, record: Record, children: Mapping[str, int], numbers: Mapping[str, Any]) -> int:
+        slots = TABLES[record.table].slots
         self.builder.StartObject(len(slots))
         for index, slot in enumerate(slots):
-            if slot is not None:
-                self._slot(record, index, slot, children)
+            if slot is not None and slot.name in children:
+                self.builder.PrependUOffsetTRelativeSlot(index, children[slot.name], 0)
+            elif slot is not None and slot.name in numbers:
+                self.add[slot.kind](index, numbers[slot.name], slot.default)
         return self.builder.EndObject()
-
-    def _slot(self, record: Record, index: int, slot: Slot, children: dict[str, int]) -> None:
-        if slot.name in children:
-            self.builder.PrependUOffsetTRelativeSlot(index, children[slot.name], 0)
-        elif slot.kind in SCALARS and not slot.vector:
-            value = record.get(slot.name, slot.default)
-            member = record.get(slot.name.removesuffix("_type")) if slot.name.endswith("_type") else None
-            if isinstance(member, Record):
-                union = next(s.union for s in TABLES[record.table].slots if s and s.name == slot.name[:-5])
-                value = ENUMS[union][member.table]
-            self.add[slot.kind](index, value, slot.default)
 
     def _child(self, table: str, slot: Slot, value: Any) -> int:
         if not slot.vector:
-            return self._string(value) if slot.kind == "string" else self.record(value)
+            return self._string(value) if slot.kind == "string" else self._shared(value)
         if slot.kind in SCALARS:
             return self._scalars(slot, value, ALIGNED.get((table, slot.name), 1))
         offsets = [self._string(item) if slot.kind == "string" else self.record(item) for item in value]

@@ -1,22 +1,26 @@
 """The forms that quantised layers are written in: QDQ as they stand, QOperator, or MatMulNBits.
 
 QDQ is standard ONNX and what most runtimes fuse by themselves. QOperator writes layers as operators on integers: QLinearConv
-and QLinearMatMul of ONNX, the rest from com.microsoft (`ops.py`), and tables for functions that have no operator.
+and QLinearMatMul of ONNX, the rest from com.microsoft (`ops.py`), tables for functions that have no operator, and products
+of 16-bit data, which onnxruntime has not, as two of bytes.
 MatMulNBits writes products with weights in blocks of 4 or 8 bits, which onnxruntime multiplies without unpacking the matrix.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from ...ir.graph import Module, Node, Value
-from ...ir.types import F32, I4, I8, I16, U4, U8, U16
+from ...ir.types import F32, I4, I8, I16, I32, U4, U8, U16
+from ...kernels.run import run_node
 from ...passes.manager import Context, run_pipeline
 from ...passes.quantize import fold, integer, integer_elementwise
+from ...passes.quantize.layers import Layer, layer_of
 from ...passes.quantize.qdq import Encoding, encoding_of, made_by, reliable, same
 from ...passes.rewrite import RuleSet, StagingBuilder, rule
 from .ops import packed
@@ -30,14 +34,15 @@ def keep_lstm(module: Module) -> None:
 def rewrite(module: Module, form: str) -> None:
     """Bring the quantised layers of `module` into `form`, in place; what the form has no operator for stays QDQ."""
     if form == "qoperator":
-        run_pipeline(module, "fold")
+        fold.settle(module, RuleSet([two_halves]), Context())
+        run_pipeline(module, "fold,cse")
         fold.settle(module, RuleSet(r for r in fold.RULES if r.numerics == "exact"), Context())
         fold.settle(module, RuleSet([*_QOPERATOR, integer.qlinear_layer]), Context())
-        fold.settle(module, RuleSet([table]), Context())
+        fold.settle(module, RuleSet([table, sixteen_bits, unread_bias]), Context())
     elif form == "matmulnbits":
         fold.settle(module, RuleSet([matmul_nbits]), Context())
     else:
-        fold.settle(module, RuleSet([gemm_zero_point, sixteen_bits]), Context())
+        fold.settle(module, RuleSet([gemm_zero_point, sixteen_bits, unread_bias]), Context())
 
 
 # ----------------------------------------------------------------------------------------------------------------- QDQ
@@ -55,6 +60,19 @@ def gemm_zero_point(b: StagingBuilder, node: Node):
     zero = b.const(np.zeros(scale.shape, stored.dtype.numpy))
     real = b.call("dequantize", [stored, scale, zero], dict(weight.attrs)).result
     return b.call("gemm", [node.operands[0], real, *node.operands[2:]], dict(node.attrs)).result
+
+
+@rule("dequantize", numerics="exact")
+def unread_bias(b: StagingBuilder, node: Node):
+    """dequantize(constant of 32 bits) that no layer has for its bias -> floats: as many bytes, and no scales"""
+    stored, p = node.operands[0], encoding_of(node)
+    if stored.dtype is not I32 or not stored.is_const or not p.constant or node.result.dtype is not F32:
+        return None
+    if any(use.node.name in ("conv", "gemm") and use.index == 2 for use in node.result.uses):
+        return b.decline("a layer reads it")
+    weight = stored.weight
+    floats = run_node(node, [None if v is None else v.array() for v in node.operands])[0]
+    return b.const(floats, key=weight.wanted, role=weight.role, origin=f"dequantize({weight.key})")
 
 
 #: What onnxruntime has not for 16 bits, and the operands that are data.
@@ -190,6 +208,51 @@ def qgemm(b: StagingBuilder, node: Node):
     if x.rank != 2:  # type: ignore[union-attr]
         y = b.reshape(y, _unflattened(b, x, columns))  # type: ignore[arg-type]
     return integer.clamped(b, y, c)
+
+
+@rule("conv", "gemm", "matmul", numerics="ulp")
+def two_halves(b: StagingBuilder, node: Node):
+    """layer(D(16 bits), D(w)) -> the sums of its upper bytes times 256 s, and of its lower bytes times s: onnxruntime has no
+    products of 16-bit integers, but computes those of bytes in integers"""
+    layer = layer_of(node)
+    if layer is None or layer.data.stored not in (I16, U16):
+        return None
+    data, weights = layer.data, _unsigned(b, layer.w)
+    why = reliable(data) or (None if weights else "the weights are no constant of bytes")
+    if why is not None or not data.single:
+        return b.decline(why or "the data has parameters along an axis")
+    halves = [Layer(node, half, weights) for half in _bytes(b, layer.x.operands[0], data)]  # type: ignore[arg-type]
+    why = next(filter(None, map(integer.unfit, halves)), None)
+    if why is not None:
+        return b.decline(why)
+    upper, lower = (integer.real_product(b, half) for half in halves)
+    return integer.with_bias(b, layer, b.add(upper, lower))
+
+
+def _unsigned(b: StagingBuilder, w: Node) -> Node | None:
+    """What dequantises constant bytes, as unsigned ones: sums of their products with unsigned data saturate nowhere."""
+    stored, p = w.operands[0], encoding_of(w)
+    if p.stored is U8:
+        return w
+    if p.stored is not I8 or not stored.is_const or not p.constant:  # type: ignore[union-attr]
+        return None
+    weight = stored.weight  # type: ignore[union-attr]
+    bytes_ = (stored.array() ^ np.int8(-128)).view(np.uint8)  # type: ignore[union-attr]
+    made = b.const(bytes_, key=weight.wanted, role=weight.role, origin=f"{weight.key} + 128")  # type: ignore[union-attr]
+    zero = b.const((p.zeros() + 128).astype(np.uint8))
+    return b.dequantize(made, p.scale, zero, to=F32, block_size=p.block).node
+
+
+def _bytes(b: StagingBuilder, x: Value, p: Encoding) -> Iterator[Node]:
+    """What dequantises the upper and the lower bytes of 16-bit integers: s (256 (hi - z_hi) + lo - z_lo) = s (x - z)."""
+    shift = 1 << 15 if p.stored is I16 else 0
+    moved = b.add(b.cast(x, to=F32), b.const(np.float32(shift)))  # floats: whole numbers, and the fastest kernels
+    upper = b.floor(b.mul(moved, b.const(np.float32(1 / 256))))
+    lower = b.sub(moved, b.mul(upper, b.const(np.float32(256))))
+    zeros = divmod(p.zeros().item() + shift, 256)
+    for bits, factor, zero in zip((upper, lower), (256, 1), zeros, strict=True):
+        scale = b.const(np.float32(factor * p.scales().item()))
+        yield b.dequantize(b.cast(bits, to=U8), scale, b.const(np.uint8(zero)), to=F32).node  # type: ignore[misc]
 
 
 class Sum(NamedTuple):

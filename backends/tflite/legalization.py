@@ -29,6 +29,7 @@ from .lower.norm import BEFORE_LAYOUT
 from .lower.resize import native
 from .qdq import has_integers, is_half, lift, make_signed, prepare, rows_of_blocks, settle
 from .table import DEFAULT_PROFILE, Profile, legal, rows, storable
+from .wide import narrow
 
 _NARROWED = (F64, F16, BF16)
 _SHOWN = 20
@@ -139,6 +140,7 @@ def _to_integers(module: Module, hybrid: bool) -> None:
         rows_of_blocks(graph)
         finish(graph)
         sweep(graph)
+        narrow(graph)
 
 
 def _lower(module: Module, profile: Profile, weights: bool = True) -> dict[Node, str]:

@@ -297,15 +297,23 @@ def open_layer(b: StagingBuilder, node: Node):
         return b.decline(why)
     if any(_one(p.scale) is False and not p.scale.is_const for p in (layer.data, layer.weights)):
         return b.decline("scales along an axis are computed")
-    factor, bias = _gemm_parts(node)
-    real = b.cast(product(b, layer), to=F32)
-    y = b.mul(real, _unit(b, layer, factor))
+    return with_bias(b, layer, real_product(b, layer))
+
+
+def real_product(b: StagingBuilder, layer: Layer) -> Value:
+    """The sums of a layer as floats, its bias left out."""
+    return b.mul(b.cast(product(b, layer), to=F32), _unit(b, layer, _gemm_parts(layer.node)[0]))
+
+
+def with_bias(b: StagingBuilder, layer: Layer, y: Value) -> Value:
+    """The float bias of a layer, where it has one, on its product `y`."""
+    node, (_, bias) = layer.node, _gemm_parts(layer.node)
     if bias is None:
         return y
     if node.name != "conv" or node.attr("channels_last"):
         return b.add(y, bias)
-    shape = (1, -1, *(1,) * ((node.result.rank or 3) - 2))
-    return b.add(y, b.const(bias.array().reshape(shape)) if bias.is_const else b.reshape(bias, shape))
+    shape, values = (1, -1, *(1,) * ((node.result.rank or 3) - 2)), bias_values(bias)
+    return b.add(y, b.reshape(bias, shape) if values is None else b.const(values.astype(np.float32).reshape(shape)))
 
 
 def _unit(b: StagingBuilder, layer: Layer, factor: float) -> Value:

@@ -20,26 +20,8 @@ FAST = ("digits-cnn",)
 #: The three smallest networks also go to the targets whose runtimes take long.
 SMALLEST = ("digits-mlp", "digits-cnn", "mtcnn-pnet")
 
-#: What does not hold yet.
-MISSED = {
-    (
-        "ppocrv4-rec",
-        "tflite",
-    ): "27.6% of the float file, and the format's least is 27.03%: 16,669 channels state a scale of the "
-    "weight, a bias and its scale in 4 bytes each, zero points of 8 bytes (once per width); LiteRT refuses one zero point for "
-    "all, and XNNPACK leaves convolutions whose bias has no scale",
-    ("basic-pitch", "tflite"): "eight convolutions of the 16-bit spectrogram stay in float",
-}
-
-
-def _marks(name: str, target: str) -> list[pytest.MarkDecorator]:
-    missed = MISSED.get((name, target))
-    held = [pytest.mark.xfail(reason=missed, strict=True, raises=AssertionError)] if missed else []
-    return held if name in FAST else [*held, pytest.mark.slow]
-
-
 ROUTES = [
-    pytest.param(name, target, id=f"{name}-{target}", marks=_marks(name, target))
+    pytest.param(name, target, id=f"{name}-{target}", marks=() if name in FAST else pytest.mark.slow)
     for name in CASES
     for target in ("onnx", "tflite")
 ]
@@ -52,14 +34,13 @@ def check(name: str, target: str, folder: Path) -> None:
     pytest.importorskip(RUNTIMES[target])
     made = quantised(name, target, folder)
     told = judged(made)
-    compact = f" ({100 * made.compact:.1f}% as QOperator)" if made.compact else ""
-    print(f"\n{name} as {target}: weights {100 * made.weights:.1f}%, file {100 * made.file:.1f}%{compact} of float")
+    print(f"\n{name} as {target}: weights {100 * made.weights:.1f}%, file {100 * made.file:.2f}% of float")
     print(f"  {len(made.layers)} layers, {made.seconds:.0f} CPU s", *told, sep="; ")
     assert made.verified
     assert [row for row in made.layers if not row[1].startswith("int8")] == []
     check_sizes(made)
-    if target == "tflite":
-        assert float_products(made.path) == []
+    if target in ("onnx", "tflite"):
+        assert float_products(made) == []
     for one in told:
         assert one.holds, str(one)
 
@@ -69,7 +50,7 @@ def check_sizes(made: Made) -> None:
     if made.source_bytes >= SMALL:
         assert made.weights <= MOST_BYTES
     if made.source_bytes >= WHOLE_FILES_FROM:
-        assert (made.compact or made.file) <= MOST_BYTES
+        assert made.file <= MOST_BYTES
 
 
 @pytest.mark.parametrize(("name", "target"), ROUTES)

@@ -95,6 +95,22 @@ def test_contents_are_aligned_and_the_bytes_repeatable():
         assert data == written(outside)[2]
 
 
+def test_equal_tables_are_stored_once_unless_they_have_an_index():
+    def size(*weights_formats):
+        model = fc_model()
+        operator = model["subgraphs"][0]["operators"][0]
+        options = [Record("FullyConnectedOptions", weights_format=number) for number in weights_formats]
+        model["subgraphs"][0]["operators"] = [Record("Operator", operator, builtin_options=made) for made in options]
+        data = tflite.build(model)
+        read = tflite.parse(data)["subgraphs"][0]["operators"]
+        assert [op["builtin_options"]["weights_format"] for op in read] == list(weights_formats)
+        return len(data)
+
+    rows = size(1, 1), size(1, 1, 1), size(1, 2), size(1, 2, 3)
+    assert rows[1] - rows[0] < rows[3] - rows[2]
+    assert len(tflite.parse(tflite.build(fc_model(buffers=9)))["buffers"]) == 9
+
+
 @pytest.mark.parametrize("outside", [False, True])
 def test_litert_runs_it(outside, tmp_path):
     pytest.importorskip("ai_edge_litert")

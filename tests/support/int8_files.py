@@ -34,7 +34,7 @@ SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "mindir": ".mindir", "torch": ".
 @dataclass
 class Made:
     """A quantised model and its file; sizes are shares of the float model's. `layers` are (name, arithmetic) in the IR, and
-    `compact` is the ONNX file that says the same in QOperator form, which states no scales of biases."""
+    `integers` is the ONNX file that says the same in QOperator form, where every product is an operator on integers."""
 
     case: Case
     target: str
@@ -43,7 +43,7 @@ class Made:
     weights: float
     matrices: float
     file: float
-    compact: float | None
+    integers: Path | None
     source_bytes: int
     seconds: float
     verified: bool | None
@@ -114,17 +114,17 @@ def quantised(name: str, target: str, folder: Path) -> Made:
         after / before,
         _matrices(done.result.module),
         os.path.getsize(path) / whole,
-        _compact(done.result.module, path) / whole if target == "onnx" else None,
+        _as_qoperator(done.result.module, path) if target == "onnx" else None,
         whole,
         time.process_time() - began,
         done.verified,
     )
 
 
-def _compact(module: Any, path: Path) -> int:
+def _as_qoperator(module: Any, path: Path) -> Path:
     made = path.with_suffix(".qoperator.onnx")
     anyir.save(module, made, quant_form="qoperator")
-    return os.path.getsize(made)
+    return made
 
 
 def _matrices(module: Any) -> float:
@@ -167,7 +167,10 @@ def judged(made: Made) -> list[Judged]:
     case, name, path = made.case, made.case.name, str(made.path)
     samples, wanted = evaluation(name), in_float(name)
     if made.target == "onnx":
-        return [_judge("onnxruntime", case, samples, wanted, by_onnxruntime(case, made.path, samples.x))]
+        files = {"onnxruntime": made.path, "onnxruntime, QOperator": made.integers}
+        return [
+            _judge(judge, case, samples, wanted, by_onnxruntime(case, file, samples.x)) for judge, file in files.items()
+        ]
     few = Samples(samples.x[:FEW], None if samples.labels is None else samples.labels[:FEW])
     if made.target == "tflite":
         fast = joined(litert.run_many([litert.Job(path, f) for f in _feeds(case, samples.x)], timeout=1800))
@@ -199,7 +202,18 @@ def _judge(judge: str, case: Case, samples: Samples, wanted: Outputs, found: Out
     return Judged(judge, before == after, right, noise)
 
 
-def float_products(path: Path) -> list[str]:
+def float_products(made: Made) -> list[str]:
+    """Products that the runtime computes in floats."""
+    return _floats_of_onnx(made.integers) if made.target == "onnx" else _floats_of_tflite(made.path)  # type: ignore[arg-type]
+
+
+def _floats_of_onnx(path: Path) -> list[str]:
+    """What onnxruntime's own optimiser has left of layers on floats."""
+    found = onnxruntime.operators(path)
+    return [f"{found[name]} {name}" for name in sorted(onnxruntime.FLOAT_LAYERS) if found[name]]
+
+
+def _floats_of_tflite(path: Path) -> list[str]:
     """Operators of a TFLite file that multiply and add, but not integers by 8-bit integers into integers."""
     record = parse(path.read_bytes())
     names = [OP_NAMES[code["builtin_code"]] for code in record["operator_codes"]]

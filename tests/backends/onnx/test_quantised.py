@@ -18,7 +18,7 @@ from anyir.backends import onnx as backend
 from anyir.frontends import onnx as frontend
 from anyir.ir.errors import Unsupported, UsageError
 from anyir.ir.graph import Module
-from anyir.ir.types import I4, I8, I16, U2, U4, U8
+from anyir.ir.types import I4, I8, I16, U2, U4, U8, U16
 from anyir.kernels.compare import compare, limits_for
 from anyir.kernels.run import run
 from anyir.runtimes import onnxruntime as ort
@@ -210,18 +210,50 @@ def test_rows_are_flattened_around_qgemm() -> None:
 
 
 def test_what_has_no_operator_stays_qdq() -> None:
-    """16-bit data, weights of 4 bits, a result that others read."""
+    """A result that others read, and 16-bit data times 16-bit data."""
     rng = np.random.default_rng(4)
 
-    def wide(b: Quantising, x):
-        return b.q(b.conv(b.qd(x, 0.001, 0, I16), b.weights(rng.integers(-127, 128, (4, 3, 3, 3)), 0.01)), 0.01, 0, I16)
+    def wide(b: Quantising, x, y):
+        return b.q(b.matmul(b.qd(x, 0.001, 0, I16), b.qd(y, 0.001, 0, I16)), 0.01, 0, I16)
 
     def shared(b: Quantising, x):
         y = b.conv(b.qd(x, 0.05, 3), b.weights(rng.integers(-127, 128, (4, 3, 3, 3)), 0.01))
         return [b.q(y, 0.2), y]
 
-    assert judge(graph_of(wide, IMAGE), "qoperator")["Conv"] == 1
+    assert judge(graph_of(wide, MATRIX, MATRIX[::-1]), "qoperator")["MatMul"] == 1
     assert judge(graph_of(shared, IMAGE), "qoperator")["Conv"] == 1
+
+
+@pytest.mark.parametrize(("to", "zero"), [(I16, 0), (I16, 300), (U16, 32768), (U16, 40000)])
+@pytest.mark.parametrize(
+    ("form", "operator"),
+    [
+        ({"pads": (1, 1, 1, 1)}, "ConvInteger"),
+        ({"bias": False, "strides": (2, 2)}, "ConvInteger"),
+        ({"op": "matmul"}, "MatMulInteger"),
+        ({"op": "gemm", "alpha": 0.5}, "MatMulInteger"),
+    ],
+    ids=["conv", "conv without bias", "matmul and bias", "gemm with a factor"],
+)
+def test_products_of_sixteen_bits_are_two_of_bytes(form, operator, to, zero) -> None:
+    """The weights are stored once, unsigned: what pairs of products add up to saturates on no processor."""
+    module = layer(to, zero=zero, **form)
+    assert judge(module, "qoperator")[operator] == 2
+    proto = written(module, "qoperator", opset=13)
+    products = [node for node in proto.graph.node if node.op_type == operator]
+    data, weights = (len({node.input[place] for node in products}) for place in (0, 1))
+    assert (data, weights) == (2, 1)
+    stored = next(i for i in proto.graph.initializer if i.name == products[0].input[1])
+    integers = next(w for w in module.weights if w.key == "w").tensor.numpy()
+    np.testing.assert_array_equal(numpy_helper.to_array(stored).astype(int) - 128, integers)
+
+
+def test_a_bias_that_no_layer_takes_is_written_in_floats() -> None:
+    """onnxruntime adds it to a matmul in floats: with integers it would be twice the bytes."""
+    proto = written(layer(U8, "matmul"))
+    assert not [i for i in proto.graph.initializer if i.data_type == onnx.TensorProto.INT32]
+    assert judge(layer(U8, "matmul"), "qdq")["DequantizeLinear"] == 2
+    assert [i for i in written(layer(U8, "conv")).graph.initializer if i.data_type == onnx.TensorProto.INT32]
 
 
 def test_integer_products_become_operators_again() -> None:
@@ -358,7 +390,8 @@ def test_onnxruntime_moves_the_integers_that_folding_gives_it(operator, to) -> N
     module = graph_of(lambda b, x: b.neg(MOVES[operator](b, b.qd(x, 0.05, zero, to))), IMAGE)
     made = optimised(module, "fold-quantize")
     assert [n.name for n in made.all_nodes()][-2:] == ["dequantize", "neg"]
-    assert judge(made, "qdq")[operator] == 1
+    for form in ("qdq", "qoperator"):
+        assert judge(made, form)[operator] == 1
 
 
 def test_an_unknown_form_is_refused() -> None:

@@ -6,11 +6,13 @@ once instead of twice, or scale them in float32: these may differ by one step of
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyir
 import numpy as np
 import pytest
 from anyir.backends import tflite
-from anyir.backends.tflite import selfcheck
+from anyir.backends.tflite import legalization, selfcheck
 from anyir.backends.tflite.writer import emit, write_legal
 from anyir.compress.data import open_data
 from anyir.formats.tflite import parse
@@ -260,6 +262,40 @@ def test_a_bias_at_another_scale_is_brought_to_the_product(tmp_path):
     check(net.done(net.point(net.b.add(net.b.matmul(net.x, w), bias), 4.0)), tmp_path / "m.tflite")
 
 
+def _layers(*widths: int, axis: int | None = 1) -> Module:
+    """Matrices of so many columns, all for one input."""
+    net = Net(shape=(2, 16))
+    made = []
+    for width in widths:
+        w = net.weight(16, width, axis=axis)
+        made.append(net.point(net.b.add(net.b.matmul(net.x, w), net.bias(w, width)), 4.0))
+    return net.done(*made)
+
+
+def test_a_layer_much_wider_than_all_others_is_written_in_parts_that_share_their_zero_points(tmp_path):
+    whole, parts = tmp_path / "whole.tflite", tmp_path / "parts.tflite"
+    assert check(_layers(250, 2100), parts).count("FULLY_CONNECTED INT8") == 1 + 9
+    legal = tflite.legalize(_layers(250, 2100))
+    assert [node.name for node in legal.main.nodes("concat")] == ["concat"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(legalization, "narrow", lambda graph: None)
+        assert check(_layers(250, 2100), whole).count("FULLY_CONNECTED INT8") == 2
+    x = {"x": np.random.default_rng(3).normal(size=(2, 16)).astype(np.float32)}
+    for one, other in zip(*(litert.run(path, x).values() for path in (whole, parts)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert parts.stat().st_size < whole.stat().st_size - 2100 * 8 // 2
+
+
+@pytest.mark.parametrize(
+    ("widths", "axis"),
+    [((2100, 2100), 1), ((250, 270), 1), ((2100,), 1), ((4, 2100), 1), ((250, 2100), None)],
+    ids=["shared already", "too little", "no other layer", "too many parts", "one scale"],
+)
+def test_other_layers_stay_whole(widths, axis):
+    legal = tflite.legalize(_layers(*widths, axis=axis))
+    assert len(list(legal.main.nodes("tfl.q_fully_connected"))) == len(widths)
+
+
 def test_integer_ends_stay_integers(tmp_path):
     module = Module("ends")
     graph = module.add_graph("main")
@@ -436,3 +472,24 @@ def test_quantised_files_of_others_keep_their_weights_in_integers(tmp_path, name
     source = model_path(name)
     tflite.write(anyir.load(source), tmp_path / "m.tflite")
     assert (tmp_path / "m.tflite").stat().st_size < 1.05 * source.stat().st_size
+
+
+@pytest.mark.parametrize("zeros", [np.zeros(6, np.int8), np.arange(-3, 3, dtype=np.int8)], ids=["zero", "each its own"])
+def test_integer_products_with_a_zero_point_for_each_channel(zeros: np.ndarray, tmp_path: Path) -> None:
+    """What QOperator files of onnxruntime have: filters of one scale, and a vector of zero points."""
+    module, rng = Module("net"), np.random.default_rng(0)
+    graph = module.add_graph("main")
+    b = Builder(graph)
+    q = b.quantize(graph.add_input(TensorType(F32, (N, 2, 5, 5)), "x"), np.float32(0.03), np.uint8(120), to=U8)
+    w = b.const(rng.integers(-60, 60, (6, 2, 3, 3)).astype(np.int8), key="w", role="param")
+    total = b.conv_integer(q, w, np.uint8(120), b.const(zeros))
+    rows = b.requantize(total, np.float32(0.002), np.uint8(128), to=U8)
+    v = b.const(rng.integers(-60, 60, (54, 6)).astype(np.int8), key="v", role="param")
+    product = b.matmul_integer(b.reshape(rows, (-1, 54)), v, np.uint8(128), b.const(zeros))
+    graph.set_outputs([b.mul(b.cast(product, to=F32), np.float32(1e-4))])
+    module.add_signature("main", graph, ["x"], ["y"])
+    anyir.save(module, tmp_path / "net.tflite")
+    x = rng.normal(0, 1, (3, 2, 5, 5)).astype(np.float32)
+    wanted = run(module, [x])["y"]
+    np.testing.assert_array_equal(run(anyir.load(tmp_path / "net.tflite"), [x])["y"], wanted)
+    np.testing.assert_array_equal(litert.run(tmp_path / "net.tflite", {"x": x})["y"], wanted)
