@@ -78,10 +78,14 @@ def load(path: str | os.PathLike | bytes, *, threads: int = 0, optimise: bool = 
         raise _refusal(error) from None
 
 
+#: Words of onnxruntime for graphs that break ONNX's own rules.
+_BROKEN = ("INVALID_GRAPH", "Type Error:", "InferenceError]")
+
+
 def _refusal(error: Exception) -> AnyIRError:
     """What onnxruntime says when it cannot load a file: it lacks an operator or a kernel, or the graph breaks ONNX's rules."""
     text = clean(error, 600)
-    if "INVALID_GRAPH" in text and "is not a registered function/op" not in text:
+    if any(word in text for word in _BROKEN) and "is not a registered function/op" not in text:
         return SystemFailure(f"onnxruntime refused the file: {text}", code="F130")
     return Unsupported(f"onnxruntime cannot load the model: {text}")
 
