@@ -11,12 +11,13 @@ from ...formats.keras_config import Layer
 from ...formats.keras_h5 import Slots
 from ...ir import types as t
 from ...ir.graph import Value
-from .registry import layer
+from .registry import layer, not_quantized
 from .scope import Scope
 
 
 def _projections(entry: Layer, output: str = "attention_output") -> list[tuple[str, Slots]]:
     """The inner dense layers in creation order, each under its attribute (public or private by version)."""
+    not_quantized(entry)
     own = [("kernel", True)] + ([("bias", True)] if entry.config.get("use_bias", True) else [])
     names = [("query", "query"), ("key", "key"), ("value", "value"), ("output", output)]
     if entry.config.get("use_gate"):

@@ -12,7 +12,7 @@ from ...formats.keras_h5 import Slots
 from ...ir import types as t
 from ...ir.graph import Value
 from . import quant
-from .registry import is_int8, layer, slots_of
+from .registry import layer, not_quantized, slots_of
 from .scope import Scope
 
 
@@ -44,16 +44,17 @@ def dense(s: Scope, x: Value) -> Value:
     """x kernel + bias over the last axis."""
     x, units = s.floating(x), s.size("units")
     _no_lora(s)
-    if is_int8(s.layer):
-        return _biased(s, quant.product(s, x, units), units)
-    kernel = s.weight("kernel", (s.shape(x)[-1], units))
+    if quant.has_integers(s.layer):
+        return _biased(s, quant.product(s, x, s.shape(x)[-1], units), (units,))
+    kernel = quant.in_float8(s, s.weight("kernel", (s.shape(x)[-1], units)), "kernel_scale")
+    x = quant.in_float8(s, x, "inputs_scale")
     if s.rank(x) == 2:
-        return s.activate(s.b.gemm(x, kernel, s.weight("bias", (units,)) if s.has("bias") else None))
-    return _biased(s, s.b.matmul(x, kernel), units)
+        return s.activate(s.b.gemm(x, kernel, quant.bias(s, (units,)) if s.has("bias") else None))
+    return _biased(s, s.b.matmul(x, kernel), (units,))
 
 
-def _biased(s: Scope, y: Value, units: int) -> Value:
-    return s.activate(s.b.add(y, s.weight("bias", (units,))) if s.has("bias") else y)
+def _biased(s: Scope, y: Value, shape: tuple[int, ...] | None = None) -> Value:
+    return s.activate(s.b.add(y, quant.bias(s, shape)) if s.has("bias") else y)
 
 
 def _no_lora(s: Scope) -> None:
@@ -61,22 +62,18 @@ def _no_lora(s: Scope) -> None:
         raise s.unsupported("LoRA weights", "merge them in Keras first")
 
 
-@layer(
-    "EinsumDense",
-    weights=lambda entry: [("kernel", True)] + ([("bias", True)] if entry.config.get("bias_axes") else []),
-)
+@layer("EinsumDense", weights=quant.slots("kernel bias?bias_axes", "kernel"))
 def einsum_dense(s: Scope, x: Value) -> Value:
     """einsum(equation, x, kernel) + bias; the common `...x,xy->...y` is a plain matmul."""
     _no_lora(s)
-    if is_int8(s.layer):
-        raise s.unsupported("quantized weights", "save the model before it is quantized, and quantize with anyir")
     x, equation = s.floating(x), s.text("equation").replace(" ", "")
-    kernel = s.weight("kernel")
+    if quant.has_integers(s.layer):
+        return _biased(s, quant.contraction(s, x, equation))
+    x, kernel = quant.in_float8(s, x, "inputs_scale"), quant.in_float8(s, s.weight("kernel"), "kernel_scale")
     left, _, right = equation.partition(",")
     taken, _, made = right.partition("->")
     plain = len(taken) == 2 and left[-1:] == taken[0] and made == left[:-1] + taken[1] and taken[1] not in left
-    y = s.b.matmul(x, kernel) if plain else s.b.einsum(x, kernel, equation=equation)
-    return s.activate(s.b.add(y, s.weight("bias")) if s.has("bias") else y)
+    return _biased(s, s.b.matmul(x, kernel) if plain else s.b.einsum(x, kernel, equation=equation))
 
 
 @layer("Embedding", weights=quant.slots("embeddings", "embeddings"), mask="own", autocast=False)
@@ -84,7 +81,7 @@ def embedding(s: Scope, x: Value) -> Value:
     """Rows of the table; `mask_zero` makes the mask x != 0."""
     _no_lora(s)
     rows, width = s.size("input_dim"), s.size("output_dim")
-    table = quant.table(s, rows, width) if is_int8(s.layer) else s.weight("embeddings", (rows, width))
+    table = quant.table(s, rows, width) if quant.has_integers(s.layer) else s.weight("embeddings", (rows, width))
     if s.flag("mask_zero"):
         s.out_masks = [s.b.not_equal(x, s.value(0, x.dtype))]
     return s.b.gather(table, _as_index(s, x), axis=0)
@@ -95,6 +92,7 @@ def _as_index(s: Scope, x: Value) -> Value:
 
 
 def _reversible_slots(entry: Layer) -> list[tuple[str, bool]]:
+    not_quantized(entry)
     tied = entry.config.get("tie_weights", True)
     return [("embeddings", True)] + ([] if tied else [("reverse_embeddings", True)])
 

@@ -117,11 +117,11 @@ class Lowering:
         made = self._constants[key] = self._own(scope, name, tensor, origin)
         return made
 
-    def derived(self, scope: Scope, name: str, array: np.ndarray, how: str, trainable: bool = True) -> Value:
-        key = (id(scope.slots), name, how, scope.dtype)
+    def derived(self, scope: Scope, name: str, array: np.ndarray, how: str, trainable: bool, dtype: t.DType) -> Value:
+        key = (id(scope.slots), name, how, dtype)
         if key not in self._constants:
-            if t.DType.of(array.dtype) is not scope.dtype:
-                array = array.astype(scope.dtype.numpy)
+            if t.DType.of(array.dtype) is not dtype:
+                array = array.astype(dtype.numpy)
             self._constants[key] = self._own(scope, name, array, how, trainable)
         return self._constants[key]
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...formats.keras_config import Layer, Model
 from ...formats.keras_h5 import Slots, layer_groups
-from ...ir.errors import InternalError
-
-if TYPE_CHECKING:
-    pass
+from ...ir.errors import InternalError, Unsupported, clean
+from .types import Quantized, quantized
 
 Lower = Callable[..., Any]
 Children = Callable[[Layer], list[tuple[str, Slots]]]
@@ -96,13 +94,19 @@ def own_slots(notation: str) -> Own:
     return own
 
 
-def is_int8(layer: Layer) -> bool:
-    """Whether the layer computes in integers, by its dtype policy."""
-    dtype = layer.config.get("dtype")
-    inner = (
-        dtype.get("config") if isinstance(dtype, dict) and dtype.get("class_name") == "QuantizedDTypePolicy" else None
-    )
-    return isinstance(inner, dict) and inner.get("mode") == "int8"
+def quantization(layer: Layer) -> Quantized | None:
+    """How the layer's weights are quantized, by its dtype policy."""
+    return quantized(layer.config.get("dtype"))
+
+
+def not_quantized(layer: Layer) -> None:
+    """Raises Unsupported for a quantized layer of a class that is only read with its float weights."""
+    if quantization(layer) is not None:
+        raise Unsupported(
+            "quantized weights",
+            where=f"layer {clean(layer.name)!r} ({clean(layer.class_name)})",
+            hint="save the model before it is quantized, and quantize with anyir",
+        )
 
 
 def slots_of(layer: Layer, name: str | None = None) -> Slots:
@@ -114,7 +118,7 @@ def slots_of(layer: Layer, name: str | None = None) -> Slots:
     if rule is None and not layer.is_operation and layer.class_name != "InputLayer":
         made.unknown = True
     if rule is not None and not layer.is_operation:
-        made.own, made.listed = rule.own(layer), is_int8(layer)
+        made.own, made.listed = rule.own(layer), quantization(layer) is not None
         made.children = rule.children(layer) if rule.children else []
     return made
 

@@ -167,9 +167,11 @@ class Scope:
         self.check_shape(name, shape)
         return self.lowering.read(self, name)
 
-    def derived(self, name: str, array: np.ndarray, how: str, trainable: bool = True) -> Value:
-        """A constant computed from stored weights; `how` goes into the weight's origin."""
-        return self.lowering.derived(self, name, array, how, trainable)
+    def derived(
+        self, name: str, array: np.ndarray, how: str, trainable: bool = True, dtype: t.DType | None = None
+    ) -> Value:
+        """A constant computed from stored weights, in the compute dtype or `dtype`; `how` goes into the weight's origin."""
+        return self.lowering.derived(self, name, array, how, trainable, dtype or self.dtype)
 
     def child(self, layer: Layer, name: str | None = None) -> Scope:
         """The scope of a sub-layer (wrapped layer, RNN cell): its slots are found by name among this layer's

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from ...ir import types as t
@@ -27,16 +29,40 @@ def named(name: Any, where: str) -> t.DType:
     return found
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """What a layer's weights became: `mode` is int8, int4 or float8; `block` is the size of groups, 0 without."""
+
+    mode: str
+    block: int = 0
+
+
+#: Class name of a policy, and the form of its `mode`.
+_QUANTIZED = {
+    "QuantizedDTypePolicy": r"(int8|int4)",
+    "QuantizedFloat8DTypePolicy": r"(float8)",
+    "Int4DTypePolicy": r"(int4)/(-1|[1-9][0-9]{0,8})",
+}
+
+
+def quantized(value: Any) -> Quantized | None:
+    """How a config's `dtype` says that the layer is quantized; None where it does not."""
+    inner = value.get("config") if isinstance(value, dict) else None
+    form = _QUANTIZED.get(value["class_name"]) if isinstance(inner, dict) and "class_name" in value else None
+    mode = inner.get("mode") if isinstance(inner, dict) else None
+    found = re.fullmatch(form, mode) if form is not None and isinstance(mode, str) else None
+    if found is None:
+        return None
+    block = int(found[2]) if found.re.groups > 1 else 0
+    return Quantized(found[1], max(0, block))
+
+
 def policy(value: Any, where: str) -> tuple[t.DType, t.DType]:
     """(compute dtype, variable dtype) of a config's `dtype`: None, a name, or a serialized DTypePolicy."""
     if isinstance(value, dict):
         inner = value.get("config")
-        if (
-            value.get("class_name") == "QuantizedDTypePolicy"
-            and isinstance(inner, dict)
-            and inner.get("mode") == "int8"
-        ):
-            return policy(inner.get("source_name"), where)
+        if quantized(value) is not None:
+            return policy(inner.get("source_name"), where)  # type: ignore[union-attr]
         if value.get("class_name") not in ("DTypePolicy", "FloatDTypePolicy", "Policy"):
             raise Unsupported(
                 f"dtype policy {clean(value.get('class_name'))!r} is not supported",
