@@ -23,6 +23,7 @@ from ..ir.cost import LAYERS, macs
 from ..ir.dims import symbols
 from ..ir.errors import AnyIRError, NumericsError, UsageError
 from ..ir.graph import Module
+from ..ir.provenance import note
 from ..kernels.inputs import sample_inputs, symbol_sizes
 from ..passes.manager import Context, Instrument, find_pass, run_pipeline, run_step
 from ..passes.pipeline import Step
@@ -495,4 +496,4 @@ def _provenance(done: Compression, origin: str) -> None:
         told |= {"calibration": done.calibration.digest, "calibration.samples": str(done.calibration.count)}
     if preprocess := preprocess_text(done.recipe):
         told["preprocess"] = preprocess
-    done.module.metadata.update({f"user.anyir.{key}": value for key, value in told.items()})
+    note(done.module, told)

@@ -171,3 +171,4 @@ class Exported:
     weights: dict[str, Payload]  # by the name in the state dict, or of the constant
     producer: str = ""
     symbol_names: dict[str, str] = field(default_factory=dict)  # names that the user gave to symbols
+    notes: dict[str, str] = field(default_factory=dict)  # what the file says of where it comes from

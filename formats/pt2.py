@@ -37,6 +37,8 @@ from .pt2_symbols import Sym, parse_symbolic
 SCHEMA_MAJOR = 8
 NEWEST_ATEN = 10
 STRIDED = 7  # torch._export.serde.schema.Layout
+#: The file in an archive that says where a compressed model comes from.
+NOTES = "anyir.json"
 SAVE_AGAIN = "save it with torch.export.save of torch 2.8 or newer"
 
 
@@ -426,6 +428,12 @@ class _Archive:
         data = self.zip.read(self.root + name, "json_bytes")
         return _typed(parse_json(data, where=name), dict, name)
 
+    def notes(self) -> dict[str, str]:
+        """What our writer has noted in a file of its own; nothing where there is none, or one of another form."""
+        name = f"extra/{NOTES}"
+        found = self.json(name) if self.root + name in self.zip.members else {}
+        return {key: text for key, text in found.items() if isinstance(text, str)}
+
     def weights(self, folder: str, kind: str) -> dict[str, Payload]:
         """The tensors of `data/weights` or `data/constants`, by name."""
         name = f"data/{folder}/{self.model}_{kind}_config.json"
@@ -465,6 +473,7 @@ def _read(archive: _Archive) -> Exported:
             raise Unsupported(f"{name} is {clean(archive.text(name))!r} ({wanted!r} expected)", hint=SAVE_AGAIN)
     name = f"models/{archive.model}.json"
     program = _located(_program, archive.json(name), name)
+    program.notes = archive.notes()
     program.weights = {**archive.weights("weights", "weights"), **archive.weights("constants", "constants")}
     return program
 

@@ -13,6 +13,7 @@ import numpy as np
 from ...formats import mindir
 from ...ir.errors import InternalError, Unsupported, clean
 from ...ir.graph import Graph, Module
+from ...ir.provenance import notes_of
 from ...ir.signature import Signature
 from ...ir.tensor import Tensor, as_tensor
 from ...ir.types import TensorType
@@ -83,6 +84,7 @@ class Emission:
             "functions": self.functions,
             "primitives": list(self.primitives.values()),
             "mind_ir_version": mindir.MODERN_VERSION,
+            "user_info": [{"key": key, "value": text} for key, text in notes_of(self.module).items()],
         }
 
     def _reserve(self, names: list[str], kind: str) -> list[str]:

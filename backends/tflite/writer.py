@@ -21,6 +21,7 @@ from ...ir import storage
 from ...ir.errors import InternalError
 from ...ir.graph import Graph, Module
 from ...ir.opdef import SAME_QUANT
+from ...ir.provenance import notes_of
 from ...ir.tensor import Tensor, as_tensor
 from ...ir.types import F16, F32, I8, TensorType
 from ...ir.value import Node, Value
@@ -44,8 +45,6 @@ _UNPACKED = {
 }
 #: Metadata under which the symbolic dims of the inputs are kept.
 SHAPES = "anyir.shapes"
-#: Keys of a module's metadata that are written, without `user.`.
-PROVENANCE = "user.anyir."
 _REGION_SLOTS = {
     "if": ("then_subgraph_index", "else_subgraph_index"),
     "tfl.while": ("cond_subgraph_index", "body_subgraph_index"),
@@ -114,9 +113,8 @@ class _Model:
         """What the format has no place for: dims of the inputs, and where a compressed model comes from."""
         if dims := self._input_dims():
             yield SHAPES, dims
-        for key, value in self.module.metadata.items():
-            if key.startswith(PROVENANCE) and value:
-                yield key.removeprefix("user."), value.encode()
+        for key, text in notes_of(self.module).items():
+            yield key, text.encode()
 
     def _input_dims(self) -> bytes:
         """Symbolic dims of the inputs by name: the format itself cannot say which of them are equal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import warnings
@@ -11,10 +12,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ...formats.pt2 import NOTES
 from ...ir.dims import evaluate, symbols
 from ...ir.errors import MissingPackage, Unsupported
 from ...ir.expr import Expr
 from ...ir.graph import Module
+from ...ir.provenance import notes_of
 from ...ir.storage import OutputSet
 from ...ir.types import TensorType
 from .names import torch_name
@@ -31,7 +34,9 @@ def write_pt2(module: Module, path: str | os.PathLike[str], protect: Iterable[st
         node.meta.pop("stack_trace", None)  # the places of our own files on this machine
     buffer = io.BytesIO()
     with _quiet():
-        torch.export.save(program, buffer)
+        torch.export.save(
+            program, buffer, extra_files={NOTES: json.dumps(noted)} if (noted := notes_of(module)) else None
+        )
     mapped = [file.path for file in module.files]
     with OutputSet(protect=[*protect, *mapped]) as out:
         _restamp(buffer, out.open(path, main=True))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ...formats import safetensors
 from ...ir.graph import Module
+from ...ir.provenance import notes_of
 from ...ir.storage import OutputSet
 from ...ir.tensor import Tensor
 from .legalization import legalize
@@ -29,6 +30,6 @@ def write_py(module: Module, path: str | os.PathLike[str], protect: Iterable[str
     with OutputSet(protect=[*protect, *mapped]) as out:
         data = out.open(data_path)
         code = out.open(path, main=True)
-        safetensors.write_to(data, tensors, {"format": "pt"})
+        safetensors.write_to(data, tensors, {"format": "pt", **notes_of(module)})
         code.write(text.encode("ascii"))
     return [data_path, os.fspath(path)]

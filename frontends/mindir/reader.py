@@ -17,6 +17,7 @@ from ...ir.errors import AnyIRError, InvalidModel, Unsupported, clean
 from ...ir.expr import Expr
 from ...ir.graph import Graph, Module
 from ...ir.loc import Loc
+from ...ir.provenance import take
 from ...ir.storage import check_limit, limit
 from ...ir.types import TensorType
 from ...ir.value import Value
@@ -36,6 +37,7 @@ def read_model(path: str | os.PathLike) -> Module:
         )
     module = Module("mindir")
     module.metadata["producer"] = clean(record.producer_name)
+    take(module, {entry.key: entry.value for entry in record.user_info})
     reader = Reader(model, module)
     graph = reader.main()
     names = [mindir.short_name(slot.name) for slot in record.graph.input]

@@ -16,6 +16,7 @@ from ...ir.builder import Builder
 from ...ir.dims import Dim, parse_dim, sym
 from ...ir.errors import AnyIRError, InvalidModel, Unsupported, clean
 from ...ir.graph import Graph, Module, bulk
+from ...ir.provenance import MOST_BYTES, take
 from ...ir.storage import MappedFile, check_limit, map_file
 from ...ir.tensor import MappedTensor
 from ...ir.types import DType, TensorType, Type
@@ -27,7 +28,6 @@ from .registry import Call, handlers
 #: Metadata under which our writer keeps the symbolic dims of the inputs.
 SHAPES = "anyir.shapes"
 #: The longest note of a writer that is read.
-NOTE_BYTES = 1 << 20
 _DTYPES: dict[str, DType] = {
     "FLOAT32": t.F32, "FLOAT16": t.F16, "FLOAT64": t.F64, "BFLOAT16": t.BF16, "BOOL": t.BOOL, "INT2": t.I2,
     "INT4": t.I4, "INT8": t.I8, "INT16": t.I16, "INT32": t.I32, "INT64": t.I64, "UINT4": t.U4, "UINT8": t.U8, "UINT16": t.U16,
@@ -77,7 +77,7 @@ class _File:
                 SubgraphReader(self, index, graph).run(names=inputs)
                 self.result.add_signature(key, graph, inputs, outputs)
         self.result.metadata["producer"] = clean(self.model["description"] or "tflite")
-        self.result.metadata.update(self._provenance())
+        take(self.result, {name: raw.decode("utf-8", "replace") for name, raw in self._notes() if name != SHAPES})
         verify(self.result, allow_channels_last=True)
         return self.result
 
@@ -126,17 +126,12 @@ class _File:
                 return found if _is_shapes(found) else {}
         return {}
 
-    def _provenance(self) -> dict[str, str]:
-        """Where a compressed model comes from, as our writer noted it."""
-        notes = [(name, raw) for name, raw in self._notes() if name.startswith("anyir.") and name != SHAPES]
-        return {f"user.{clean(name)}": raw.decode("utf-8", "replace") for name, raw in notes}
-
     def _notes(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of the metadata entries that are there and below NOTE_BYTES."""
+        """Name and content of the metadata entries that are there and below MOST_BYTES."""
         for entry in self.model["metadata"] or ():
             if entry["buffer"] < len(self.buffers):
                 raw = tflite.buffer_bytes(self.view, self.buffers[entry["buffer"]])
-                if len(raw) < NOTE_BYTES:
+                if len(raw) < MOST_BYTES:
                     yield entry["name"] or "", bytes(raw)
 
 

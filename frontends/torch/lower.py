@@ -16,6 +16,7 @@ from ...ir.errors import AnyIRError, InvalidModel, Unsupported, UsageError, clea
 from ...ir.expr import Expr
 from ...ir.graph import Module, bulk
 from ...ir.loc import Loc
+from ...ir.provenance import take
 from ...ir.signature import Slot
 from ...ir.tensor import ArrayTensor, MappedTensor, Tensor
 from ...ir.types import BOOL, F32, I64, DType, TensorType
@@ -266,6 +267,7 @@ class _Lowering:
     def run(self, names: Any) -> Module:
         module, program, c = self.module, self.program, self.c
         module.metadata["producer"] = program.producer
+        take(module, program.notes)
         for symbol, (low, high) in sorted(program.ranges.items()):
             # torch traces with sizes of at least 2 in mind; that bound is its habit, not the model's.
             least = max(low or 0, 0) if low != 2 else 1

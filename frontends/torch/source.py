@@ -85,8 +85,9 @@ def _rename(module: Module, outputs: tuple[str, ...], names: Any) -> None:
 
 def _program(path: str | os.PathLike[str]) -> tuple[Exported, tuple[str, ...]]:
     source = _Source(_parse(path))
-    stored, _ = safetensors.read(os.path.splitext(os.fspath(path))[0] + ".safetensors")
+    stored, told = safetensors.read(os.path.splitext(os.fspath(path))[0] + ".safetensors")
     program = source.program(stored)
+    program.notes = told
     return program, source.outputs
 
 

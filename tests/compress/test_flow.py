@@ -16,6 +16,7 @@ from anyir.compress.recipe import Budget, Limits, Recipe, find_recipe, parse_rec
 from anyir.driver.compression import CompressReport
 from anyir.driver.flow import CheckFailed
 from anyir.ir.errors import UsageError
+from anyir.ir.provenance import notes_of
 from anyir.passes.manager import module_pass
 from anyir.passes.pipeline import Step
 from anyir.tests.support.compress_models import Classifier, classifier
@@ -185,10 +186,18 @@ def test_the_file_holds_what_was_compressed_and_where_it_comes_from(net: Classif
     np.testing.assert_allclose(again, expected, rtol=1e-6)
 
 
-def test_a_tflite_file_says_where_it_comes_from_too(net: Classifier, tmp_path: Path) -> None:
-    compress(net, SCALE, tmp_path / "out.tflite")
-    kept = anyir.load(tmp_path / "out.tflite").metadata
-    assert kept["user.anyir.recipe"] == SCALE.text and kept["user.anyir.recipe.sha256"] == SCALE.digest
+def test_every_format_says_where_it_comes_from(net: Classifier, tmp_path: Path) -> None:
+    """Recipe, source, calibration data and version, word for word; a model that was not compressed has no such notes."""
+    done = compress(net, SCALE)
+    told = notes_of(done.module)
+    assert told["anyir.recipe"] == SCALE.text and told["anyir.recipe.sha256"] == SCALE.digest
+    assert told["anyir.calibration"] == done.result.calibration.digest and told["anyir.version"] == anyir.__version__
+    plain = anyir.load(net.path)
+    for suffix in ("onnx", "tflite", "mindir", "py", "pt2", "anyir"):
+        anyir.save(done.module, tmp_path / f"out.{suffix}")
+        assert notes_of(anyir.load(tmp_path / f"out.{suffix}")) == told, suffix
+        anyir.save(plain, tmp_path / f"plain.{suffix}")
+        assert notes_of(anyir.load(tmp_path / f"plain.{suffix}")) == {}, suffix
 
 
 def test_the_same_request_gives_the_same_bytes(net: Classifier, tmp_path: Path) -> None:

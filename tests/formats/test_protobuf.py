@@ -104,7 +104,7 @@ def joined(chunks):
     return out.getvalue()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(messages)
 def test_agrees_with_google(values):
     expected = to_theirs(values).SerializeToString(deterministic=True)
@@ -287,7 +287,7 @@ def test_a_deep_record_is_written_without_recursion():
     assert CODEC.encoded_size("Everything", record) > 10_000
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(max_size=200), st.sampled_from(["error", "skip", "keep"]))
 def test_any_bytes_give_a_record_or_our_error(data, unknown):
     with contextlib.suppress(AnyIRError):
@@ -295,7 +295,7 @@ def test_any_bytes_give_a_record_or_our_error(data, unknown):
         assert joined(CODEC.encode("Everything", CODEC.decode("Everything", once, unknown="keep"))) == once
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(messages, st.data())
 def test_prefixes_and_flipped_bits_are_safe(values, data):
     good = to_theirs(values).SerializeToString(deterministic=True)
