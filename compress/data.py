@@ -194,7 +194,7 @@ def check_disjoint(a: Dataset, b: Dataset) -> None:
     if shared:
         place = next(i for i, item in enumerate(b.hashes) if item in shared)
         raise UsageError(
-            f"calibration and evaluation data have {len(shared)} samples in common (sample {place} of the latter, for one)",
+            f"the data and the evaluation data have {len(shared)} samples in common (sample {place} of the latter, for one)",
             hint="split one data set, or give other files",
         )
 

@@ -33,7 +33,7 @@ from .options import near
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..kernels.compare import Report
+    from ..kernels.compare import Limit, Report
 
 Arrays = dict[str, "np.ndarray"]
 
@@ -354,10 +354,12 @@ def verify(
     with_a: str | None = None,
     with_b: str | None = None,
     atol: float | None = None,
+    rtol: float | None = None,
+    cosine: float | None = None,
     seed: int = 0,
 ) -> VerifyReport:
-    """Compare two models on the same inputs, `a` being the reference. Limits are computed from `a` unless `atol` is
-    given.
+    """Compare two models on the same inputs, `a` being the reference. Limits are computed from `a` unless some are given, all
+    of which must then hold: |a - b| <= `atol` + `rtol` |a| for each element, and for each output at least this `cosine`.
 
     `with_a` and `with_b` name an installed runtime for that side. Inputs and outputs are matched by name, else by
     position.
@@ -366,10 +368,20 @@ def verify(
 
     left, right = side(a, with_a), side(b, with_b)
     with spending(Budget.for_models(left.module, right.module)):
-        return VerifyReport(_compared(left, right, inputs, atol, seed))
+        return VerifyReport(_compared(left, right, inputs, _given_limit(atol, rtol, cosine), seed))
 
 
-def _compared(left: Side, right: Side, inputs: Any, atol: float | None, seed: int) -> list[Check]:
+def _given_limit(atol: float | None, rtol: float | None, cosine: float | None) -> Limit | None:
+    """A limit of the user's own; None without any. Where only the cosine is given, elements may differ by any amount."""
+    from ..kernels.compare import Limit
+
+    if atol is None and rtol is None and cosine is None:
+        return None
+    most = atol if atol is not None else 0.0 if rtol is not None else float("inf")
+    return Limit(most, "given", rtol=rtol or 0.0, cosine=-1.0 if cosine is None else cosine)
+
+
+def _compared(left: Side, right: Side, inputs: Any, given_limit: Limit | None, seed: int) -> list[Check]:
     """One check per set of inputs."""
     from ..kernels.compare import limits_for
 
@@ -383,7 +395,7 @@ def _compared(left: Side, right: Side, inputs: Any, atol: float | None, seed: in
         given = {n: arrays[n] for n in names} if by_name else dict(zip(names, arrays.values(), strict=True))
         reference = _renamed(made, dict.fromkeys(left.module.signature.output_names()))
         actual = _renamed(right.run(given), reference)
-        limits = limits_for(left.module, arrays) if atol is None else atol
+        limits = limits_for(left.module, arrays) if given_limit is None else given_limit
         judge = left.judge if left.judge == right.judge else f"{left.judge} / {right.judge}"
         checks.append(_judged(judge, arrays, reference, actual, limits))
     return checks

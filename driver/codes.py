@@ -187,7 +187,9 @@ _PAGES: dict[str, Page] = {
         "irc compile in.onnx -o out.tflite --check-numerics      names the pass that changed the numbers",
     ),
     "N002": Page(
-        "Two models differ", "`irc verify` found an output outside its limit.", "irc verify a.onnx b.tflite --atol 1e-3"
+        "Two models differ",
+        "`irc verify` found an output outside its limit.",
+        "irc verify a.onnx b.tflite --rtol 1e-3 --atol 1e-5",
     ),
     "N003": Page(
         "Two models have different interfaces",

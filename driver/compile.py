@@ -41,6 +41,7 @@ WRITE = ("opset", "raise_opset", "ort", "quant_form", "external_data", "sparse")
 @click.option("--keep-unverified", is_flag=True, help="Keep the output even if the check fails.")
 @shared.input_options
 @shared.source_options
+@shared.bind_option
 @shared.pass_options
 @shared.limit_options
 @shared.screen_options
@@ -59,6 +60,7 @@ def command(**given: Any) -> None:
 def _compile(given: dict[str, Any], screen: Screen) -> None:
     from ..ir.errors import NumericsError
     from . import flow, npz, report
+    from .bind import parse_binds
     from .shapes import parse_shapes
     from .watch import pipeline_of, watch
 
@@ -76,6 +78,7 @@ def _compile(given: dict[str, Any], screen: Screen) -> None:
             format=given["target_format"],
             source_format=given["source_format"],
             shapes=parse_shapes(given["shape_texts"]),
+            bind=parse_binds(given["bind_texts"]),
             functions=given["functions"],
             defaults=given["defaults"],
             verify=not given["no_verify"],

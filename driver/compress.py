@@ -47,6 +47,7 @@ SHOWN = 12
 @click.option("--no-verify", is_flag=True, help="Do not run the written file.")
 @click.option("--keep-unverified", is_flag=True, help="Keep the output even if its check fails.")
 @shared.source_options
+@shared.bind_option
 @shared.load_option
 @shared.limit_options
 @shared.screen_options
@@ -104,6 +105,7 @@ def _compress(given: dict[str, Any], screen: Screen) -> None:
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `anyir.compress` that the flags stand for."""
+    from .bind import parse_binds
     from .shapes import parse_shapes
 
     made = {key: given[key] for key in ("recipe", "quantize", "clip", "where", "data", "preprocess", "samples", "seed")}
@@ -111,6 +113,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     made |= {"limits": {"drop": given["max_drop"]}, "level": given["level"], "verify": not given["no_verify"]}
     made |= {"format": given["target_format"], "source_format": given["source_format"]}
     made |= {"keep_unverified": given["keep_unverified"], "shapes": parse_shapes(given["shape_texts"])}
+    made["bind"] = parse_binds(given["bind_texts"])
     made["write"] = {
         key: given[key] for key in ("opset", "quant_form", "external_data", "sparse") if given[key] is not None
     }

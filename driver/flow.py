@@ -122,6 +122,7 @@ class CompileOptions:
     format: str | None = None
     source_format: str | None = None
     shapes: Mapping[str, Sequence[int | str]] | None = None
+    bind: Mapping[str, Any] | None = None
     functions: str | None = None
     defaults: str | None = None
     verify: bool = True
@@ -168,7 +169,7 @@ def loaded(source: Any, target: Format | None, choice: CompileOptions) -> Module
     """The source; inputs with a default are constants where the target knows no defaults."""
     fixed = target is not None and target.name not in formats.WITH_DEFAULTS
     kinds = {"functions": choice.functions, "defaults": choice.defaults or ("fix" if fixed else None)}
-    module = load(source, shapes=choice.shapes, format=choice.source_format, **kinds, **choice.load)
+    module = load(source, shapes=choice.shapes, bind=choice.bind, format=choice.source_format, **kinds, **choice.load)
     if fixed and module.defaults():
         module = optimize(module if module is not source else module.clone(), passes="fix-defaults")
     return module
@@ -192,12 +193,14 @@ def options_for(source: Any, given: dict[str, Any]) -> CompileOptions:
 
 
 def check_request(source: Any, output: Path, choice: CompileOptions) -> Format:
-    """Find mistakes in the request before anything is read: format, folder, pipeline. Raises UsageError,
+    """Find mistakes in the request before anything is read: format, its options, folder, pipeline. Raises UsageError,
     SystemFailure."""
     from ..passes.manager import check_pipeline
 
     fmt = formats.by_name(choice.format) if choice.format else formats.of_path(output, "output")
-    fmt.writer()
+    check_options = getattr(fmt.writer(), "check_options", None)
+    if check_options is not None:
+        check_options(**choice.write)
     if choice.passes is not None:
         check_pipeline(choice.passes)
     if output.is_dir():

@@ -30,6 +30,7 @@ BACKENDS = ("onnx", "tflite", "mindir", "torch")
 @click.option("--ir", is_flag=True, help="Print the IR as text instead.")
 @click.option("--no-backends", is_flag=True, help="Skip the question what each backend would refuse.")
 @shared.source_options
+@shared.bind_option
 @shared.limit_options
 @shared.screen_options
 def command(**given: Any) -> None:
@@ -40,9 +41,15 @@ def command(**given: Any) -> None:
 
 def _inspect(given: dict[str, Any], screen: Screen) -> None:
     from . import flow
+    from .bind import parse_binds
     from .shapes import parse_shapes
 
-    module = flow.load(given["source"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"]))
+    module = flow.load(
+        given["source"],
+        format=given["source_format"],
+        shapes=parse_shapes(given["shape_texts"]),
+        bind=parse_binds(given["bind_texts"]),
+    )
     if given["ir"]:
         text = str(module)
         screen.always(text.rstrip("\n"))

@@ -22,6 +22,7 @@ def load(
     dynamic_shapes: Any = None,
     names: Any = None,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
+    bind: Mapping[str, Any] | None = None,
     format: str | None = None,
     functions: str | None = None,
     defaults: str | None = None,
@@ -31,12 +32,13 @@ def load(
     `source`: a path, an onnx.ModelProto, a Keras model, a torch.export.ExportedProgram, or a torch.nn.Module with
     example `inputs` (its batch dim is dynamic unless `dynamic_shapes` says otherwise); also `pkg.module:factory` for a
     function that returns one of these, and `-` for IR text on stdin. `names` renames inputs; `shapes` fixes or names
-    dims of inputs; `format` overrides the suffix. For ONNX, `functions` is "keep" (calls keep their bodies) or "inline",
-    and `defaults` is "keep" (an initializer that is also an input stays one) or "fix". Raises an AnyIRError.
+    dims of inputs, `bind` makes inputs constants, by name; `format` overrides the suffix. For ONNX, `functions` is "keep"
+    (calls keep their bodies) or "inline", and `defaults` is "keep" (an initializer that is also an input stays one) or
+    "fix". Raises an AnyIRError.
     """
     if isinstance(source, Module):
-        return source
-    if isinstance(source, (str, os.PathLike)):
+        module = source.clone() if bind or shapes else source
+    elif isinstance(source, (str, os.PathLike)):
         module = _load_path(os.fspath(source), format, names, _given(functions=functions, defaults=defaults))
     elif type(source).__name__ == "ModelProto":
         from ..frontends import onnx
@@ -44,6 +46,10 @@ def load(
         module = onnx.read(source, **_given(functions=functions, defaults=defaults))
     else:
         module = _load_live(source, inputs, dynamic_shapes, names)
+    if bind:
+        from .bind import bind_inputs
+
+        bind_inputs(module, bind)
     if shapes:
         from .shapes import set_shapes
 

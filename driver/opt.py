@@ -23,6 +23,7 @@ STDOUT = "-"
 @click.option("--run-reproducer", is_flag=True, help="SOURCE is a folder that --reproducer left: run its pass again.")
 @shared.input_options
 @shared.source_options
+@shared.bind_option
 @shared.pass_options
 @shared.limit_options
 @shared.screen_options
@@ -36,6 +37,7 @@ def _opt(given: dict[str, Any], screen: Screen) -> None:
     from ..kernels.budget import Budget, spending
     from ..passes.manager import Context
     from . import flow, npz
+    from .bind import parse_binds
     from .load import source_files
     from .shapes import parse_shapes
     from .watch import pipeline_of, watch
@@ -46,7 +48,12 @@ def _opt(given: dict[str, Any], screen: Screen) -> None:
     pipeline = pipeline_of(given)
     inputs = npz.read_inputs(given["inputs_file"]) if given["inputs_file"] else None
     watched, ctx = watch(given, inputs), Context(level=given["level"])
-    module = flow.load(given["source"], format=given["source_format"], shapes=parse_shapes(given["shape_texts"]))
+    module = flow.load(
+        given["source"],
+        format=given["source_format"],
+        shapes=parse_shapes(given["shape_texts"]),
+        bind=parse_binds(given["bind_texts"]),
+    )
     if screen.verbosity >= 1:
         screen.progress("passes", pipeline)
     with spending(Budget.for_models(module)):

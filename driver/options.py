@@ -46,6 +46,9 @@ source_options = _stack(
     click.option("--from", "source_format", metavar="FORMAT", help="The input's format, whatever its name."),
     click.option("--shape", "shape_texts", multiple=True, metavar="NAME=DIMS", help="Fix or name dims: x=1,3,H,W."),
 )
+bind_option = click.option(
+    "--bind", "bind_texts", multiple=True, metavar="NAME=VALUE", help="Make an input a constant: sr=16000."
+)
 input_options = _stack(
     click.option("--inputs", "inputs_file", type=click.Path(path_type=Path), help="Arrays by input name (.npz)."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the sample inputs."),

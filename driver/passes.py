@@ -20,13 +20,19 @@ COLUMNS = ("pass", "options", "numerics", "from", "what")
 
 @click.command("passes")
 @click.argument("name", required=False)
+@click.argument("made", required=False, metavar="")
 @click.option("--level", metavar="O0..O3", help="Print this level's pipeline, a line of reason for each pass.")
 @shared.load_option
 @shared.screen_options
 def command(**given: Any) -> None:
-    """List all passes, or show the options and the documentation of pass NAME."""
+    """List all passes, or show the options and the documentation of pass NAME.
+
+    `irc passes new NAME` writes a pass with a rule and a test into this folder, to start from.
+    """
     with shared.session("passes", given) as screen:
-        if given["level"]:
+        if given["name"] == "new" or given["made"]:
+            _new(given["name"], given["made"], screen)
+        elif given["level"]:
             _level(given["level"], screen)
         elif given["name"]:
             _one(given["name"], screen)
@@ -74,6 +80,20 @@ def _wrapped(step: str, why: str) -> list[tuple[str, str]]:
     """A step as rows of the table: `fix(...)` may hold more passes than a line does."""
     parts = textwrap.wrap(step.replace(",", ", "), STEP_WIDTH, break_on_hyphens=False)
     return [(part.replace(", ", ","), "" if index else why) for index, part in enumerate(parts)]
+
+
+def _new(verb: str, name: str | None, screen: Screen) -> None:
+    from pathlib import Path
+
+    from ..ir.errors import UsageError
+    from .scaffold import new_pass
+
+    if verb != "new" or not name:
+        raise UsageError("one name of a pass is wanted", hint="irc passes NAME, or irc passes new NAME")
+    files = [path.name for path in new_pass(name, Path.cwd())]
+    screen.line(f"wrote {files[0]} and {files[1]}\n  pytest {files[1]}")
+    screen.line(f"  irc opt model.onnx --load {files[0]} --passes {name} --check-numerics")
+    screen.answer("passes", {"new": name, "files": files})
 
 
 def _one(name: str, screen: Screen) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..ir.dims import Dim, sym
-from ..ir.errors import UsageError
+from ..ir.errors import TypeInferError, UsageError
 from ..ir.graph import Module
 from ..ir.infer import infer_module
 from ..ir.symbols import replace_symbols
@@ -59,7 +59,14 @@ def set_shapes(module: Module, shapes: Mapping[str, Sequence[int | str]]) -> Non
         value = values[name]
         if value.shape is None:
             value.refine(TensorType(value.dtype, [d if isinstance(d, int) else sym(d) for d in wanted]))
-    infer_module(module)
+    try:
+        infer_module(module)
+    except TypeInferError as error:
+        branches = (
+            "; if a branch for another value of an input is what does not fit, --bind NAME=VALUE puts that input in"
+        )
+        error.hint = error.hint or f"the model does not take these sizes{branches * any(module.all_nodes('if'))}"
+        raise error.at("--shape") from None
 
 
 def _bind(name: str, type_: TensorType, wanted: Sequence[int | str], bindings: dict[str, Dim]) -> None:

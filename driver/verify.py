@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
 @click.argument("b")
 @click.option("--with", "runtimes", multiple=True, metavar="RUNTIME", help="Run B there; given twice: A, then B.")
 @click.option("--atol", type=click.FloatRange(0), help="Absolute limit instead of the computed one.")
+@click.option("--rtol", type=click.FloatRange(0), help="Limit as a share of each element of A, on top of --atol.")
+@click.option("--cos", "cosine", type=click.FloatRange(-1, 1), help="The least cosine of each output.")
+@click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Write the verdicts as JUnit XML, for CI.")
 @shared.input_options
 @shared.limit_options
 @shared.screen_options
 def command(**given: Any) -> None:
     """Compare model B with model A, of any two formats; exit code 1 when they differ.
 
-    Limits are computed from A's dtypes and operations unless --atol says otherwise. With one --with only B runs in
+    Limits are computed from A's dtypes and operations unless --atol, --rtol or --cos say otherwise; all that are given
+    must hold, and --cos alone lets elements differ by any amount. With one --with only B runs in
     that runtime, with two A and B do; `kernels` names the reference kernels.
     """
     with shared.session("verify", given) as screen:
@@ -32,7 +37,7 @@ def command(**given: Any) -> None:
 
 def _verify(given: dict[str, Any], screen: Screen) -> None:
     from ..ir.errors import NumericsError, UsageError
-    from . import check, npz, report
+    from . import check, junit, npz, report
 
     named = given["runtimes"]
     if len(named) > 2:
@@ -45,8 +50,12 @@ def _verify(given: dict[str, Any], screen: Screen) -> None:
         with_a=first,
         with_b=second,
         atol=given["atol"],
+        rtol=given["rtol"],
+        cosine=given["cosine"],
         seed=given["seed"],
     )
+    if given["junit_file"] is not None:
+        junit.write(given["junit_file"], f"irc verify {given['a']} {given['b']}", found)
     screen.table(report.CHECK_COLUMNS, report.check_rows(found.checks))
     for line in report.failures(found.checks):
         screen.line(line)

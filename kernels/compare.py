@@ -204,21 +204,23 @@ def _float_row(name: str, wanted: np.ndarray, found: np.ndarray, limit: Limit) -
     finite = np.isfinite(a) & np.isfinite(b)
     special = ~finite & ~((np.isnan(a) & np.isnan(b)) | (a == b))  # NaN or infinity that meets something else
     gap = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0.0)
-    worst = _worst(np.where(special, np.inf, gap))
-    largest = float(gap.max(initial=0.0))
-    passed = not special.any() and largest <= limit.atol
+    beyond = np.maximum(gap - limit.rtol * np.where(finite, np.abs(a), 0.0), 0.0)  # what atol has to allow
+    worst = _worst(np.where(special, np.inf, beyond if limit.rtol else gap))
+    largest, needed = float(gap.max(initial=0.0)), float(beyond.max(initial=0.0))
+    cosine = _cosine(a[finite], b[finite])
+    passed = not special.any() and needed <= limit.atol and cosine >= limit.cosine
     return Row(
         name,
         str(wanted.dtype),
         wanted.shape,
         PASS if passed else FAIL,
-        limit.reason if passed else _why(special, largest, limit),
+        limit.reason if passed else _why(special, needed, cosine, limit),
         limit=limit.atol,
-        needed=float("inf") if special.any() else largest,
+        needed=float("inf") if special.any() or cosine < limit.cosine else needed,
         max_abs=largest,
         mean_abs=float(gap[finite].mean()) if finite.any() else 0.0,
         ulps=float(ulp_distance(wanted, found).max(initial=0.0)),
-        cosine=_cosine(a[finite], b[finite]),
+        cosine=cosine,
         index=worst,
         expected=None if worst is None else _plain(wanted[worst]),
         found=None if worst is None else _plain(found[worst]),
@@ -228,9 +230,11 @@ def _float_row(name: str, wanted: np.ndarray, found: np.ndarray, limit: Limit) -
     )
 
 
-def _why(special: np.ndarray, largest: float, limit: Limit) -> str:
+def _why(special: np.ndarray, largest: float, cosine: float, limit: Limit) -> str:
     if special.any():
         return f"{int(special.sum())} elements are NaN or infinite on one side only"
+    if cosine < limit.cosine:
+        return f"its cosine is {cosine:.6f}, less than {limit.cosine:g}"
     ratio = f", {largest / limit.atol:.3g} times the limit" if limit.atol else ""
     return f"off by {largest:.1e}{ratio} ({limit.reason})"
 

@@ -101,11 +101,14 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest |difference| that rounding explains for one output, and what it rests on."""
+    """The largest |difference| that rounding explains for one output, and what it rests on. A caller may give `rtol`, a share of
+    the reference's element that comes on top, and the least `cosine` that the whole output must have."""
 
     atol: float
     reason: str = "exact"
     ill_conditioned: bool = False
+    rtol: float = 0.0
+    cosine: float = -1.0
 
 
 def limits_for(

@@ -16,6 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests are about results: how long an example takes says how busy the machine is."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("anyir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("anyir")
+
+
 class Golden:
     """Compares text with a file below tests/golden, or rewrites the file when asked to."""
 

@@ -67,6 +67,13 @@ def to_model_proto(
     return proto_of_legal(made, signature)
 
 
+def check_options(**options: Any) -> None:
+    """Raises UsageError for options of `write` that cannot be met by any module."""
+    from .legalization import check_options as check
+
+    check(**options)
+
+
 #: The options of `write` that decide which operators are written.
 FORM = ("opset", "quant_form", "raise_opset", "ort")
 

@@ -139,7 +139,12 @@ class Trainer:
     def _check(self, values: dict[str, float]) -> None:
         if not all(map(math.isfinite, values.values())):
             bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
-            raise Diverged(f"epoch {self.epoch + 1}, step {self.step + 1}: {bad}")
+            why = (
+                ""
+                if self.done
+                else "; nothing was trained yet: teacher or student gives no finite numbers for this data"
+            )
+            raise Diverged(f"epoch {self.epoch + 1}, step {self.step + 1}: {bad}{why}")
 
     # Losses.
 

@@ -96,12 +96,14 @@ LOSSES: dict[str, type[Loss]] = {cls.kind: cls for cls in (KD, DKD, Labels, Matc
 
 def parse_losses(given: str | Loss | Sequence[str | Loss]) -> tuple[Loss, ...]:
     """Losses from text like a pipeline's, from objects, or from a mixture. Raises UsageError."""
-    items: Sequence[str | Loss] = (given,) if isinstance(given, (str, Loss)) else tuple(given)
+    items: Sequence[str | Loss] = tuple(given) if isinstance(given, (list, tuple)) else (given,)  # type: ignore[assignment]
     made: list[Loss] = []
     for item in items:
         if isinstance(item, Loss):
             made.append(item)
             continue
+        if not isinstance(item, str):
+            raise UsageError(f"a {type(item).__name__} is no loss", hint=f"losses: {', '.join(LOSSES)}")
         steps = parse_pipeline(item)
         made += [_loss(step) for step in steps if isinstance(step, Step)]
         if not steps or not all(isinstance(step, Step) for step in steps):

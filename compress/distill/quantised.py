@@ -13,6 +13,7 @@ Works on the IR alone; imports no framework.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -263,12 +264,15 @@ class _Floats:
 
     def bias(self, b: Builder, node: Node, stored: Value, scales: Sequence[Value]) -> Value:
         """An i32 bias in units of the sums that it is added to; without their scales it stays as it is."""
-        if stored_weight(stored) is None or not scales or stored.node is not None:
+        if not stored.is_const or stored_weight(stored) is None or not scales:
             return self.number(b, stored)
-        unit = functools.reduce(np.multiply, (scale.array().reshape(-1) for scale in scales))
-        if unit.size not in (1, stored.type.numel):
+        shape, parts = stored.array().shape, [scale.array().reshape(-1).astype(np.float32) for scale in scales]
+        if any(part.size not in (1, math.prod(shape)) for part in parts):
             return self.number(b, stored)
-        laid = unit.astype(np.float32).reshape((1,) * stored.rank if unit.size == 1 else stored.shape)
+        unit = functools.reduce(np.multiply, parts)
+        if not (np.isfinite(unit).all() and (unit > 0).all()):
+            return self.number(b, stored)
+        laid = unit.reshape((1,) * len(shape) if unit.size == 1 else shape)
         return self.master(b, node, stored, b.const(laid), None)
 
     def ended(self, b: Builder, node: Node, total: Value, parameters: tuple, axes: tuple[int, ...]) -> None:

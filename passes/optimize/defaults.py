@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.graph import Graph, Module
+from ...ir.graph import Graph, Module, Value
 from ...ir.infer import propagate
 from ...ir.weights import Weight
 from ..manager import Context, module_pass
@@ -27,13 +27,18 @@ def fix_defaults(module: Module, ctx: Context) -> None:
             weight = _default(module, graph, index)
             if weight is None:
                 continue
-            value = graph.inputs[index]
-            users = value.users
-            value.replace_uses(module.constant(weight))
-            graph.remove_input(index)
-            _drop_slot(module, graph, index)
-            propagate(users)
+            fix_input(module, graph, index, module.constant(weight))
             ctx.stats["fix-defaults"] += 1
+
+
+def fix_input(module: Module, graph: Graph, index: int, constant: Value) -> None:
+    """Put a constant in the place of an input, in all signatures of its graph."""
+    value = graph.inputs[index]
+    users = value.users
+    value.replace_uses(constant)
+    graph.remove_input(index)
+    _drop_slot(module, graph, index)
+    propagate(users)
 
 
 def _default(module: Module, graph: Graph, index: int) -> Weight | None:

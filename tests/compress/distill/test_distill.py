@@ -13,10 +13,10 @@ from anyir.compress.distill import DKD, KD, Hint, distill
 from anyir.compress.distill.report import sparkline
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
-from anyir.ir.errors import InvalidData, Unsupported, UsageError
+from anyir.ir.errors import AnyIRError, InvalidData, Unsupported, UsageError
 from anyir.ir.graph import Module
 from anyir.ir.ops import get_op
-from anyir.ir.types import I64, TensorType
+from anyir.ir.types import F32, I64, TensorType
 from anyir.kernels.rounding import TAIL
 from anyir.kernels.run import run
 from anyir.tests.support.distillation import accuracy, mlp, points
@@ -232,6 +232,51 @@ def test_a_run_that_diverges_stops_and_keeps_the_best(teacher: Module, student: 
     assert same(without.module, good)
 
 
+def test_every_tensor_says_where_it_lies(teacher: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU what says no device lies on the CPU. Here what says none lies nowhere: a step that made one would fail."""
+    from anyir.compress.distill.loop import Trainer
+
+    losses = Trainer.losses
+
+    def elsewhere(self: Trainer, batch: Any) -> Any:
+        with torch.device("meta"):
+            return losses(self, batch)
+
+    monkeypatch.setattr(Trainer, "losses", elsewhere)
+    small = mlp((4, 12, 3), 2, softmax=True)
+    b = Builder(small.main)
+    (made,) = small.main.outputs
+    positions = b.cast(b.range(np.int64(0), b.squeeze(b.shape(made, start=0, end=1), (0,)), np.int64(1)), to=F32)
+    small.main.set_outputs([b.add(made, b.mul(b.unsqueeze(positions, (1,)), 0.0))])
+    dynamic = mlp((4, 12, 3), 2)
+    for student in (small, dynamic, rounding(dynamic)):
+        for choice in (
+            ["kd", "labels", "mse", Hint(teacher="fc0", student="fc0")],
+            ["dkd{warmup=1}", "kd{standardize=true}"],
+        ):
+            report = distill(teacher, student, {"x": X[:64], "labels": Y[:64]}, losses=choice, epochs=1)
+            assert not report.stopped and report.steps == 1
+
+
+def rounding(module: Module) -> Module:
+    """With inputs that are quantised by their own range."""
+    made = module.clone()
+    (node,) = (user for user in made.main.inputs[0].users if user.name == "gemm")
+    b = Builder(made.main, before=node)
+    node.set_operand(0, b.dequantize(*b.dynamic_quantize(made.main.inputs[0]), to=F32))
+    return made
+
+
+def test_a_gpu_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anyir.compress.distill.loop import device_of
+
+    for there, wanted in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert (device_of("auto").type, device_of("cpu").type) == (wanted, "cpu")
+    with pytest.raises(UsageError, match="no GPU"):
+        device_of("cuda")
+
+
 # ------------------------------------------------------------------------------------------------ refusals
 
 
@@ -302,6 +347,50 @@ def test_data_and_losses_that_do_not_fit(teacher: Module, student: Module) -> No
         with pytest.raises(UsageError, match="no GPU"):
             distill(teacher, student, X, device="cuda")
         assert distill(teacher, student, X, device="auto", epochs=1).device == "cpu"
+
+
+def raising() -> Any:
+    yield X[:8]
+    raise OSError("the disk is gone")
+
+
+HOSTILE: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "evaluation data of another shape": (X, {"eval_data": X[:, :3]}, r"input 'x' is \[3\], the model wants"),
+    "no evaluation data": (X, {"eval_data": X[:0]}, "no sample"),
+    "fewer than no samples to evaluate on": (X, {"eval_data": -1}, "-1 of 768"),
+    "a source that fails": (raising, {}, "OSError: the disk is gone"),
+    "a source of nothing": (lambda: iter(()), {}, "no sample"),
+    "a source of no arrays": (lambda: iter([None]), {}, "numbers are expected"),
+    "other sources": (object(), {}, "data cannot come from object"),
+    "too few labels": ({"x": X, "labels": Y[:5]}, {}, "5 labels for 768 samples"),
+    "infinite data": (np.full((8, 4), np.inf, np.float32), {}, "NaN or infinity"),
+    "no loss": (X, {"losses": 3}, "a int is no loss"),
+    "a checkpoint in no folder": (X, {"checkpoint": "nowhere/state"}, "cannot write"),
+}
+
+
+@pytest.mark.parametrize("case", list(HOSTILE))
+def test_hostile_requests_are_clear_errors(case: str, teacher: Module, student: Module) -> None:
+    """Nothing of the student changes, and only errors of ours come out."""
+    data, options, message = HOSTILE[case]
+    before = weights_of(student.clone())
+    with pytest.raises(AnyIRError, match=message):
+        distill(teacher, student, data, **{"epochs": 1, **options})
+    assert all(np.array_equal(array, before[key]) for key, array in weights_of(student).items())
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_models_that_give_nan_are_told_apart_from_training(who: str, teacher: Module, student: Module) -> None:
+    """The run ends at once, the student is what it was, and the report says that training is not to blame."""
+    models = {"teacher": teacher.clone(), "student": student.clone()}
+    weight = models[who].weights["fc0.weight"]
+    models[who].set_weight(weight, np.full(weight.tensor.shape, np.nan, np.float32))
+    report = distill(models["teacher"], models["student"], X[:64], epochs=1)
+    assert "nothing was trained yet: teacher or student gives no finite numbers" in report.stopped
+    assert all(
+        np.array_equal(array, weights_of(report.module)[key], equal_nan=True)
+        for key, array in weights_of(models["student"]).items()
+    )
 
 
 def test_a_student_without_parameters_is_refused(teacher: Module) -> None:
