@@ -11,10 +11,10 @@ runs is not known, so a node with regions costs what one run of each of its regi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .dims import Dim, evaluate, product, symbols
+from .dims import Dim, dim_le, evaluate, product, symbols
 from .graph import Graph, Node, Value
 from .opdef import ELEMENTWISE
 from .types import TensorType
@@ -97,6 +97,26 @@ def _of_regions(node: Node, weights: int) -> Cost:
     inner = [cost(n) for region in node.regions for n in region.nodes() if n.name != "return"]
     flops, read, written = (_sum(getattr(c, field) for c in inner) for field in ("flops", "read", "written"))
     return Cost(flops, read, written, weights + sum(c.weights for c in inner))
+
+
+def is_cheaper(before: Sequence[Node], after: Sequence[Node]) -> bool:
+    """Nodes that stand for others are no dearer, whatever the sizes, in arithmetic or in bytes of constants, and cheaper in
+    one of both. What is computed from constants alone counts as the constant that it folds to. False where a shape is not
+    known. What rules ask that may compute one thing in several ways."""
+    old, new = _standing(before), _standing(after)
+    if old is None or new is None:
+        return False
+    pairs = tuple(zip(new, old, strict=True))
+    return all(dim_le(a, b) is True for a, b in pairs) and not all(dim_le(b, a) is True for a, b in pairs)
+
+
+def _standing(nodes: Sequence[Node]) -> tuple[Dim, Dim] | None:
+    """(flops, bytes of constants) of what is left of nodes when constants are folded."""
+    folded = {value for node in nodes if all(v.is_const for v in node.inputs()) for value in node.results}
+    kept = [node for node in nodes if node.results[0] not in folded]
+    constants = dict.fromkeys(v for node in kept for v in node.inputs() if v.is_const or v in folded)
+    flops, nbytes = _sum(cost(node).flops for node in kept), _sum(map(_bytes, constants))
+    return None if flops is None or nbytes is None else (flops, nbytes)
 
 
 def macs(node: Node, sizes: Mapping[str, int]) -> int | None:

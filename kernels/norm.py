@@ -112,7 +112,7 @@ def instance_norm(x, scale, bias, *, epsilon=1e-5, channels_last=False):
 def group_norm(x, scale, bias, *, num_groups, epsilon=1e-5, channels_last=False):
     """Zero mean and unit variance over each sample's group of channels, then scale and bias [C] (ONNX 21)."""
     data = wide(np.moveaxis(x, -1, 1)) if channels_last else wide(x)
-    grouped = data.reshape(data.shape[0], num_groups, -1)
+    grouped = data.reshape(data.shape[0], num_groups, math.prod(data.shape[1:]) // num_groups)
     y = _standardise(grouped, (2,), epsilon).reshape(data.shape)
     y = narrow(_affine(y, *(_channelwise(v, x.ndim, False) for v in (scale, bias))), x.dtype)
     return np.ascontiguousarray(np.moveaxis(y, 1, -1)) if channels_last else y

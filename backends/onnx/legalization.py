@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...formats.onnx import schemas
 from ...formats.onnx.microsoft import DOMAIN as MICROSOFT
 from ...ir.errors import Unsupported, UsageError, clean
-from ...ir.graph import Graph, Module, Node
+from ...ir.graph import Graph, Module, Node, bulk
 from ...ir.opdef import PURE
 from ...ir.symbols import settle_symbols
 from ...ir.types import TensorType
@@ -53,6 +53,14 @@ def check_opset(opset: int) -> int:
     return opset
 
 
+def check_options(*, opset: int | None = None, raise_opset: bool = False, **_: Any) -> None:
+    """What can be said of a request before there is a module. Raises UsageError."""
+    if raise_opset and opset is not None:
+        raise UsageError(f"opset {opset} is asked for, and to raise it", hint="leave one of both out")
+    if opset is not None:
+        check_opset(opset)
+
+
 def starting_opset(module: Module) -> int:
     """The opset of the ONNX file that the module came from, at least 13; else 21."""
     own = module.metadata.get("opset.", "")
@@ -73,6 +81,7 @@ def refused(node: Node, opset: int) -> Refusal | None:
     return None
 
 
+@bulk()
 def legalize(
     module: Module,
     *,
@@ -87,8 +96,7 @@ def legalize(
     that makes the file shorter and no slower. `ort` allows what onnxruntime alone has. Raises Unsupported naming all
     offenders at once, UsageError.
     """
-    if raise_opset and opset is not None:
-        raise UsageError(f"opset {opset} is asked for, and to raise it", hint="leave one of both out")
+    check_options(opset=opset, raise_opset=raise_opset)
     shaped = _formed(module, quant_form, ort)
     made, left, chosen = _attempt(shaped, opset)
     if left:
@@ -217,6 +225,7 @@ def attending(module: Module) -> Module | None:
     run_pipeline(clone, "fuse-attention")
     if clone.version == before:
         return None
+    run_pipeline(clone, "canonicalize,fold,move-data,cse,dce")  # angles and masks that layers share were made for each
     whole_masks(clone)
     return clone
 

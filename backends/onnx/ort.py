@@ -12,14 +12,31 @@ _PLAIN = {
     "ort.quick_gelu": "QuickGelu",
     "ort.gelu": "Gelu",
     "ort.bias_gelu": "BiasGelu",
-    "ort.multi_head_attention": "MultiHeadAttention",
+    "ort.fast_gelu": "FastGelu",
+    "ort.rotary_embedding": "RotaryEmbedding",
 }
 _SKIP = {"ort.skip_layer_norm": "SkipLayerNormalization", "ort.skip_rms_norm": "SkipSimplifiedLayerNormalization"}
 
 
+_PRESENT = {"ort.multi_head_attention": "MultiHeadAttention", "ort.group_query_attention": "GroupQueryAttention"}
+
+
 @emits(*_PLAIN)
 def plain(e: Emitter, n: Node) -> None:
-    e.node(_PLAIN[n.name], n.operands, domain=DOMAIN, **n.attrs.plain)
+    e.node(_PLAIN[n.name], n.operands, domain=DOMAIN, **_plain(n))
+
+
+def _plain(n: Node) -> dict:
+    """Attributes as ONNX has them: truths are integers."""
+    return {name: int(value) if isinstance(value, bool) else value for name, value in n.attrs.plain.items()}
+
+
+@emits(*_PRESENT)
+def attention(e: Emitter, n: Node) -> None:
+    """Joined keys and values are yielded where there is a cache, and always by the operator of shared heads."""
+    whole = n.name == "ort.group_query_attention" or n.operand("past_k") is not None
+    outputs = [v if v.n_uses or v is n.results[0] else Temp(v.dtype, v.hint) for v in n.results]
+    e.node(_PRESENT[n.name], n.operands, outputs=outputs if whole else outputs[:1], domain=DOMAIN, **_plain(n))
 
 
 @emits("ort.fused_conv")

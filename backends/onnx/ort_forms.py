@@ -7,8 +7,9 @@ import numpy as np
 
 from ...ir.graph import Module, Node, Value
 from ...ir.types import F32
-from ...passes.manager import Context
+from ...passes.manager import Context, run_pipeline
 from ...passes.rewrite import RuleSet, StagingBuilder, rewrite_graph, rule
+from .ort_attention import ATTENTION, OPERATORS
 from .ort_ops import ACTIVATIONS
 
 _NAMES = {ours: theirs for theirs, (ours, _) in ACTIVATIONS.items()}
@@ -22,6 +23,10 @@ def rewrite(module: Module) -> bool:
             for node in graph.reversed():
                 if node.name in _EATEN and not any(value.n_uses for value in node.results):
                     node.erase()
+    if next(module.all_nodes(*OPERATORS), None) is not None:
+        run_pipeline(
+            module, "canonicalize,fold,cse,dce"
+        )  # each counted the tokens, and turned masks and angles, for itself
     module.drop_unused_weights()
     return next(module.all_nodes("attention"), None) is None
 
@@ -135,15 +140,32 @@ def fuse_quick_gelu(b: StagingBuilder, node: Node):
 
 @rule("gelu", numerics="ulp")
 def fuse_gelu(b: StagingBuilder, node: Node):
-    """gelu(x + bias) -> BiasGelu, gelu(x) -> Gelu; the exact one"""
+    """gelu(x + bias) -> BiasGelu, gelu(x) -> Gelu; by tanh FastGelu"""
     (x,) = node.operands
-    if x.dtype is not F32 or node.attr("approximate") != "none":  # type: ignore[union-attr]
-        return b.decline("no exact gelu of f32")
-    total = _lone(x, "add")
-    data, bias = total.operands if total is not None else (None, None)
-    if bias is not None and bias.is_const and bias.rank == 1 and data.shape and data.shape[-1] == bias.shape[0]:  # type: ignore[index, union-attr]
-        return b.call("ort.bias_gelu", (data, bias)).result
-    return b.call("ort.gelu", (x,)).result
+    if x.dtype is not F32:  # type: ignore[union-attr]
+        return b.decline("not f32")
+    operands = _with_bias(x) or (x,)
+    if node.attr("approximate") == "tanh":
+        return b.call("ort.fast_gelu", operands).result
+    return b.call("ort.bias_gelu" if len(operands) > 1 else "ort.gelu", operands).result
+
+
+def _with_bias(value: Value | None) -> tuple[Value, Value] | None:
+    """(x, bias) of x + bias, a constant vector along the last axis, that is used here alone."""
+    total = _lone(value, "add")
+    for x, bias in () if total is None else (total.operands, total.operands[::-1]):
+        if bias.is_const and bias.rank == 1 and x.type is total.result.type and x.shape[-1] == bias.shape[0]:  # type: ignore[index, union-attr]
+            return x, bias  # type: ignore[return-value]
+    return None
+
+
+def _biased(left: Value, right: Value, affine: tuple[Value | None, ...]) -> tuple[Value | None, ...]:
+    """Operands of a norm of a sum, with the bias that one side of it may add."""
+    for x, skip in ((left, right), (right, left)):
+        found = _with_bias(x)
+        if found is not None:
+            return found[0], skip, *affine, found[1]
+    return left, right, *affine
 
 
 @rule("layer_norm", "rms_norm", numerics="ulp")
@@ -160,24 +182,11 @@ def fuse_skip_norm(b: StagingBuilder, node: Node):
     if type(x.shape[-1]) is not int or any(v is not None and v.shape != x.shape[-1:] for v in node.operands[1:]):  # type: ignore[index, union-attr]
         return b.decline("the scale is no vector along the last axis")
     operands = (left, right, *node.operands[1:])
+    if node.name == "layer_norm":
+        operands = _biased(left, right, (*node.operands, None)[1:3])
     made = b.call(f"ort.skip_{node.name}", operands, {"epsilon": node.attr("epsilon")})
     return b.instead({node.result: made.results[0], x: made.results[1]}, (node, total))  # type: ignore[dict-item]
 
 
-@rule("attention", numerics="ulp")
-def fuse_attention(b: StagingBuilder, node: Node):
-    """attention without mask, cache or bounds, heads in the last axis -> MultiHeadAttention"""
-    q, k, v = node.operands[:3]
-    heads = node.attr("q_num_heads")
-    plain = not node.attr("is_causal") and not node.attr("softcap") and node.attr("kv_num_heads") == heads
-    windows = node.attrs.get("left_window_size", -1) == node.attrs.get("right_window_size", -1) == -1
-    if not (plain and windows and all(v is None for v in node.operands[3:])):
-        return b.decline("it has a mask, a cache, bounds, or heads that share keys")
-    if q.dtype is not F32 or any(t.rank != 3 for t in (q, k, v)) or any(r.n_uses for r in node.results[1:]):  # type: ignore[union-attr]
-        return b.decline("not f32 of rank 3 with one result")
-    made = b.call("ort.multi_head_attention", (q, k, v), {"num_heads": heads, "scale": node.attr("scale")}).result
-    return b.instead({node.results[0]: made}, (node,))
-
-
-_FIRST = (fuse_conv_activation, fuse_matmul_transposes, fuse_quick_gelu, fuse_gelu, fuse_skip_norm, fuse_attention)
+_FIRST = (fuse_conv_activation, fuse_matmul_transposes, fuse_quick_gelu, fuse_gelu, fuse_skip_norm, *ATTENTION)
 _THEN = (fuse_matmul_scale,)

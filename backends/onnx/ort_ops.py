@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir.opdef import OpDef, attr, floats, ints, op, operand, optional
+from ...ir.opdef import OpDef, attr, floats, op, operand, optional
 from ...ir.ops import get_op, rules
+from ...ir.ops.conv import Sliding
+from ...ir.ops.matmul import Scaled
 from ...ir.ops.shapes import broadcast_shapes
-from ...ir.types import F32, TensorType
+from ...ir.types import F32, I32, I64, TensorType
 from ...ir.value import Value
 from ...kernels.registry import get_kernel, kernel
 
@@ -36,18 +38,13 @@ def _activated(y: np.ndarray, activation: str, parameters: tuple[float, ...]) ->
 
 
 @op(name="ort.fused_conv")
-class FusedConv(OpDef):
+class FusedConv(Sliding):
     """activation(conv(x, w, b) + z)"""
 
     x = operand(REAL)
     w = operand(REAL)
     b = optional(REAL)
     z = optional(REAL)
-    strides = attr(ints, ())
-    pads = attr(ints, ())
-    dilations = attr(ints, ())
-    groups = attr(int, 1)
-    auto_pad = attr(str, "explicit", choices=("explicit", "same_upper", "same_lower"))
     activation = attr(str, "Relu", choices=tuple(ACTIVATIONS))
     activation_params = attr(floats, ())
 
@@ -62,16 +59,12 @@ def _fused_conv(x, w, b=None, z=None, *, activation="Relu", activation_params=()
 
 
 @op(name="ort.fused_gemm")
-class FusedGemm(OpDef):
+class FusedGemm(Scaled):
     """activation(gemm(a, b, c))"""
 
     a = operand(REAL)
     b = operand(REAL)
     c = optional(REAL)
-    alpha = attr(float, 1.0)
-    beta = attr(float, 1.0)
-    transA = attr(bool, False)
-    transB = attr(bool, False)
     activation = attr(str, "Relu", choices=("Relu", "Sigmoid", "Tanh", "LeakyRelu"))
     activation_params = attr(floats, ())
 
@@ -157,6 +150,22 @@ def _bias_gelu(x, bias):
     return get_kernel("gelu")(x + bias, approximate="none")
 
 
+@op(name="ort.fast_gelu")
+class FastGelu(OpDef):
+    """gelu(x + bias) by tanh; bias is a vector along the last axis"""
+
+    x = operand(REAL)
+    bias = optional(REAL)
+
+    def infer(self, x, bias):
+        return x.type
+
+
+@kernel("ort.fast_gelu")
+def _fast_gelu(x, bias=None):
+    return get_kernel("gelu")(x if bias is None else x + bias, approximate="tanh")
+
+
 class _Skip(OpDef):
     """A norm over the last axis of a sum, and the sum: data of rank 2 or 3, both parts of one shape."""
 
@@ -165,15 +174,16 @@ class _Skip(OpDef):
     scale = operand(REAL)
     results = ("y", "total")
 
-    def infer(self, x, skip, scale, bias=None, *, epsilon):
+    def infer(self, x, skip, scale, bias=None, shift=None, *, epsilon):
         return [x.type, x.type]
 
 
 @op(name="ort.skip_layer_norm")
 class SkipLayerNorm(_Skip):
-    """layer_norm(x + skip) and x + skip"""
+    """layer_norm(x + skip + shift) and x + skip + shift; `shift` is a vector along the last axis"""
 
     bias = optional(REAL)
+    shift = optional(REAL)
     epsilon = attr(float, 1e-12)
 
 
@@ -185,8 +195,8 @@ class SkipRmsNorm(_Skip):
 
 
 @kernel("ort.skip_layer_norm")
-def _skip_layer_norm(x, skip, scale, bias=None, *, epsilon=1e-12):
-    total = x + skip
+def _skip_layer_norm(x, skip, scale, bias=None, shift=None, *, epsilon=1e-12):
+    total = x + skip if shift is None else x + shift + skip
     return get_kernel("layer_norm")(total, scale, bias, axis=total.ndim - 1, epsilon=epsilon), total
 
 
@@ -196,25 +206,89 @@ def _skip_rms_norm(x, skip, scale, *, epsilon=1e-5):
     return get_kernel("rms_norm")(total, scale, axis=total.ndim - 1, epsilon=epsilon), total
 
 
+class _Attends(OpDef):
+    """Attention with q [B, S, heads * E], k and v [B, T, shared heads * E]: the result, all keys and all values."""
+
+    results = ("y", "present_k", "present_v")
+
+    def attention(self, *operands, **attrs):
+        """Inferred types of the operator that says the same."""
+        return get_op("attention").infer(*(*operands, *[None] * 7)[:7], **_as_attention(**attrs))[:3]
+
+
 @op(name="ort.multi_head_attention")
-class MultiHeadAttention(OpDef):
-    """softmax(q k' scale) v with q [B, S, heads * E], k and v [B, T, heads * E]; scale is 1 / sqrt(E) unless given"""
+class MultiHeadAttention(_Attends):
+    """softmax(q k' scale + bias) v with one head of keys for each of queries; scale is 1 / sqrt(E) unless given"""
 
     q = operand(REAL)
     k = operand(REAL)
     v = operand(REAL)
+    projection = optional(REAL)
+    padding = optional()
+    bias = optional(REAL)
+    past_k = optional(REAL)
+    past_v = optional(REAL)
     num_heads = attr(int)
     scale = attr(float, None)
+    unidirectional = attr(bool, False)
 
-    def infer(self, q, k, v, *, num_heads, scale):
-        return get_op("attention").infer(q, k, v, None, None, None, None, **_as_attention(num_heads, scale))[0]
+    def infer(self, q, k, v, projection, padding, bias, past_k, past_v, **attrs):
+        return self.attention(q, k, v, bias, past_k, past_v, **attrs)
 
 
-def _as_attention(num_heads: int, scale: float | None) -> dict:
-    heads = {"q_num_heads": num_heads, "kv_num_heads": num_heads, "scale": scale}
-    return dict(get_op("attention").defaults) | heads
+@op(name="ort.group_query_attention")
+class GroupQueryAttention(_Attends):
+    """Causal, with heads of keys that queries share; `last` is the index of each sample's last key [B], `total` their number"""
+
+    q = operand(REAL)
+    k = operand(REAL)
+    v = operand(REAL)
+    past_k = optional(REAL)
+    past_v = optional(REAL)
+    last = operand(frozenset({I32}))
+    total = operand(frozenset({I32}))
+    num_heads = attr(int)
+    kv_num_heads = attr(int)
+    scale = attr(float, None)
+    softcap = attr(float, 0.0)
+
+    def infer(self, q, k, v, past_k, past_v, last, total, **attrs):
+        return self.attention(q, k, v, None, past_k, past_v, **attrs)
+
+
+def _as_attention(*, num_heads: int, kv_num_heads: int = 0, unidirectional: bool = True, **attrs) -> dict:
+    heads = {"q_num_heads": num_heads, "kv_num_heads": kv_num_heads or num_heads, "is_causal": unidirectional}
+    return dict(get_op("attention").defaults) | heads | attrs
 
 
 @kernel("ort.multi_head_attention")
-def _multi_head_attention(q, k, v, *, num_heads, scale=None):
-    return get_kernel("attention")(q, k, v, **_as_attention(num_heads, scale))[0]
+def _multi_head_attention(q, k, v, projection=None, padding=None, bias=None, past_k=None, past_v=None, **attrs):
+    return get_kernel("attention")(q, k, v, bias, past_k, past_v, **_as_attention(**attrs))[:3]
+
+
+@kernel("ort.group_query_attention")
+def _group_query_attention(q, k, v, past_k=None, past_v=None, last=None, total=None, **attrs):
+    return get_kernel("attention")(q, k, v, None, past_k, past_v, **_as_attention(**attrs))[:3]
+
+
+@op(name="ort.rotary_embedding")
+class RotaryEmbedding(OpDef):
+    """rotary_embedding by tables [positions, width / 2], read at `positions` [B, S], or from positions[0] on"""
+
+    x = operand(REAL)
+    positions = operand(frozenset({I64}))
+    cos = operand(REAL)
+    sin = operand(REAL)
+    interleaved = attr(bool, False)
+    num_heads = attr(int, 0)
+    rotary_embedding_dim = attr(int, 0)
+
+    def infer(self, x, positions, cos, sin, **_):
+        return x.type
+
+
+@kernel("ort.rotary_embedding")
+def _rotary_embedding(x, positions, cos, sin, **attrs):
+    length = x.shape[-2]
+    ids = positions if positions.ndim == 2 else np.broadcast_to(positions[0] + np.arange(length), (len(x), length))
+    return get_kernel("rotary_embedding")(x, cos, sin, ids, **attrs)

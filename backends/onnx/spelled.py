@@ -69,9 +69,14 @@ def _product(e: Emitter, n: Node, centred: Ref, root: Temp, affine: Sequence[Val
     """centred / root * scale + bias, the last node of which gives the result."""
     steps: list[tuple[str, Ref]] = [("Div", root)]
     steps += [(op, v) for op, v in zip(("Mul", "Add"), affine, strict=False) if v is not None]
+    _chain(e, n, centred, steps)
+
+
+def _chain(e: Emitter, n: Node, first: Ref, steps: Sequence[tuple[str, Ref]]) -> None:
+    """One node for each step, on what the step before gives and a value of its own."""
     for op, value in steps[:-1]:
-        centred = e.temp(op, [centred, value], n.result.dtype)
-    e.node(steps[-1][0], [centred, steps[-1][1]])
+        first = e.temp(op, [first, value], n.result.dtype)
+    e.node(steps[-1][0], [first, steps[-1][1]])
 
 
 def _root_of_mean_square(e: Emitter, n: Node, x: Ref, axes: tuple[int, ...]) -> Temp:
@@ -115,18 +120,27 @@ def group_norm(e: Emitter, n: Node) -> None:
     x = _real(e, n, 21)
     if n.attr("channels_last"):
         raise e.refuse("ONNX has channels first only")
-    groups, scale, bias = n.attr("num_groups"), n.operand("scale"), n.operand("bias")
+    groups = n.attr("num_groups")
     if x.rank is None or x.rank < 3:
         raise e.refuse("the rank is not known")
     if any(d == 0 for d in x.shape):  # type: ignore[union-attr]
         raise e.refuse("a dim is 0")
-    flat = e.temp("Reshape", [x, e.ints((0, groups, -1))], x.dtype)
+    inner = x.shape[1:]  # type: ignore[index]
+    rest = math.prod(inner) // groups if all(type(d) is int for d in inner) else -1  # type: ignore[arg-type]
+    flat = e.temp("Reshape", [x, e.ints((0, groups, rest))], x.dtype)
     units = [_vector(e, number, groups, x) for number in (1, 0)]
     normal = e.temp("InstanceNormalization", [flat, *units], x.dtype, epsilon=n.attr("epsilon"))
-    whole = e.temp("Reshape", [normal, _whole_shape(e, x)], x.dtype)
     column = e.ints((-1, *(1,) * (x.rank - 2)))
-    scaled = e.temp("Mul", [whole, _column(e, scale, column)], x.dtype)  # type: ignore[arg-type]
-    e.node("Add", [scaled, _column(e, bias, column)])  # type: ignore[arg-type]
+    steps: list[tuple[str, Ref]] = [("Reshape", _whole_shape(e, x))]
+    for op, vector, idle in (("Mul", n.operand("scale"), 1), ("Add", n.operand("bias"), 0)):
+        if not _is_filled(vector, idle):  # type: ignore[arg-type]
+            steps.append((op, _column(e, vector, column)))  # type: ignore[arg-type]
+    _chain(e, n, normal, steps)
+
+
+def _is_filled(vector: Value, number: float) -> bool:
+    """All its elements are this number."""
+    return vector.is_const and bool(np.all(vector.array() == number))
 
 
 def _vector(e: Emitter, number: float, length: int, like: Value) -> Literal:
@@ -134,8 +148,9 @@ def _vector(e: Emitter, number: float, length: int, like: Value) -> Literal:
 
 
 def _whole_shape(e: Emitter, x: Value) -> Ref:
-    """The shape of `x`, constant where at most one dim is not known."""
-    dims = [d if type(d) is int else -1 for d in x.shape]  # type: ignore[union-attr]
+    """The shape of `x`, constant where at most one dim behind the first is not known: 0 stands for that."""
+    batch, *inner = x.shape  # type: ignore[misc]
+    dims = [batch if type(batch) is int else 0, *(d if type(d) is int else -1 for d in inner)]
     return e.ints(dims) if dims.count(-1) <= 1 else e.temp("Shape", [x], e.ints(()).dtype)
 
 

@@ -104,8 +104,18 @@ def _with_bias(made: AxisMap | None, b: Value | None, channels_last: bool) -> Ax
     return AxisMap((*made.operands, None if b is None else (channel,)), made.results)
 
 
+class Sliding(OpDef):
+    """How the filters of a convolution move over its data: what all forms of conv have."""
+
+    strides = attr(ints, ())
+    pads = attr(ints, ())
+    dilations = attr(ints, ())
+    groups = attr(int, 1)
+    auto_pad = attr(str, "explicit", choices=AUTO_PAD)
+
+
 @op
-class Conv(OpDef):
+class Conv(Sliding):
     """Slide w [O, C/groups, *K] over x [N, C, *S] and add b [O]: [N, O, *S'] (ONNX Conv-22).
 
     `pads` are all begins, then all ends; empty strides and dilations mean 1, empty pads 0. auto_pad same_upper or
@@ -115,11 +125,6 @@ class Conv(OpDef):
     x = operand(T)
     w = operand(T)
     b = optional(T)
-    strides = attr(ints, ())
-    pads = attr(ints, ())
-    dilations = attr(ints, ())
-    groups = attr(int, 1)
-    auto_pad = attr(str, "explicit", choices=AUTO_PAD)
     channels_last = attr(bool, False)
     traits = PURE | SPATIAL
 

@@ -79,8 +79,17 @@ MATMUL_SAMPLES = (
 )
 
 
+class Scaled(OpDef):
+    """The factors of a gemm and which matrices it turns."""
+
+    alpha = attr(float, 1.0)
+    beta = attr(float, 1.0)
+    transA = attr(bool, False)
+    transB = attr(bool, False)
+
+
 @op
-class Gemm(OpDef):
+class Gemm(Scaled):
     """alpha * a' b' + beta * c with a', b' [M, K], [K, N] after the transposes that transA and transB ask for.
 
     c broadcasts to [M, N] (ONNX Gemm-13).
@@ -89,10 +98,6 @@ class Gemm(OpDef):
     a = operand(T)
     b = operand(T)
     c = optional(T)
-    alpha = attr(float, 1.0)
-    beta = attr(float, 1.0)
-    transA = attr(bool, False)
-    transB = attr(bool, False)
 
     def infer(self, a, b, c, *, transA, transB, **_):
         dtype = rules.first_dtype(a, b, c)

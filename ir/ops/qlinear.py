@@ -13,13 +13,12 @@ import numpy as np
 
 from ..dims import Dim
 from ..errors import TypeInferError
-from ..opdef import PURE, SPATIAL, AxisMap, OpDef, Sample, attr, floats, ints, op, operand, optional, strs
+from ..opdef import PURE, SPATIAL, AxisMap, OpDef, Sample, attr, floats, op, operand, optional, strs
 from ..types import BF16, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F16, F32, I8, I32, U8, TensorType
 from . import rules
-from .conv import _conv_axes, conv_shape
+from .conv import Sliding, _conv_axes, conv_shape
 from .matmul import matmul_axes, matmul_shape
 from .recurrent import DIRECTIONS
-from .window import AUTO_PAD
 
 if TYPE_CHECKING:
     from ..value import Value
@@ -82,18 +81,13 @@ class MatmulInteger(OpDef):
 
 
 @op
-class ConvInteger(OpDef):
+class ConvInteger(Sliding):
     """conv of x - x_zp with w - w_zp in i32 for 8-bit x and w (ONNX ConvInteger-10); w_zp may be per output channel."""
 
     x = operand(BYTE)
     w = operand(BYTE)
     x_zp = optional(BYTE)
     w_zp = optional(BYTE)
-    strides = attr(ints, ())
-    pads = attr(ints, ())
-    dilations = attr(ints, ())
-    groups = attr(int, 1)
-    auto_pad = attr(str, "explicit", choices=AUTO_PAD)
     channels_last = attr(bool, False)
     traits = PURE | SPATIAL
 
@@ -162,7 +156,7 @@ class QlinearMatmul(OpDef):
 
 
 @op
-class QlinearConv(OpDef):
+class QlinearConv(Sliding):
     """conv of x - x_zp with w - w_zp, plus an i32 bias, times x_scale * w_scale / y_scale, rounded, plus y_zp, saturated
     (ONNX QLinearConv-10). w_scale and w_zp may be vectors, one entry per output channel."""
 
@@ -175,11 +169,6 @@ class QlinearConv(OpDef):
     y_scale = operand(frozenset({F32}))
     y_zp = operand(BYTE)
     bias = optional(frozenset({I32}))
-    strides = attr(ints, ())
-    pads = attr(ints, ())
-    dilations = attr(ints, ())
-    groups = attr(int, 1)
-    auto_pad = attr(str, "explicit", choices=AUTO_PAD)
 
     def infer(self, x, x_scale, x_zp, w, w_scale, w_zp, y_scale, y_zp, bias, *, groups, **geometry):
         _expect_same(x_zp, x, "x_zp")

@@ -14,7 +14,8 @@ from ..manager import pattern_pass
 from ..rewrite import StagingBuilder, rule
 from .affine import OPS, Affine, read, rounded, scaled
 from .bias_shapes import reshape_constant_first
-from .compose import compose_convolutions
+from .compose import compose_convolutions, order_of_products
+from .grouped import einsum_of_groups_to_conv
 from .moves import MOVES
 from .paths import PASSED_BACK, before, behind
 from .plan import BEHIND, Plan
@@ -76,7 +77,7 @@ def absorb_before(b: StagingBuilder, node: Node):
         return None
     index, made = found
     plan = Plan(made.sources)
-    why = before(plan, node.result, made)
+    why = plan.visit(node) or before(plan, node.result, made)
     if why is not None:
         return b.decline(why)
     plan.commit(b)
@@ -85,6 +86,15 @@ def absorb_before(b: StagingBuilder, node: Node):
 
 fold_batch_norm = pattern_pass(
     "fold-batch-norm",
-    [absorb_behind, absorb_before, compose_convolutions, reshape_constant_first, gemm_of_rows_to_matmul, *PRODUCTS],
+    [
+        absorb_behind,
+        absorb_before,
+        compose_convolutions,
+        order_of_products,
+        reshape_constant_first,
+        gemm_of_rows_to_matmul,
+        einsum_of_groups_to_conv,
+        *PRODUCTS,
+    ],
     doc="Scale, shift, batch norm, bias and padding go into the weights and attributes of the layers around them.",
 )

@@ -11,10 +11,10 @@ import math
 
 from ...ir.graph import Node, Value
 from ..manager import pattern_pass
-from ..optimize.common import same_shape
 from ..pattern import literal_equals
 from ..rewrite import StagingBuilder, rule
-from .terms import gates, is_float, near, number, own, polynomial, ramp, stands_for, times_x
+from .kinks import KINKS
+from .terms import gates, is_float, near, own, polynomial, ramp, stands_for, times_x
 
 
 def _line_of(gate: Value, op: str) -> tuple[Node, float, float] | None:
@@ -160,96 +160,6 @@ def merge_bounds(b: StagingBuilder, node: Node):
     return b.clip(x, *ends)
 
 
-# Kinks at 0.
-
-
-def _zero(value: Value | None) -> bool:
-    return number(value) == 0.0
-
-
-def _kinked(node: Node) -> tuple[Value, Value] | None:
-    """(x, y) of a node that is x where x > 0 and y elsewhere."""
-    if node.name == "max":
-        for x, y in (node.operands, node.operands[::-1]):
-            scale = times_x(y, x) if own(y) is not None else None
-            if scale is not None and 0 < scale < 1:
-                return x, y
-        return None
-    test, x, y = node.operands
-    order = own(test, "greater", "greater_equal", "less", "less_equal")
-    if order is None:
-        return None
-    if order.name.startswith("less"):
-        x, y = y, x
-    left, right = order.operands
-    if _zero(left):  # 0 < x: the other way round
-        left, right, x, y = right, left, y, x
-    return (x, y) if left is x and _zero(right) else None
-
-
-@rule("where", "max", numerics="ulp")
-def fuse_leaky_relu(b: StagingBuilder, node: Node):
-    """where(x > 0, x, a * x), max(x, a * x) -> leaky_relu(x), prelu(x, a)"""
-    found = _kinked(node)
-    if found is None or not stands_for(found[0], node):
-        return None
-    x, low = found
-    scale = times_x(low, x)
-    if scale is not None:
-        return b.leaky_relu(x, alpha=scale)
-    times = own(low, "mul")
-    if times is None or x not in times.operands:
-        return b.decline("what stands below 0 is no multiple of x")
-    slope = times.operands[1] if times.operands[0] is x else times.operands[0]
-    if not slope.is_const or not same_shape(low, x):
-        return b.decline("the slope is computed, or wider than x")
-    return b.prelu(x, slope)
-
-
-@rule("where", numerics="ulp")
-def fuse_elu(b: StagingBuilder, node: Node):
-    """where(x > 0, x, a * (exp(x) - 1)) -> elu(x)"""
-    found = _kinked(node)
-    if found is None or not stands_for(found[0], node):
-        return None
-    x, low = found
-    for name, shift in (("expm1", 0.0), ("exp", -1.0)):
-        curve = _line_of(low, name) if own(low) is not None else None
-        if curve is None:
-            continue
-        power, a, c = curve
-        cut = power.operands[0]
-        if (cut is x or _below_zero(cut, x) == 1) and c == a * shift:  # type: ignore[arg-type]
-            return b.elu(x, alpha=a)
-    return None
-
-
-@rule("add", "sub", numerics="ulp")
-def fuse_prelu(b: StagingBuilder, node: Node):
-    """relu(x) - a * relu(-x), relu(x) + a * min(x, 0) -> prelu(x, a)"""
-    for upper, lower in (node.operands, node.operands[::-1])[: 1 if node.name == "sub" else 2]:
-        relu, times = own(upper, "relu"), own(lower, "mul")
-        if relu is None or times is None or not stands_for(relu.operands[0], node):
-            continue
-        x = relu.operands[0]
-        for part, slope in (times.operands, times.operands[::-1]):
-            sign = _below_zero(part, x)
-            if sign and slope.is_const and same_shape(lower, x):
-                turned = sign * (-1 if node.name == "sub" else 1) < 0
-                return b.prelu(x, b.neg(slope) if turned else slope)
-    return None
-
-
-def _below_zero(value: Value, x: Value) -> int:
-    """1 for min(x, 0), -1 for relu(-x), else 0."""
-    found = ramp(value) if own(value) is not None else None
-    if found is None or found.x is not x or found.offset:
-        return 0
-    if (found.slope, found.low, found.high) == (-1.0, 0.0, math.inf):
-        return -1
-    return int((found.slope, found.low, found.high) == (1.0, -math.inf, 0.0))
-
-
 # Exponentials.
 
 
@@ -260,6 +170,17 @@ def fuse_sigmoid(b: StagingBuilder, node: Node):
         return None
     x = _one_plus_exp_minus(node.operands[-1], None)
     return b.sigmoid(x) if x is not None and stands_for(x, node) else None
+
+
+@rule("add", "sub", numerics="ulp")
+def fuse_tanh(b: StagingBuilder, node: Node):
+    """2 * sigmoid(2 * x) - 1 -> tanh(x)"""
+    found = _line_of(node.result, "sigmoid")
+    if found is None or found[1:] != (2.0, -1.0):
+        return None
+    double = own(found[0].operands[0], "mul", "add")
+    x = None if double is None else next((v for v in double.operands if not v.is_const), None)
+    return b.tanh(x) if x is not None and times_x(double.result, x) == 2.0 and stands_for(x, node) else None
 
 
 @rule("add", numerics="ulp")
@@ -367,6 +288,17 @@ def fuse_log_softmax(b: StagingBuilder, node: Node):
     return b.log_softmax(found[0], axis=found[1]) if _sums(log.operands[0], exp.result, found[1]) else None  # type: ignore[union-attr]
 
 
+@rule("sub", numerics="ulp")
+def fuse_log_softmax_of_sum(b: StagingBuilder, node: Node):
+    """x - log_sum_exp(x) -> log_softmax(x)"""
+    x, low = node.operands
+    total = own(low, "reduce_log_sum_exp")
+    axis = _over_one_axis(total)
+    if axis is None or total.operands[0] is not x or not stands_for(x, node):  # type: ignore[union-attr]
+        return None
+    return b.log_softmax(x, axis=axis)
+
+
 @rule("log", numerics="approx")
 def fuse_log_of_softmax(b: StagingBuilder, node: Node):
     """log(softmax(x)) -> log_softmax(x); approx: a probability that rounds to 0 has a finite logarithm"""
@@ -385,16 +317,16 @@ fuse_activations = pattern_pass(
         fuse_mish,
         fuse_hard_sigmoid,
         merge_bounds,
-        fuse_leaky_relu,
-        fuse_elu,
-        fuse_prelu,
+        *KINKS,
         fuse_sigmoid,
+        fuse_tanh,
         fuse_softplus_stable,
         fuse_softplus,
         fuse_softsign,
         fuse_rsqrt,
         fuse_softmax,
         fuse_log_softmax,
+        fuse_log_softmax_of_sum,
         fuse_log_of_softmax,
     ],
     doc="Activations that were written out become one op.",

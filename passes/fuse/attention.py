@@ -3,8 +3,10 @@
     softmax(q k' * scale + mask) v                        4-d: [batch, heads, length, size]
     reshape(transpose(attention(heads(q), ...)))          3-d: [batch, length, heads * size], heads as attributes
 
-The op gives 0 to a query that sees no key; the written-out form gives it no number. So a mask must be computed from finite
-numbers alone, and an input is none: it may hold -inf. Targets without the op write it out again, so the pass stands in no
+The op gives 0 to a query that sees no key; the written-out form gives it no number, unless it looks for that. So a mask must
+be computed from finite numbers alone, and an input is none: it may hold -inf; or each query sees itself. A query that sees
+no key because all its scores are replaced by one low number weighs all alike, as the op does with that number added to scores
+which it absorbs. Targets without the op write it out again, so the pass stands in no
 preset: a backend whose target has the op runs it.
 """
 
@@ -13,99 +15,27 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from ...ir.dims import Dim, dim_eq
 from ...ir.graph import Node, Value
 from ..manager import pattern_pass
-from ..optimize.common import SMALL, same_dims
+from ..optimize.common import same_dims
 from ..rewrite import StagingBuilder, rule
+from .masks import Hidden, Numbers, absorbs, added, finite, guarded, hidden_by, is_causal, lowest
 from .rotary import ROTARY
 from .terms import is_float, own, product, stands_for
-
-#: The most nodes of a mask that are looked at, and how deep they stand.
-DEEPEST = 12
-
-_ARITHMETIC = {"add", "sub", "mul", "min", "max", "neg", "abs"}
-_MOVES = {"reshape", "unsqueeze", "squeeze", "expand", "transpose", "slice", "gather", "concat", "identity", "trilu"}
-
-
-def _finite(value: Value) -> bool:
-    """No -inf comes out of this but by overflow: a sum of products of finite constants and integers."""
-    todo = [(value, 0)]
-    for _ in range(4 * DEEPEST):
-        if not todo:
-            return True
-        item, depth = todo.pop()
-        if item.dtype is None or not (item.dtype.is_numeric or item.dtype.kind == "bool"):
-            return False
-        if not item.dtype.is_float:
-            continue
-        if item.is_const:
-            if item.weight.nbytes > SMALL or not np.all(np.isfinite(item.array().astype(np.float64))):  # type: ignore[union-attr]
-                return False
-            continue
-        node = item.node
-        if node is None or depth == DEEPEST:
-            return False
-        if node.name == "where":
-            todo += [(v, depth + 1) for v in node.operands[1:]]  # type: ignore[misc]
-        elif node.name in _ARITHMETIC or node.name in _MOVES or node.name in ("cast", "dequantize"):
-            todo += [(v, depth + 1) for v in node.inputs()]
-        else:
-            return False
-    return False
-
-
-def _is_true(value: Value) -> bool:
-    """All of it is True."""
-    node = value.node
-    if node is not None and node.name == "expand":
-        value = node.operands[0]
-    elif node is not None and node.name == "constant_of_shape":
-        return node.attr("value") == 1
-    return value.is_const and value.weight.nbytes <= SMALL and bool(np.all(value.array()))  # type: ignore[union-attr]
-
-
-def _is_causal(mask: Value, queries: Dim, keys: Dim) -> bool:
-    """0 where the key stands no later than the query, -inf elsewhere."""
-    if mask.rank is None or mask.rank < 2 or any(d != 1 for d in mask.shape[:-2]):  # type: ignore[index]
-        return False
-    if not same_dims(mask.shape[-2:], (queries, keys)):  # type: ignore[index]
-        return False
-    if mask.is_const:
-        if mask.weight.nbytes > SMALL:  # type: ignore[union-attr]
-            return False
-        rows = mask.array().astype(np.float64).reshape(-1, mask.shape[-1])  # type: ignore[index,arg-type]
-        seen = np.arange(rows.shape[0])[:, None] >= np.arange(rows.shape[-1])
-        return bool(np.array_equal(rows, np.where(seen, 0.0, -np.inf)))
-    node = mask.node
-    while node is not None and node.name in ("unsqueeze", "reshape") and node.operands[0].rank == 2:
-        node = node.operands[0].node
-    if node is None or node.name != "where":
-        return False
-    test, zero, hidden = node.operands
-    lower = None if test is None else test.node
-    if lower is None or lower.name != "trilu" or lower.attr("upper") or not _is_true(lower.operands[0]):
-        return False
-    shift = lower.operand("k")
-    return (shift is None or shift.scalar() == 0) and _is_number(zero, 0.0) and _is_number(hidden, -math.inf)
-
-
-def _is_number(value: Value, wanted: float) -> bool:
-    return value.scalar() == wanted
-
 
 # The 4-d form.
 
 
 class _Scores(NamedTuple):
-    """scale * (q k') + mask, k' being `turned`."""
+    """softcap * tanh(scale * (q k') / softcap) + mask, k' being `turned`; keys that are `hidden` have a low score instead."""
 
     q: Value
     turned: Value
     scale: float
-    mask: Value | None
+    softcap: float = 0.0
+    mask: Value | None = None
+    hidden: Hidden | None = None
 
 
 def _without_factor(value: Value) -> tuple[float, Value]:
@@ -118,71 +48,166 @@ def _without_factor(value: Value) -> tuple[float, Value]:
 
 
 def _scores(value: Value) -> _Scores | None:
-    scale, rest = _without_factor(value)
-    node = own(rest, "matmul")
-    if node is not None:
-        return _of_product(node, scale, None)
+    chosen = own(value, "where")
+    for score in () if chosen is None else chosen.operands[1:]:
+        found, hidden = _plain_scores(score), hidden_by(chosen, score)  # type: ignore[arg-type]
+        if found is not None and hidden is not None and stands_for(score, chosen):  # type: ignore[arg-type]
+            return found._replace(hidden=hidden)
     total = own(value, "add")
-    if total is None:
-        return None
-    for scores, mask in (total.operands, total.operands[::-1]):
-        scale, rest = _without_factor(scores)
-        node = own(rest, "matmul")
-        if node is not None and stands_for(scores, total):
-            return _of_product(node, scale, mask)
-    return None
+    for score, mask in () if total is None else (total.operands, total.operands[::-1]):
+        found = _plain_scores(score)  # type: ignore[arg-type]
+        if found is not None and stands_for(score, total):  # type: ignore[arg-type]
+            return found._replace(mask=mask)
+    return _plain_scores(value)
 
 
-def _of_product(node: Node, scale: float, mask: Value | None) -> _Scores:
-    (a, q), (c, turned) = (_without_factor(v) for v in node.operands)
-    return _Scores(q, turned, scale * a * c, mask)
-
-
-def _turned_back(b: StagingBuilder, turned: Value) -> Value:
-    """The last two axes changed over, by the transpose that did it if there is one."""
-    node = own(turned, "transpose")
+def _plain_scores(value: Value) -> _Scores | None:
+    """Without a mask."""
+    scale, rest = _without_factor(value)
+    tanh = own(rest, "tanh")
+    softcap = scale if tanh is not None and scale > 0 else 0.0
+    if softcap:
+        factor, rest = _without_factor(tanh.operands[0])  # type: ignore[union-attr,arg-type]
+        scale *= factor
+    node = own(rest, "matmul")
     if node is None:
-        return b.transpose(turned, perm=(0, 1, 3, 2))
-    perm = node.attr("perm")
-    back = (*perm[:2], perm[3], perm[2])
-    return node.operands[0] if back == (0, 1, 2, 3) else b.transpose(node.operands[0], perm=back)
+        return None
+    (a, q), (c, turned) = (_without_factor(v) for v in node.operands)  # type: ignore[arg-type]
+    return _Scores(q, turned, scale * a * c, softcap)
 
 
-def _fits(q: Value, k: Value, v: Value, mask: Value | None) -> bool:
-    """All of rank 4, as many heads and batches each, and a mask that has a column for every key."""
-    if any(x.rank != 4 or not is_float(x) or x.dtype is not q.dtype for x in (q, k, v)):
+def _turned_back(b: StagingBuilder, turned: Value, depth: int = 4) -> Value:
+    """The last two axes changed over, by the transpose that did it if there is one, perhaps before heads were repeated."""
+    node, rank = own(turned), turned.rank
+    if node is not None and depth:
+        if node.name == "transpose":
+            perm = node.attr("perm")
+            back = (*perm[:-2], perm[-1], perm[-2])
+            return node.operands[0] if back == tuple(range(rank)) else b.transpose(node.operands[0], perm=back)  # type: ignore[arg-type]
+        if node.name == "gather" and node.attr("axis") == 1 and node.operands[1].rank == 1:
+            return b.gather(_turned_back(b, node.operands[0], depth - 1), node.operands[1], axis=1)
+        shape = _repeated_shape(node)
+        if shape is not None:
+            make = b.reshape if node.name == "reshape" else b.expand
+            return make(_turned_back(b, node.operands[0], depth - 1), shape)
+    return b.transpose(turned, perm=(*range(rank - 2), rank - 1, rank - 2))  # type: ignore[operator]
+
+
+def _repeated_shape(node: Node) -> tuple[int, ...] | None:
+    """What makes the same of a transposed operand as an expand, a tile, or a reshape of five axes to four makes of it: heads
+    are repeated, or joined with their copies."""
+    x, y = node.operands[0], node.results[0]
+    if node.name not in ("expand", "tile", "reshape") or not x.rank or not same_dims(x.shape[-2:], y.shape[-2:]):  # type: ignore[index]
+        return None
+    if not same_dims(x.shape[:1], y.shape[:1]) or not all(type(d) is int for d in y.shape[1:-2]):  # type: ignore[index]
+        return None
+    if node.name != "reshape":
+        return (1, *y.shape[1:-2], 1, 1) if x.rank == y.rank else None  # type: ignore[index,return-value,arg-type]
+    inner = [d if type(d) is int else -1 for d in (y.shape[-1], y.shape[-2])]  # type: ignore[index]
+    if (x.rank, y.rank) != (5, 4) or inner.count(-1) > 1 or 0 in inner:
+        return None
+    return (0, y.shape[1], *inner)  # type: ignore[index,return-value,arg-type]
+
+
+def _fits(q: Value, k: Value, v: Value) -> bool:
+    """One batch each and as many keys as values, whose heads are those of the queries or one for all."""
+    if any(x.rank != q.rank or not is_float(x) or x.dtype is not q.dtype for x in (q, k, v)):
         return False
-    if not same_dims(q.shape[:2], k.shape[:2]) or not same_dims(k.shape[:3], v.shape[:3]):  # type: ignore[index]
+    keys = slice(0, q.rank - 1)  # type: ignore[operator]
+    if not same_dims(q.shape[:1], k.shape[:1]) or not same_dims(k.shape[keys], v.shape[keys]):  # type: ignore[index]
         return False
-    if type(q.shape[1]) is not int or mask is None:  # type: ignore[index]
-        return mask is None
-    if mask.dtype is not q.dtype or mask.rank is None or not 2 <= mask.rank <= 4:
+    return q.rank == 3 or k.shape[1] == 1 or dim_eq(q.shape[1], k.shape[1]) is True  # type: ignore[index]
+
+
+def _covers(mask: Value, target: tuple[Dim, ...]) -> bool:
+    """A column for every key; the dims before broadcast."""
+    if mask.rank is None or not 2 <= mask.rank <= len(target):
         return False
-    target = (*q.shape[:3], k.shape[2])  # type: ignore[index]
-    have = (*(1,) * (4 - mask.rank), *mask.shape)  # type: ignore[misc]
-    return dim_eq(have[3], target[3]) is True and all(
-        d == 1 or dim_eq(d, want) is True for d, want in zip(have[:3], target[:3], strict=True)
+    have = (*(1,) * (len(target) - mask.rank), *mask.shape)  # type: ignore[misc]
+    return dim_eq(have[-1], target[-1]) is True and all(
+        d == 1 or dim_eq(d, want) is True for d, want in zip(have[:-1], target[:-1], strict=True)
     )
+
+
+def _masked(b: StagingBuilder, found: _Scores, k: Value, guard: bool) -> tuple[Value | None, bool] | None:
+    """(mask, is_causal) for the op; None where the op would hide other keys, or weigh those of a query that sees none
+    otherwise. With a `guard` such a query gets 0, as it does from the op."""
+    q, mask, hidden = found.q, found.mask, found.hidden
+    if mask is None and hidden is None:
+        return None, False
+    lengths = (q.shape[-2], k.shape[-2])  # type: ignore[index]
+    target = (*q.shape[:-1], k.shape[-2])  # type: ignore[index]
+    if q.rank == 4 and type(q.shape[1]) is not int:  # type: ignore[index]
+        return None
+    hides = hidden or added(mask)  # type: ignore[arg-type]
+    if hides is not None and (hidden is not None or hides.low == -math.inf) and is_causal(hides, *lengths):
+        return None, True
+    if hides is not None and guard and hides.low == -math.inf and _covers(hides.seen, target):
+        return _over_heads(b, b.not_(hides.seen) if hides.turned else hides.seen, q), False
+    if mask is None:
+        if not absorbs(hides.low, q) or not _covers(hides.seen, target):  # type: ignore[union-attr]
+            return None
+        parts = (b.const(0.0, q.dtype), b.const(max(hides.low, lowest(q) / 2), q.dtype))  # type: ignore[union-attr]
+        mask = b.where(hides.seen, *(parts[::-1] if hides.turned else parts))  # type: ignore[union-attr]
+        return _over_heads(b, mask, q), False
+    numbers = finite(mask) if mask.dtype is q.dtype and _covers(mask, target) else None
+    return None if numbers is None else (_over_heads(b, _raised(b, mask, numbers), q), False)
+
+
+def _raised(b: StagingBuilder, mask: Value, numbers: Numbers) -> Value:
+    """The mask with half of the lowest number in place of that, beside which scores vanish as well."""
+    low = lowest(mask)
+    if numbers.least > low:
+        return mask
+    half = b.const(low / 2, mask.dtype)
+    return b.where(b.equal(mask, b.const(low, mask.dtype)), half, mask) if numbers.adds else b.max(mask, half)
+
+
+def _over_heads(b: StagingBuilder, mask: Value, q: Value) -> Value:
+    """Queries of rank 3 have one head, for which a mask of one matrix per sample needs an axis."""
+    return b.unsqueeze(mask, (1,)) if q.rank == 3 and mask.rank == 3 and mask.shape[0] != 1 else mask  # type: ignore[index]
+
+
+def _attention(b: StagingBuilder, node: Node, softmax: Node | None, *, replaced: bool = False, guard: bool = False):
+    """The op for a product of these weights with values; `replaced`: a mask puts other scores in place of some."""
+    v: Value = node.operands[1]  # type: ignore[assignment]
+    rank = v.rank
+    if softmax is None or softmax.result.rank != rank or rank not in (3, 4) or softmax.attr("axis") % rank != rank - 1:
+        return None
+    found = _scores(softmax.operands[0])  # type: ignore[arg-type]
+    if found is None or found.q.rank != rank or found.turned.rank != rank or not math.isfinite(found.scale):
+        return b.decline("the scores are no product of queries and keys")
+    k = _turned_back(b, found.turned)
+    if not _fits(found.q, k, v):
+        return b.decline("heads and batches are not surely of one size")
+    if not guard and replaced is (found.hidden is None):
+        return None
+    masked = _masked(b, found, k, guard)
+    if masked is None:
+        return b.decline("the mask may hide all keys of a query by -inf, or is not surely of the size of the scores")
+    heads = int(rank == 3)
+    return b.attention(
+        found.q, k, v, masked[0], is_causal=masked[1], scale=found.scale, softcap=found.softcap, q_num_heads=heads,
+        kv_num_heads=heads,
+    )[0]  # fmt: skip
 
 
 @rule("matmul", numerics="ulp")
 def fuse_attention(b: StagingBuilder, node: Node):
     """softmax(q k' * scale + mask) v -> attention(q, k, v, mask)"""
-    weights, v = node.operands
-    softmax = own(weights, "softmax")
-    if softmax is None or softmax.result.rank != 4 or softmax.attr("axis") % 4 != 3:
-        return None
-    found = _scores(softmax.operands[0])
-    if found is None or found.q.rank != 4 or found.turned.rank != 4 or not math.isfinite(found.scale):
-        return b.decline("the scores are no product of queries and keys")
-    k = _turned_back(b, found.turned)
-    if not _fits(found.q, k, v, found.mask):
-        return b.decline("heads, batches or the mask are not surely of one size")
-    if found.mask is not None and _is_causal(found.mask, found.q.shape[2], k.shape[2]):  # type: ignore[index]
-        return b.attention(found.q, k, v, is_causal=True, scale=found.scale)[0]
-    if found.mask is not None and not _finite(found.mask):
-        return b.decline("the mask may hide all keys of a query by -inf")
-    return b.attention(found.q, k, v, found.mask, scale=found.scale)[0]
+    return _attention(b, node, own(node.operands[0], "softmax"))
+
+
+@rule("matmul", numerics="ulp")
+def fuse_attention_of_replaced(b: StagingBuilder, node: Node):
+    """softmax(where(seen, q k' * scale, low)) v -> attention(q, k, v, mask)"""
+    return _attention(b, node, own(node.operands[0], "softmax"), replaced=True)
+
+
+@rule("matmul", numerics="ulp")
+def fuse_guarded_attention(b: StagingBuilder, node: Node):
+    """where(is_nan(p), 0, p) v with p = softmax(q k' * scale + mask) -> attention(q, k, v, mask)"""
+    return _attention(b, node, guarded(node.operands[0]), guard=True)
 
 
 def _is_plain(node: Node) -> bool:
@@ -196,22 +221,44 @@ def _is_plain(node: Node) -> bool:
 
 def _repeated(value: Value) -> tuple[Value, int] | None:
     """(x, n) of a value that holds every head of x [batch, heads, length, size] n times in a row."""
-    joined = own(value, "reshape")
-    spread = None if joined is None else own(joined.operands[0], "expand")
-    raised = None if spread is None else own(spread.operands[0], "unsqueeze", "reshape")
-    if raised is None or value.rank != 4 or spread.result.rank != 5 or raised.operands[0].rank != 4:  # type: ignore[union-attr]
+    node = value.node
+    if node is None or value.rank != 4 or value.n_uses != 1 or type(value.shape[1]) is not int:  # type: ignore[index]
+        return None
+    x = _spread(node) if node.name == "reshape" else node.operands[0] if _copies_heads(node) else None
+    heads = None if x is None or x.rank != 4 else x.shape[1]  # type: ignore[index]
+    if type(heads) is not int or heads < 1 or value.shape[1] <= heads or value.shape[1] % heads:  # type: ignore[index,operator]
+        return None
+    same = same_dims((*x.shape[:1], *x.shape[2:]), (*value.shape[:1], *value.shape[2:]))  # type: ignore[index,union-attr]
+    return (x, value.shape[1] // heads) if same else None  # type: ignore[index,return-value]
+
+
+def _spread(joined: Node) -> Value | None:
+    """The x of a reshape that joins heads with their copies, which stand along an axis of their own."""
+    spread = own(joined.operands[0], "expand", "tile", "concat")
+    raised = None if spread is None else spread.operands[0].node
+    if raised is None or raised.name not in ("unsqueeze", "reshape") or raised.operands[0].rank != 4:
         return None
     x = raised.operands[0]
     batch, heads, length, size = x.shape  # type: ignore[misc]
-    count = spread.result.shape[2]  # type: ignore[union-attr,index]
-    if type(count) is not int or type(heads) is not int or count < 2:
+    copies = spread.result.shape[2:3] if spread.result.rank == 5 else ()  # type: ignore[union-attr,index]
+    if any(v is not raised.result for v in spread.operands if v.rank == 5):  # type: ignore[union-attr]
         return None
-    shapes = (
-        (raised.result, (batch, heads, 1, length, size)),
-        (spread.result, (batch, heads, count, length, size)),  # type: ignore[union-attr]
-        (value, (batch, heads * count, length, size)),
-    )
-    return (x, count) if all(same_dims(v.shape, shape) for v, shape in shapes) else None
+    fits = same_dims(raised.result.shape, (batch, heads, 1, length, size))
+    return x if fits and same_dims(spread.result.shape, (batch, heads, *copies, length, size)) else None  # type: ignore[union-attr]
+
+
+def _copies_heads(node: Node) -> bool:
+    """A gather of every head some times in a row, or copies of the only head one after the other."""
+    x = node.operands[0]
+    if node.name == "gather":
+        picks, heads = node.operands[1].ints(), x.shape[1] if x.rank == 4 else None  # type: ignore[index]
+        if node.attr("axis") != 1 or not picks or type(heads) is not int or not heads or len(picks) % heads:
+            return False
+        return tuple(picks) == tuple(i // (len(picks) // heads) for i in range(len(picks)))
+    one = x.rank == 4 and x.shape[1] == 1  # type: ignore[index]
+    if node.name == "concat":
+        return one and node.attr("axis") == 1 and all(v is x for v in node.operands)
+    return one and node.name in ("expand", "tile")
 
 
 @rule("attention", numerics="ulp")
@@ -269,6 +316,11 @@ class _Split(NamedTuple):
 def _heads(value: Value) -> _Split | None:
     """What a value [batch, heads, length, size] was made from."""
     node, part, parts = value.node, 0, 1
+    if node is not None and node.name in ("reshape", "unsqueeze") and node.operands[0].rank == 3:
+        batch, heads, length, size = value.shape  # type: ignore[misc]
+        known = type(heads) is int and type(size) is int and 1 in (heads, length)  # nothing changes places
+        flat = node.operands[0]
+        return _Split(flat, 0, 1) if known and same_dims(flat.shape, (batch, length, heads * size)) else None
     if node is not None and node.name == "gather":  # of [parts, batch, heads, length, size]
         node, part, parts = _packed(node, 0)
         perm: tuple[int, ...] = (2, 0, 3, 1, 4)
@@ -309,38 +361,47 @@ def _part(b: StagingBuilder, split: _Split, made: dict[Value, tuple[Value, ...]]
     return made[split.x][split.part]
 
 
+def _factors(node: Node, q: Value, k: Value) -> tuple[tuple[float, Value], tuple[float, Value]]:
+    """Numbers that may go from the queries and keys of an attention into its scale: a cache has the keys as they are."""
+    cached = any(v is not None for v in node.operands[4:6]) or any(v.n_uses for v in node.results[1:3])
+    return _without_factor(q), (1.0, k) if cached else _without_factor(k)
+
+
 @rule("reshape", numerics="ulp")
 def attention_of_joined_heads(b: StagingBuilder, node: Node):
     """reshape(transpose(attention(heads(q), heads(k), heads(v)))) -> attention(q, k, v)"""
-    turned = own(node.operands[0], "transpose")
-    inner = None if turned is None or turned.attr("perm") != (0, 2, 1, 3) else turned.operands[0].node
-    if inner is None or inner.name != "attention" or any(v is not None for v in inner.operands[4:]):
+    inner = node.operands[0].node
+    if inner is not None and inner.name == "transpose" and inner.attr("perm") == (0, 2, 1, 3) and own(node.operands[0]):
+        inner = inner.operands[0].node
+    elif inner is not None and inner.results[0].rank == 4 and inner.results[0].shape[2] != 1:  # type: ignore[index]
         return None
-    if inner.results[0].n_uses != 1 or any(v.n_uses for v in inner.results[1:]) or inner.operands[0].rank != 4:
+    if inner is None or inner.name != "attention" or any(v is not None for v in inner.operands[6:]):
+        return None
+    if inner.results[0].n_uses != 1 or inner.results[3].n_uses or inner.operands[0].rank != 4:
         return None
     queries, keys = (inner.operands[i].shape[1] for i in (0, 1))
     splits = [_heads(v) for v in inner.operands[:3]]
     if any(s is None for s in splits) or type(queries) is not int or type(keys) is not int:
         return b.decline("heads are not all taken out of a last axis")
-    made: dict[Value, tuple[Value, ...]] = {}
-    q, k, v = (_part(b, s, made) for s in splits)  # type: ignore[arg-type]
-    (a, q), (c, k) = _without_factor(q), _without_factor(k)
+    parts: dict[Value, tuple[Value, ...]] = {}
+    q, k, v = (_part(b, s, parts) for s in splits)  # type: ignore[arg-type]
+    (a, q), (c, k) = _factors(inner, q, k)
     attrs = {**inner.attrs, "q_num_heads": queries, "kv_num_heads": keys}
     if attrs["scale"] is not None:
         attrs["scale"] = attrs["scale"] * a * c
-    y = b.call("attention", (q, k, v, *inner.operands[3:4]), attrs).results[0]
-    if not same_dims(y.shape, node.result.shape):
+    made = b.call("attention", (q, k, v, *inner.operands[3:]), attrs).results
+    if not same_dims(made[0].shape, node.result.shape):
         return b.decline("the heads are not joined again")
-    return y
+    return b.instead(dict(zip((node.result, *inner.results[1:3]), made, strict=False)), (node, inner))  # type: ignore[arg-type]
 
 
 @rule("attention", numerics="ulp", benefit=2)
 def factor_into_scale(b: StagingBuilder, node: Node):
     """attention(c * q, k, v) -> attention(q, k, v) with c in its scale"""
     scale = node.attr("scale")
-    if scale is None or any(v.n_uses for v in node.results[1:]):
+    if scale is None or node.results[3].n_uses:
         return None
-    (a, q), (c, k) = (_without_factor(v) for v in node.operands[:2])
+    (a, q), (c, k) = _factors(node, *node.operands[:2])  # type: ignore[arg-type]
     if a * c == 1.0:
         return None
     made = b.call("attention", (q, k, *node.operands[2:]), {**node.attrs, "scale": scale * a * c})
@@ -351,6 +412,8 @@ fuse_attention_pass = pattern_pass(
     "fuse-attention",
     [
         fuse_attention,
+        fuse_attention_of_replaced,
+        fuse_guarded_attention,
         share_repeated_heads,
         attention_with_cache,
         attention_of_joined_heads,

@@ -1,8 +1,9 @@
 """Reductions and normalisations that exporters wrote out become one op again: means, norms of vectors, layer, instance and
-RMS norm with what scales and shifts their result.
+RMS norm with what scales and shifts their result, group norm.
 
 A variance must be the mean of the squared differences: the mean of the squares less the square of the mean cancels where
-the other does not. x over its Euclidean norm stays: lp_normalization gives 0, not NaN, for a vector of zeros.
+the other does not. x over its Euclidean norm stays, and x over the norm or a number, whichever is larger: lp_normalization
+gives 0, not NaN, for a vector of zeros, and unit length to one that is nearly that.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 
 from ...ir.graph import Node, Value
 from ..manager import pattern_pass
+from ..optimize.common import same_dims
 from ..pattern import literal_equals
 from ..rewrite import StagingBuilder, rule
-from .terms import is_float, near, number, own, product, stands_for
+from .terms import fill, is_float, near, number, own, product, stands_for
 
 # Reductions.
 
@@ -292,14 +294,72 @@ def norm_bias(b: StagingBuilder, node: Node):
     """layer_norm(x, w) + c -> layer_norm(x, w, c)"""
     for made, c in (node.operands, node.operands[::-1]):
         norm = own(made, "layer_norm")
-        if norm is None or len(norm.operands) != 2 or not stands_for(norm.operands[0], node):
+        if norm is None or norm.operand("bias") is not None or not stands_for(norm.operands[0], node):
             continue
-        x, scale = norm.operands
+        x, scale = norm.operands[0], norm.operand("scale")
         bias = _vector(b, c, x, norm.attr("axis") % x.rank)
         if bias is None:
             return b.decline("the shift does not have the normalised shape")
         return b.call("layer_norm", (x, scale, bias), dict(norm.attrs)).result
     return None
+
+
+def _grouped(norm: Node | None, x: Value | None) -> int | None:
+    """How many groups a norm of x [batch, groups, rest] takes apart, each whole; None for other norms."""
+    grouped = None if norm is None else norm.operands[0]
+    if grouped is None or x is None or not grouped.rank or grouped.rank < 3 or not x.rank or x.rank < 3:
+        return None
+    whole = norm.attr("axis") % grouped.rank == 2 if norm.name == "layer_norm" else not norm.attr("channels_last")  # type: ignore[union-attr]
+    channels, groups = x.shape[1], grouped.shape[1]  # type: ignore[index,union-attr]
+    if not whole or type(channels) is not int or type(groups) is not int or not groups or channels % groups:
+        return None
+    return groups if same_dims(x.shape[:1], grouped.shape[:1]) else None  # type: ignore[index,union-attr]
+
+
+@rule("reshape", numerics="ulp")
+def fuse_group_norm(b: StagingBuilder, node: Node):
+    """reshape(instance_norm(reshape(x, [batch, groups, rest]))) -> group_norm(x)"""
+    norm = own(node.operands[0], "instance_norm", "layer_norm")
+    cut = None if norm is None else own(norm.operands[0], "reshape")
+    x = None if cut is None else cut.operands[0]
+    groups = _grouped(norm, x)
+    if groups is None or not stands_for(x, node):  # type: ignore[arg-type]
+        return None
+    if norm.name == "layer_norm" and len(norm.operands) > 1:  # type: ignore[union-attr]
+        return b.decline("the scale is one for each place, not for each group")
+    given = norm.operands[1:] or (b.const(np.ones(groups, x.dtype.numpy)), b.const(np.zeros(groups, x.dtype.numpy)))  # type: ignore[union-attr]
+    if not all(v.is_const for v in given):  # type: ignore[union-attr]
+        return b.decline("scale and shift are computed")
+    channels: int = x.shape[1]  # type: ignore[union-attr,index,assignment]
+    scale, bias = (b.const(np.repeat(v.array(), channels // groups)) for v in given)  # type: ignore[union-attr]
+    if groups == channels:
+        return b.instance_norm(x, scale, bias, epsilon=norm.attr("epsilon"))  # type: ignore[union-attr]
+    return b.group_norm(x, scale, bias, num_groups=groups, epsilon=norm.attr("epsilon"))  # type: ignore[union-attr]
+
+
+@rule("div", numerics="ulp")
+def fuse_lp_normalization(b: StagingBuilder, node: Node):
+    """x / where(norm(x) == 0, c, norm(x)) -> lp_normalization(x), which is 0 for a vector of zeros"""
+    x, below = node.operands
+    chosen = own(below, "where")
+    test = None if chosen is None else own(chosen.operands[0], "equal")
+    size = None if chosen is None else chosen.operands[2].node  # type: ignore[union-attr]
+    if test is None or size is None or size.name not in ("reduce_l1", "reduce_l2") or size.operands[0] is not x:
+        return None
+    axes = _axes(size)
+    if (
+        axes is None
+        or len(axes) != 1
+        or not size.attr("keepdims")
+        or size.result.n_uses != 2
+        or not stands_for(x, node)
+    ):  # type: ignore[arg-type]
+        return b.decline("the norm is not that of one axis, kept as a dim of 1")
+    instead = fill(chosen.operands[1])  # type: ignore[union-attr]
+    zero = next((fill(v) for v in test.operands if v is not size.result), None)
+    if size.result not in test.operands or zero != 0.0 or not instead or not math.isfinite(instead):
+        return b.decline("it is not a norm of 0 that another divisor stands for")
+    return b.lp_normalization(x, axis=axes[0], p=int(size.name[-1]))
 
 
 fuse_norms = pattern_pass(
@@ -315,6 +375,8 @@ fuse_norms = pattern_pass(
         fuse_rms_norm,
         norm_scale,
         norm_bias,
+        fuse_group_norm,
+        fuse_lp_normalization,
     ],
     doc="Reductions and norms that were written out become one op.",
 )

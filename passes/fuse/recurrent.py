@@ -1,8 +1,11 @@
-"""LSTM and GRU cells that exporters wrote out gate by gate become one op again, over as many steps as follow each other.
+"""LSTM, GRU and plain cells that exporters wrote out gate by gate become one op again, over as many steps as follow each other.
 
     i, f, g, o = split(x W' + b + h R' + d)         the gates' lines may come from one product, from one each, or from a
     c' = sigmoid(f) c + sigmoid(i) tanh(g)          product with concat(x, h); in any order
     h' = sigmoid(o) tanh(c')
+
+A GRU's reset gate scales the product of the state, or the state before its product. A plain cell alone is a layer like any
+other: it takes two in a row.
 
 Each gate must be linear in the same two values, with constant weights; nothing inside may be used outside. The weights are
 put into the op's order by ops on constants, which `fold` evaluates. Single precision only: runtimes lack the others.
@@ -219,6 +222,14 @@ class Found:
     states: tuple[Value, ...]
     outputs: tuple[Value, ...]
     size: int
+    activation: str = ""
+
+    @property
+    def attrs(self) -> dict:
+        """Those of the op beside its size."""
+        if self.op == "gru":
+            return {"linear_before_reset": self.recalled is not None}
+        return {"activations": (self.activation,)} if self.activation else {}
 
 
 def _lstm(last: Node, made: Mapping[Value, Found]) -> Found | None:
@@ -290,10 +301,56 @@ def _gru(last: Node) -> Found | None:
                 continue
             for z, h in _pairs(kept.node):
                 if z is rest.operands[1]:
-                    found = _gru_of((last, fresh.node, kept.node, rest), z, n, h)
+                    nodes = (last, fresh.node, kept.node, rest)
+                    found = _gru_of(nodes, z, n, h) or _gru_of_reset_state(nodes, z, n, h)
                     if found is not None:
                         return found
     return None
+
+
+def _gru_of_reset_state(nodes: Sequence[Node], z: Value, n: Value, h: Value) -> Found | None:
+    """The cell with n = tanh(W x + R (r h))."""
+    cell = Cell()
+    cell.take(*nodes)
+    update, fresh = _gate(cell, z, "sigmoid"), _gate(cell, n, "tanh")
+    if update is None or fresh is None or h not in update.parts or len(update.parts) != 2:
+        return None
+    x = next(v for v in update.parts if v is not h)
+    scaled = [v for v in fresh.parts if v is not x]
+    times = cell.node(scaled[0], "mul") if len(scaled) == 1 and len(fresh.parts) == 2 else None
+    for r, state in () if times is None else _pairs(times):
+        reset = _gate(cell, r, "sigmoid") if state is h else None
+        if reset is None or set(reset.parts) != {x, h}:
+            continue
+        cell.take(times)  # type: ignore[arg-type]
+        lines = (update, reset, Line({x: fresh.parts[x], h: fresh.parts[scaled[0]]}, fresh.biases))
+        fits = all(same_dims(v.shape, h.shape) for v in (z, r, n, scaled[0], nodes[0].result))
+        if fits and same_dims(x.shape[:1], h.shape[:1]) and cell.is_closed((nodes[0].result,)):  # type: ignore[index]
+            return Found("gru", cell, lines, None, x, h, (h,), (nodes[0].result,), h.shape[1])  # type: ignore[index,arg-type]
+    return None
+
+
+# Plain cells.
+
+_FUNCTIONS = {"tanh": "Tanh", "relu": "Relu"}
+
+
+def _rnn(last: Node, made: Mapping[Value, Found]) -> Found | None:
+    """The cell whose h' = tanh(W x + R h) is the result of this node."""
+    cell = Cell()
+    cell.take(last)
+    y = last.result
+    line = cell.line(last.operands[0])
+    if line is None or len(line.parts) != 2 or not cell.is_closed((y,)):
+        return None
+    fitting = [v for v in line.parts if same_dims(v.shape, y.shape)]
+    if not fitting:
+        return None
+    h = next((v for v in fitting if v in made), fitting[-1])
+    x = next(v for v in line.parts if v is not h)
+    if not same_dims(x.shape[:1], h.shape[:1]):  # type: ignore[index]
+        return None
+    return Found("rnn", cell, (line,), None, x, h, (h,), (y,), y.shape[1], _FUNCTIONS[last.name])  # type: ignore[index,arg-type]
 
 
 def _gru_of(nodes: Sequence[Node], z: Value, n: Value, h: Value) -> Found | None:
@@ -355,7 +412,7 @@ def _biases(b: Builder, found: Found) -> Value | None:
 def _continues(last: Found, found: Found) -> bool:
     """The same cell again, on what `last` yields."""
     return (
-        last.op == found.op
+        (last.op, last.attrs) == (found.op, found.attrs)
         and last.outputs == found.states
         and same_dims(last.x.shape, found.x.shape)
         and _weights(last) == _weights(found)
@@ -416,8 +473,7 @@ def _replace(graph: Graph, chain: Sequence[Found], moved: dict[Value, Value]) ->
     steps = [b.unsqueeze(moved.get(found.x, found.x), (0,)) for found in chain]
     x = b.concat(*steps, axis=0) if len(steps) > 1 else steps[0]
     w, r = _stacked(b, first, first.x), _stacked(b, first, first.h)
-    attrs = {"hidden_size": first.size, **({"linear_before_reset": True} if first.op == "gru" else {})}
-    made = b.call(first.op, (x, w, r, _biases(b, first), None, *states), attrs)
+    made = b.call(first.op, (x, w, r, _biases(b, first), None, *states), {"hidden_size": first.size, **first.attrs})
     for step, found in enumerate(chain[:-1]):
         h = found.outputs[0]
         if any(user not in inside for user in h.users):
@@ -432,18 +488,20 @@ def _replace(graph: Graph, chain: Sequence[Found], moved: dict[Value, Value]) ->
 
 @graph_pass("fuse-recurrent", numerics="ulp")
 def fuse_recurrent(graph: Graph, ctx: Context) -> None:
-    """LSTM and GRU cells that were written out become one op, over as many steps as follow each other."""
+    """LSTM, GRU and plain cells that were written out become one op, over as many steps as follow each other."""
     if not ctx.admits("ulp"):
         return
     cells: list[Found] = []
     made: dict[Value, Found] = {}
-    for node in graph.nodes("mul", "add"):
+    for node in graph.nodes("mul", "add", *_FUNCTIONS):
         if node.result.dtype is F32 and node.result.rank == 2:
-            found = _lstm(node, made) if node.name == "mul" else _gru(node)
+            found = _gru(node) if node.name == "add" else (_lstm if node.name == "mul" else _rnn)(node, made)
             if found is not None:
                 cells.append(found)
                 made[found.outputs[0]] = found
     moved: dict[Value, Value] = {}
     for chain in _chains(cells):
+        if chain[0].op == "rnn" and len(chain) == 1:
+            continue
         _replace(graph, chain, moved)
         ctx.stats[f"fuse_{chain[0].op}_cell"] += len(chain)

@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from ...ir.graph import Node, Value
-from ..optimize.common import same_shape
+from ..optimize.common import SMALL, same_shape
 
 #: The most nodes that one formula is looked through.
 MOST = 12
@@ -37,6 +39,19 @@ def number(value: Value | None) -> float | None:
         return None
     found = value.scalar()
     return float(found) if found is not None and math.isfinite(found) else None
+
+
+def fill(value: Value | None) -> float | None:
+    """The number that all elements are."""
+    node = None if value is None else value.node
+    if node is not None and node.name == "constant_of_shape":
+        return float(node.attr("value"))
+    if node is not None and node.name == "expand":
+        value = node.operands[0]
+    if value is None or not value.is_const or value.weight.nbytes > SMALL:  # type: ignore[union-attr]
+        return None
+    found = value.array().astype(np.float64).reshape(-1)
+    return float(found[0]) if found.size and bool(np.all(found == found[0])) else None
 
 
 def own(value: Value | None, *ops: str) -> Node | None:

@@ -9,7 +9,7 @@ import anyir
 import numpy as np
 import pytest
 from anyir.ir.builder import Builder
-from anyir.ir.cost import LAYERS, VIEWS, cost, macs, peak_memory
+from anyir.ir.cost import LAYERS, VIEWS, cost, is_cheaper, macs, peak_memory
 from anyir.ir.dims import evaluate
 from anyir.ir.expr import sym
 from anyir.ir.graph import Graph, Module, Value
@@ -191,3 +191,33 @@ def test_the_peak_is_that_of_a_plain_recount() -> None:
             assert peak.nbytes == recounted_peak(graph, generated.sizes), f"seed {seed}"
             compared += 1
     assert compared > 50
+
+
+def products(body: str) -> list[Any]:
+    """The products of a graph."""
+    operands = "(%x: f32[1, 4], %v: f32[4, N], %w: f32[N, 4])"
+    return list(text_module(f"{operands} {{\n{body}\n}}").graphs["main"].nodes("matmul"))
+
+
+def test_three_matrices_are_cheaper_in_one_order() -> None:
+    """From the left 8 N multiplications, from the right 16 N + 16, however large N is."""
+    left = products("%0 = matmul(%x, %v) : f32[1, N]\n%1 = matmul(%0, %w) : f32[1, 4]\nreturn(%1)")
+    right = products("%0 = matmul(%v, %w) : f32[4, 4]\n%1 = matmul(%x, %0) : f32[1, 4]\nreturn(%1)")
+    assert is_cheaper(right, left) and not is_cheaper(left, right) and not is_cheaper(left, left)
+
+
+def test_what_folds_costs_its_bytes_alone() -> None:
+    """A product of constants is a constant: no arithmetic, but 25 weights in place of 10, or 4 in place of 20."""
+
+    def both(inner: int, outer: int) -> tuple[list[Any], list[Any]]:
+        b = Builder(Module("net").add_graph("main"))
+        x = b.graph.add_input(TensorType(F32, (sym("N"), outer)), "x")
+        v, w = (b.const(np.ones(shape, np.float32)) for shape in ((outer, inner), (inner, outer)))
+        apart: Any = b.matmul(b.matmul(x, v), w)
+        whole: Any = b.matmul(x, b.matmul(v, w))
+        return [apart.node.operands[0].node, apart.node], [whole.node.operands[1].node, whole.node]
+
+    apart, whole = both(1, 5)
+    assert is_cheaper(whole, apart) and not is_cheaper(apart, whole)
+    apart, whole = both(5, 2)
+    assert is_cheaper(apart, whole) and not is_cheaper(whole, apart)

@@ -66,12 +66,15 @@ def _weights(node: Node) -> Iterator[tuple[Value, Parameters]]:
 
 
 def _declared(node: Node) -> Parameters:
+    """A scale and a zero point, one of which may be a single number where the other has one for each channel."""
     scale, zero = node.operand("scale"), node.operand("zero_point")
     scales = scale.array().reshape(-1).astype(np.float32)
-    zeros = np.zeros(len(scales), np.int64)
-    if zero is not None:
-        zeros[:] = zero.array().reshape(-1).astype(np.int64)
-    return Parameters(scales, zeros, max(quant_axis(scale) or 0, 0))
+    zeros = np.zeros(1, np.int64) if zero is None else zero.array().reshape(-1).astype(np.int64)
+    if not zeros.any():
+        zeros = zeros[:1]
+    along = zero if zero is not None and len(zeros) > len(scales) else scale
+    scales, zeros = np.broadcast_arrays(scales, zeros)
+    return Parameters(scales, zeros, max(quant_axis(along) or 0, 0))
 
 
 # ------------------------------------------------------------------------------------------------------------- rows

@@ -24,7 +24,7 @@ ROWS, IMAGE = ("N", 8), ("N", 8, "H", 3)
 SCALE, BIAS = np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)
 
 _LAYER_NORM = "ReduceMean Sub Pow ReduceMean Add Sqrt Div Mul Add"
-_GROUP_NORM = "Reshape InstanceNormalization Shape Reshape Mul Add"
+_GROUP_NORM = "Reshape InstanceNormalization Reshape Mul Add"
 
 
 def _norm(name: str, **attrs: Any):
@@ -159,3 +159,39 @@ def test_what_passes_made_of_one_weight_is_stored_once() -> None:
     assert [node.input[1] for node in proto.graph.node if node.op_type == "Mul"] == ["a", "b", "b", "b", "b_3"]
     feeds = _feeds(ROWS, F32, False)
     assert compare(run(module, feeds), run(frontend.read(proto), feeds), limits_for(module, feeds)).passed
+
+
+_GEMM_OF_ROWS = "Gather Add Shape Concat Reshape Gemm Reshape"
+
+
+@pytest.mark.parametrize(
+    ("shape", "opset", "shared", "nodes"),
+    [
+        (("N", "T", 8), 15, True, _GEMM_OF_ROWS),
+        ((0, "T", 8), 15, True, _GEMM_OF_ROWS),
+        (("N", "T", 8), 13, True, "Gather Add Transpose MatMul"),
+        ((2, "T", 8), 13, True, "Gather Add Reshape Gemm Reshape"),
+        ((2, 3, 8), 13, True, "Gather Add Reshape Gemm Reshape"),
+        (("N", "T", 8), 15, False, "Transpose MatMul"),
+        (("N", 8), 15, True, "Gather Add Transpose MatMul"),
+    ],
+)
+@pytest.mark.parametrize("length", [0, 5])
+def test_a_shared_table_is_not_transposed(shape: tuple, opset: int, shared: bool, nodes: str, length: int) -> None:
+    """The product with a tied embedding reads it as the gather does, wherever the shape of the result can be said."""
+
+    def build(b: Builder, x: Value) -> Value:
+        numbers = np.random.default_rng(0).standard_normal((10, 8)).astype(np.float32)
+        table = b.const(numbers, key="table", role="param")
+        picked = b.add(x, b.gather(table, np.array([3]))) if shared else x
+        return b.matmul(picked, b.transpose(table, perm=(1, 0)))
+
+    module = _module(build, shape)
+    proto = backend.to_model_proto(module, opset=opset)
+    assert _nodes(proto) == nodes
+    onnx.checker.check_model(proto, full_check=True)
+    sizes = [{"N": 2, "T": length}.get(d, d) for d in shape]
+    feeds = {"x": np.random.default_rng(1).standard_normal(sizes).astype(np.float32)}
+    expected = run(module, feeds)
+    for found in (ort.run(proto.SerializeToString(), feeds), run(frontend.read(proto), feeds)):
+        assert compare(expected, found, limits_for(module, feeds)).passed
