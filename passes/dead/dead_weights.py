@@ -22,12 +22,16 @@ from ...ir.graph import Module, Node
 from ..manager import Context, module_pass
 from ..prune.groups import Analysis
 from . import report
+from .bounded import Bounded, Spent
 from .gains import Gains
 from .labels import Equalities
+from .layers import Layers, layers
 from .liveness import Liveness
-from .plan import Planner, Spent
+from .near_twins import NearTwins
+from .plan import BOUNDED, Planner
 from .products import Product, Products
 from .remove import apply, removable
+from .rows import UNREACHED, drop_unreached_rows
 from .settle import CLAMPS, settle
 from .spans import Span, Spans
 
@@ -51,16 +55,22 @@ def dead_weights(module: Module, ctx: Context, *, bound: float = 0.0) -> None:
     """
     found: Counter[str] = Counter()
     allowed, bound = bound, max(0.0, bound - float(module.metadata.get(GIVEN, 0.0)))
+    rows = drop_unreached_rows(module)
+    ctx.records.extend(rows)
     products, spent = Products(), dict[Node, Spent]()
     while _round(module, ctx, products, found, bound, spent):
         pass
-    if found[report.NEAR]:
+    bounded = any(found[kind] for kind in BOUNDED)
+    if bounded:
         module.metadata[GIVEN] = repr(allowed)
+    if rows:
+        ctx.stats[UNREACHED] += sum(row["count"] for row in rows)
+        ctx.notes.append(f"dead-weights: {ctx.stats[UNREACHED]} rows of tables removed that no index reaches")
     ctx.stats.update(found)
     channels = sum(count for kind, count in found.items() if kind in report.PROOFS)
     if channels:
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
-        within = f" (bound {bound:g})" if bound and found[report.NEAR] else ""
+        within = f" (bound {bound:g})" if bounded else ""
         ctx.notes.append(f"dead-weights: {channels} channels removed{within}: {told}")
     module.drop_unused_weights()
 
@@ -69,24 +79,20 @@ def _round(
     module: Module, ctx: Context, made: Products, found: Counter[str], bound: float, spent: dict[Node, Spent]
 ) -> bool:
     """True where something was removed, or settled so that more may be."""
-    products = {
-        node: p
-        for node in module.all_nodes("conv", "conv_transpose", "gemm", "matmul")
-        if (p := made.of(node)) is not None
-    }
-    odd = any(not p.scan.is_plain for p in products.values())
+    known = layers(module, made)
+    products, odd = known.products, known.is_odd
     clamps = any(True for _ in module.all_nodes(*CLAMPS))
-    if not products or not (odd or bound or clamps):
+    if not (products or known.units) or not (odd or bound or clamps):
         return False
     _tell_strange(ctx, products)
-    spans = Spans(module, products, lambda p, x: _is_worth(p, x, bound))
+    spans = Spans(module, known, lambda p, x: _is_worth(p, x, bound))
     if settle(module, spans, found):
         return True
     if not (odd or bound or any(spans.at(p.x, p.data_axis).constant.any() for p in products.values())):
         return False
-    if _remove(module, ctx, products, spans, found, 0.0, spent):
+    if _remove(module, ctx, known, spans, found, 0.0, spent):
         return True
-    return bool(bound and _remove(module, ctx, products, spans, found, bound, spent))
+    return bool(bound and _remove(module, ctx, known, spans, found, bound, spent))
 
 
 def _tell_strange(ctx: Context, products: dict[Node, Product]) -> None:
@@ -99,12 +105,13 @@ def _tell_strange(ctx: Context, products: dict[Node, Product]) -> None:
 
 
 def _is_worth(p: Product, x: Span, bound: float) -> bool:
-    """Whether the intervals of a product's results are worth a pass over its weights: data that is bounded on both sides, or
-    for small layers before a clamp on one."""
+    """Whether the intervals of a product's results are worth a pass over its weights: data that is bounded on both sides, not
+    constants alone, or for small layers before a clamp on one."""
     size = p.w.type.numel  # type: ignore[attr-defined]
     if size > LARGEST:
         return False
-    return bool(bound or (np.isfinite(x.lo) & np.isfinite(x.hi)).any() or (size <= SMALL and _is_clamped(p)))
+    bounded = np.isfinite(x.lo) & np.isfinite(x.hi) & ~x.constant
+    return bool(bound or bounded.any() or (size <= SMALL and _is_clamped(p)))
 
 
 def _is_clamped(p: Product) -> bool:
@@ -120,17 +127,18 @@ def _is_clamped(p: Product) -> bool:
 def _remove(
     module: Module,
     ctx: Context,
-    products: dict[Node, Product],
+    known: Layers,
     spans: Spans,
     found: Counter[str],
     bound: float,
     spent: dict[Node, Spent],
 ) -> bool:
     analysis = Analysis(module, accept_norms=False)
-    own = {node: p for node, p in products.items() if node not in analysis.walk.dead}
-    live = Liveness(module, analysis, own, spans)
-    gains = Gains(module, own, spans) if bound else None
-    edits = Planner(live, spans, Equalities(module, own), gains, bound, spent).edits()
+    live = Liveness(module, analysis, known, spans)
+    given = None
+    if bound:
+        given = Bounded(bound, Gains(module, known, spans), NearTwins(module, known, spans, bound), spent)
+    edits = Planner(live, spans, Equalities(module, known), given).edits()
     gone = removable(analysis, live.live())
     if not gone.any():
         return False

@@ -8,7 +8,6 @@ nothing beside its neighbours', and no looser than one layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +15,15 @@ import numpy as np
 from ...ir.graph import Module, Node, Value
 from ...ir.opdef import ELEMENTWISE
 from .functions import at_points, lipschitz
+from .layers import Layers
 from .movement import POOLS, channel_axis, origin
 from .products import Product
 from .spans import BLOCK, Span, Spans
 
 Array = np.ndarray
+
+#: A gate is followed back to what it gates over this many products and pools.
+HOPS = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Gain:
     radius: Array
     gain: Array
     source: Value
+
+    @property
+    def numbers(self) -> tuple[Array, Array, Array]:
+        return self.mid, self.radius, self.gain
 
     def times(self, factor: Array | float, mid: Array) -> Gain:
         """About another constant, every distance multiplied by at most `factor`."""
@@ -47,16 +54,17 @@ def _zero_or(distance: Array, factor: Array | float) -> Array:
 class Gains:
     """The gains along the channels of every value that stands between two products."""
 
-    def __init__(self, module: Module, products: Mapping[Node, Product], spans: Spans) -> None:
+    def __init__(self, module: Module, layers: Layers, spans: Spans) -> None:
         self.along: dict[tuple[Value, int], Gain] = {}
-        self.products, self.spans = products, spans
+        self.products, self.spans = layers.products, spans
         for graph in module.all_graphs():
             for node in graph.nodes():
                 with np.errstate(all="ignore"):
                     self._node(node)
 
-    def at(self, value: Value, axis: int, size: int) -> Gain | None:
-        """What is known of a value with `size` channels, proven intervals first."""
+    def at(self, value: Value, axis: int, size: int, *, bounded: bool = True) -> Gain | None:
+        """What is known of a value with `size` channels: proven intervals first, or (not `bounded`) only where nothing is
+        known in the size of a value upstream, or where they say more."""
         found, span = self.along.get((value, axis)), self.spans.at(value, axis).wide(size)
         finite = np.isfinite(span.lo) & np.isfinite(span.hi)
         if found is None and not finite.any():
@@ -66,7 +74,8 @@ class Gains:
         if found is None:
             rest = np.where(finite, 0.0, np.inf)
             return Gain(middle, np.maximum(hi - middle, rest), rest, value)
-        near = finite & (hi - middle <= found.radius + np.where(found.gain > 0, np.inf, 0.0))
+        behind = found.gain > 0 if bounded else np.isinf(found.gain)
+        near = finite & (hi - middle <= found.radius + np.where(behind, np.inf, 0.0))
         return Gain(
             np.where(near, middle, found.mid),
             np.where(near, hi - middle, found.radius),
@@ -140,6 +149,8 @@ class Gains:
             if v.shape is not None and len(v.shape) == rank and (v, axis) in self.along
         ]
         size = node.result.shape[axis]  # type: ignore[index]
+        if len(known) == 2 == len(operands) and node.name == "mul":
+            return self._gated(operands[0], operands[1], axis)
         if len(known) != 1 or type(size) is not int:
             return None
         x = self.at(operands[known[0]], axis, size)
@@ -158,6 +169,36 @@ class Gains:
         along = other.shape is not None and place >= 0 and other.shape[place] != 1
         span = (self.spans.at(other, place) if along else self.spans.hull(other)).wide(size)
         return _binary(node.name, known[0], x, span)
+
+    def _gated(self, x: Value, y: Value, axis: int) -> Gain | None:
+        """x y of which one, the gate, is bounded: |x y - x0 y0| <= sup|y| |x - x0| + |x0| |y - y0|."""
+        if x is y:
+            return None
+        size = [np.maximum(np.abs(span.lo), np.abs(span.hi)) for span in (self.spans.hull(x), self.spans.hull(y))]
+        if not np.isfinite(size[1]).all():
+            x, y, size = y, x, size[::-1]
+        data, gate = self.along[x, axis], self.along[y, axis]
+        same = self._in_size_of(gate, data.source)
+        if same is None or len(data.mid) != len(gate.mid) or not np.isfinite(size[1]).all():
+            return None
+        about, weight = data.times(size[1], data.mid * gate.mid), np.abs(data.mid)
+        gain = about.gain + _zero_or(same.gain, weight)
+        return Gain(about.mid, about.radius + _zero_or(same.radius, weight), gain, data.source)
+
+    def _in_size_of(self, x: Gain, source: Value) -> Gain | None:
+        """The same distances in the size of another value, at most a few products further up."""
+        for _ in range(HOPS):
+            if x.source is source:
+                return x
+            found = next((gain for gain in self._of(x.source) if np.isfinite(gain.radius + gain.gain).all()), None)
+            if found is None:
+                return None
+            base, rate = (np.abs(found.mid) + found.radius).max(), found.gain.max()
+            x = Gain(x.mid, x.radius + _zero_or(x.gain, base), _zero_or(x.gain, rate), found.source)
+        return None
+
+    def _of(self, value: Value) -> list[Gain]:
+        return [self.along[value, axis] for axis in self._axes(value, value.rank or 0)]
 
     def _batch_norm(self, node: Node) -> None:
         at = channel_axis(node)

@@ -18,7 +18,9 @@ from ...ir.opdef import ELEMENTWISE
 from ..prune.atoms import Axis, Classes, Lane, lanes_of
 from ..prune.groups import Analysis
 from ..prune.rules import reduced_axes
+from .layers import Layers
 from .products import Product
+from .recurrence import gates
 from .spans import BLOCK, Spans
 
 #: Hand atoms through, index by index, or pin them; nothing is summed over an axis that is not pinned.
@@ -82,9 +84,9 @@ class Exit:
 class Liveness:
     """Exits and outright readers of a module, and from them the classes that are read."""
 
-    def __init__(self, module: Module, analysis: Analysis, products: dict[Node, Product], spans: Spans) -> None:
+    def __init__(self, module: Module, analysis: Analysis, layers: Layers, spans: Spans) -> None:
         self.walk, self.classes, self.spans = analysis.walk, analysis.classes, spans
-        self.products = products
+        self.layers = layers
         self.exits: list[Exit] = []
         self.held = np.zeros(self.walk.space.count, bool)
         for node in module.all_nodes():
@@ -110,8 +112,10 @@ class Liveness:
         return self.classes.roots[axis.ids] if isinstance(axis, Lane) else np.zeros(0, np.intp)
 
     def _node(self, node: Node) -> None:
-        if node in self.products:
-            self._product(self.products[node])
+        if node in self.layers.products:
+            self._product(self.layers.products[node])
+        elif node in self.layers.units:
+            self._recurrent(node)
         elif node.name in _SUMS:
             for lane, free in _SUMS[node.name](self, node):
                 self._read(lane, free)
@@ -133,8 +137,19 @@ class Liveness:
             return
         roots_in = self.roots(data)
         roots_out = self.roots(made) if isinstance(made, Lane) else None
-        if roots_out is not None and _is_carried(roots_in, roots_out, p.groups):
-            return
+        if roots_out is None or not _is_carried(roots_in, roots_out, p.groups):
+            self._sum(p, roots_in, roots_out)
+
+    def _recurrent(self, node: Node) -> None:
+        """Its gates sum over the data, and over the units of a step ago."""
+        unit = self.walk.values[node.results[0]][-1]
+        for p in gates(node):
+            data = self.walk.axes(node, 0)[-1] if p.weight == 1 else unit
+            if isinstance(data, Lane):
+                rows = None if not isinstance(unit, Lane) else np.tile(self.roots(unit), p.outputs // len(unit.ids))
+                self._sum(p, self.roots(data), rows)
+
+    def _sum(self, p: Product, roots_in: np.ndarray, roots_out: np.ndarray | None) -> None:
         x = self.spans.at(p.x, p.data_axis).wide(p.channels)
         silent = x.zero | p.zero_columns
         reads = ~silent if not silent.any() or p.is_finite else np.ones(p.channels, bool)
@@ -208,29 +223,9 @@ def _attended(live: Liveness, node: Node) -> Reads:
 
 
 def _recurred(live: Liveness, node: Node) -> Reads:
-    """Inputs without weights are not read; a hidden unit is, where another unit or itself remembers it."""
-    w, r = node.operands[1:3]
-    row = live.walk.axes(node, 0)
-    if len(row) == 3:
-        yield row[2], _without_weights(w)
-    unit = live.walk.values[node.results[0]]
-    if unit:
-        yield unit[-1], _unread_units(node, r)
-
-
-def _without_weights(w: object) -> np.ndarray | None:
-    if w is None or not w.is_const:  # type: ignore[attr-defined]
-        return None
-    return ~(w.array() != 0).any(axis=(0, 1))  # type: ignore[attr-defined]
-
-
-def _unread_units(node: Node, r: object) -> np.ndarray | None:
-    """Units whose column of the recurrence is zero but for their own rows."""
-    size = node.attr("hidden_size")
-    if r is None or not r.is_const:  # type: ignore[attr-defined]
-        return None
-    table = (r.array() != 0).any(axis=0).reshape(-1, size, size).any(axis=0)  # type: ignore[attr-defined]
-    return ~(table & ~np.eye(size, dtype=bool)).any(axis=0)
+    """Computed weights, or such as are no numbers, read all."""
+    for row in (live.walk.axes(node, 0), live.walk.values[node.results[0]]):
+        yield from ((axis, None) for axis in row[-1:])
 
 
 _SUMS = {

@@ -3,7 +3,9 @@
     constant    c at every position: W c goes into the bias, where every position sums every term (no padding)
     merged      constants that padding keeps from the bias: all of a layer go into one of them, W_i c_i / c_r
     duplicate   equal to another channel: its column is added to that one's
-    near-dead   within r of a constant c, and |W| r at most the bound: W c into the bias, the rest is dropped
+    scaled      a power of two times another channel: so many times its column is added to that one's
+    near-dead   within r of a constant c, and |W| r at most the bound: W c into the bias, the rest is dropped (`bounded.py`)
+    near-twin   within r of c times another channel, and |W| r at most the bound: c W is added to that one's column
 
 A class is planned for only where all its readers can be freed.
 """
@@ -11,17 +13,24 @@ A class is planned for only where all its readers can be freed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...ir.graph import Node
-from .gains import Gains, bias_of
 from .labels import Equalities
 from .liveness import Exit, Liveness
 from .products import Product
 from .spans import BLOCK, Spans
+from .twins import Twins
 
-CONSTANT, MERGED, DUPLICATE, NEAR = "constant-channel", "merged-constant", "duplicate-channel", "near-dead-channel"
+if TYPE_CHECKING:
+    from .bounded import Bounded
+
+CONSTANT, MERGED, NEAR = "constant-channel", "merged-constant", "near-dead-channel"
+DUPLICATE, SCALED, NEAR_TWIN = "duplicate-channel", "scaled-channel", "near-twin-channel"
+#: Kinds that leave an error, of which a certificate tells.
+BOUNDED = frozenset({NEAR, NEAR_TWIN})
 
 
 @dataclass(frozen=True)
@@ -32,30 +41,6 @@ class Certificate:
     error: float
     reach: float
     unit: str
-
-
-@dataclass
-class Spent:
-    """Of one layer, over all rounds: what it could reach at first, and what has been dropped of that."""
-
-    reach: float
-    gained: float
-    error: float = 0.0
-    relative: float = 0.0
-
-    def affordable(self, error: np.ndarray, relative: np.ndarray, able: np.ndarray, bound: float) -> np.ndarray:
-        """The smallest shares that together stay within the bound, absolutely and relatively."""
-        order = np.lexsort((np.arange(len(able)), np.maximum(_share(error, self.reach), _share(relative, self.gained))))
-        order = order[able[order]]
-        fits = self.error + np.cumsum(error[order]) <= bound * self.reach
-        fits &= self.relative + np.cumsum(relative[order]) <= bound * self.gained
-        fine = np.zeros(len(able), bool)
-        fine[order[np.logical_and.accumulate(fits)]] = True
-        return fine
-
-
-def _share(error: np.ndarray, reach: float) -> np.ndarray:
-    return error / reach if reach > 0 else np.where(error > 0, np.inf, 0.0)
 
 
 @dataclass(eq=False)
@@ -86,11 +71,9 @@ class Planner:
         live: Liveness,
         spans: Spans,
         equal: Equalities,
-        gains: Gains | None,
-        bound: float,
-        spent: dict[Node, Spent],
+        bounded: Bounded | None,
     ) -> None:
-        self.live, self.spans, self.equal, self.gains, self.bound, self.spent = live, spans, equal, gains, bound, spent
+        self.live, self.spans, self.equal, self.bounded = live, spans, equal, bounded
 
     def edits(self) -> list[Edit]:
         """The edits, marked on their exits as well so that liveness sees them."""
@@ -120,12 +103,12 @@ class Planner:
             exit_.taken[i] = True
             if kind in (CONSTANT, NEAR) and options.number[i]:
                 edit.folded[i] = float(options.number[i])
-            elif kind in (MERGED, DUPLICATE):
+            elif options.target[i] >= 0:
                 exit_.moves[i] = (int(options.target[i]), float(options.number[i]))
-        near = [i for i, kind in edit.kinds.items() if kind == NEAR]
+        near = [i for i, kind in edit.kinds.items() if kind in BOUNDED]
         if near:
             sums = [float(error[near].sum()) for error, _, _ in options.errors]
-            spent = self.spent[exit_.product.node]
+            spent = self.bounded.spent[exit_.product.node]  # type: ignore[union-attr]
             spent.error, spent.relative = spent.error + sums[0], spent.relative + sums[1]
             told = zip(sums, options.errors, strict=True)
             edit.certificates = [
@@ -144,13 +127,13 @@ class Planner:
         constant = x.constant & (x.lo != 0)
         if constant.any():
             self._constants(exit_, options, constant, x.lo, alive)
-        labels = self.equal.at(p.x, p.data_axis)
-        if labels is not None:
-            _duplicates(exit_, options, labels, constant, alive)
-        if self.gains is not None:
-            self._near(exit_, options, self.gains)
+        twins = self.equal.at(p.x, p.data_axis)
+        if twins is not None:
+            _duplicates(exit_, options, twins, constant, alive)
+        if self.bounded is not None and p.is_layer:
+            self.bounded.choose(exit_, options, alive)
         told = (options.kind != "").any()
-        return options if told and p.is_finite else None
+        return options if told and p.is_finite and _is_holdable(p, options) else None
 
     def _constants(
         self, exit_: Exit, options: Options, constant: np.ndarray, numbers: np.ndarray, alive: np.ndarray
@@ -168,45 +151,32 @@ class Planner:
             if exit_.roots_in[i] != exit_.roots_in[keeper]:
                 options.kind[i], options.target[i], options.number[i] = MERGED, keeper, numbers[i] / numbers[keeper]
 
-    def _near(self, exit_: Exit, options: Options, gains: Gains) -> None:
-        """Inputs whose shares of what the layer can reach are together within the bound: of numbers that are known absolutely,
-        and of those that are in the size of a value upstream, alike."""
-        p = exit_.product
-        x, bias = gains.at(p.x, p.data_axis, p.channels), bias_of(p, self.spans)
-        if x is None or bias is None:
-            return
-        known = np.isfinite(x.radius) & np.isfinite(x.gain)
-        mid, radius, gain = (np.where(known, part, 0.0) for part in (x.mid, x.radius, x.gain))
-        if p.partial:  # zeros beside the image are no further from 0 than this
-            radius, mid = radius + np.abs(mid), np.zeros_like(mid)
-        largest, reach, gained = np.zeros(p.channels), 0.0, 0.0
-        for rows, cube in p.blocks(BLOCK):
-            weights = abs(p.alpha) * np.abs(cube[0]).sum(-1)
-            largest = np.maximum(largest, weights.max(axis=0))
-            reach = max(reach, float((weights @ (np.abs(mid) + radius) + np.abs(bias[rows])).max()))
-            gained = max(gained, float((weights @ gain).max()))
-        movable = (mid == 0) | (bias_place(p) is not None)
-        able = known & movable & (options.kind == "") & exit_.reads
-        spent = self.spent.setdefault(p.node, Spent(reach, gained))
-        fine = spent.affordable(largest * radius, largest * gain, able, self.bound)
-        options.kind[fine] = NEAR
-        options.number[fine] = mid[fine]
-        options.errors = [
-            (largest * radius, spent.reach, ""),
-            (largest * gain, spent.gained, x.source.hint or str(x.source.type)),
-        ]
+
+def _is_holdable(p: Product, options: Options) -> bool:
+    """Whether the type of the weights holds what they become where others are added to them."""
+    moved = np.flatnonzero(options.target >= 0)
+    if not len(moved):
+        return True
+    import ml_dtypes
+
+    sums = np.ones(p.channels)
+    np.add.at(sums, options.target[moved], np.abs(options.number[moved]))
+    largest = max(float(np.abs(cube).max()) for _, cube in p.blocks(BLOCK))
+    return largest * sums.max() < float(ml_dtypes.finfo(p.w.dtype.numpy).max)  # type: ignore[union-attr]
 
 
-def _duplicates(exit_: Exit, options: Options, labels: np.ndarray, constant: np.ndarray, alive: np.ndarray) -> None:
-    """Of equal inputs the one with the least root takes the others' weights."""
+def _duplicates(exit_: Exit, options: Options, twins: Twins, constant: np.ndarray, alive: np.ndarray) -> None:
+    """Of twins the one with the least root takes the others' weights."""
     roots = exit_.roots_in
-    order = np.lexsort((roots, labels))
-    live = [i for i in order.tolist() if alive[roots[i]] and not constant[i]]
+    order = np.lexsort((roots, twins.ids))
+    live = [i for i in order.tolist() if alive[roots[i]] and twins.factor[i] and not constant[i]]
     keeper: dict[int, int] = {}
     for i in live:
-        first = keeper.setdefault(int(labels[i]), i)
+        first = keeper.setdefault(int(twins.ids[i]), i)
         if first != i and roots[first] != roots[i] and options.kind[i] == "":
-            options.kind[i], options.target[i], options.number[i] = DUPLICATE, first, 1.0
+            number = twins.factor[i] / twins.factor[first]
+            options.kind[i] = DUPLICATE if number == 1 else SCALED
+            options.target[i], options.number[i] = first, number
 
 
 # ----------------------------------------------------------------------------------------------- where a bias may go
@@ -214,6 +184,8 @@ def _duplicates(exit_: Exit, options: Options, labels: np.ndarray, constant: np.
 
 def bias_place(p: Product) -> tuple[Node, int] | None:
     """The node and operand that take a constant per output: the layer's own, or that of the add behind a matmul."""
+    if not p.is_layer:
+        return None
     if p.node.name == "matmul":
         return _add_behind(p)
     if p.node.name == "gemm" and p.beta != 1.0:

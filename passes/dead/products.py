@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from ...ir.graph import Node, Value
 from ...ir.types import BF16, F16, F32, F64
-from .scan import Scan, scan
+from .scan import ROWS, Scan, scan
 
 REAL = frozenset({F16, BF16, F32, F64})
 
@@ -35,6 +35,9 @@ class Product:
     groups: int = 1
     partial: bool = False
     alpha: float = 1.0
+
+    #: Whether the rows are what the node gives; of a recurrence they are what its gates work with.
+    is_layer: ClassVar[bool] = True
 
     @property
     def x(self) -> Value:
@@ -126,6 +129,11 @@ class Product:
             rows = slice(start, min(start + step, cube.shape[1]))
             yield rows, cube[:, rows].astype(np.float64)
 
+    def lines(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The weights of some outputs."""
+        cube = self.cube(self.numbers())
+        return [cube[divmod(row, cube.shape[1])] for row in rows.tolist()]
+
     def cube(self, array: np.ndarray) -> np.ndarray:
         """[groups, outputs, inputs, taps] view of an array of the weight's shape."""
         if array.ndim == 2 and self.node.name in ("matmul", "gemm"):
@@ -137,8 +145,41 @@ class Product:
         return shaped.transpose(0, 2, 1, 3)
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A gather of rows of a constant matrix, an embedding say: its columns make the channels of the result."""
+
+    node: Node
+    scan: Scan
+
+    @property
+    def w(self) -> Value:
+        return self.node.operands[0]  # type: ignore[return-value]
+
+    @property
+    def out_axis(self) -> int:
+        return len(self.node.result.shape) - 1  # type: ignore[arg-type]
+
+    @property
+    def outputs(self) -> int:
+        return self.w.shape[1]  # type: ignore[index, return-value]
+
+    @cached_property
+    def is_odd(self) -> bool:
+        """Whether a column may be zero, like another, or constant: the same in some rows."""
+        some = self.w.weight.tensor.region((0, 0), (min(ROWS, self.w.shape[0]), self.outputs))  # type: ignore[union-attr, index, type-var, arg-type]
+        return not self.scan.is_plain or bool((some == some[:1]).all(axis=0).any())
+
+    @cached_property
+    def is_finite(self) -> bool:
+        return all(np.isfinite(block).all() for block in self.w.weight.tensor.blocks())  # type: ignore[union-attr]
+
+    def lines(self, columns: np.ndarray) -> list[np.ndarray]:
+        return list(self.w.array()[:, columns].T)
+
+
 class Products:
-    """Makes products of nodes; every matrix is looked at once, however often it is asked for."""
+    """Makes products and tables of nodes; every matrix is looked at once, however often it is asked for."""
 
     def __init__(self) -> None:
         self.scans: dict[tuple[Value, int], Scan] = {}
@@ -155,12 +196,23 @@ class Products:
         static = [x.shape[found.data_axis], node.result.shape[found.out_axis], *w.shape]  # type: ignore[union-attr, index, misc]
         return self._scanned(node, found) if all(type(n) is int and n > 0 for n in static) else None
 
-    def _scanned(self, node: Node, form: Form) -> Product | None:
+    def table(self, node: Node) -> Table | None:
+        """The table that a gather looks up; None for other gathers."""
+        if node.name != "gather" or node.result.shape is None:
+            return None
+        w = node.operands[0]
+        plain = _is_numbers(w) and w.rank == 2 and node.attr("axis") in (0, -2)  # type: ignore[arg-type, union-attr]
+        return Table(node, self._scan(w, 1)) if plain and w.shape[0] > 1 < w.shape[1] else None  # type: ignore[union-attr, index, operator, arg-type]
+
+    def _scanned(self, node: Node, form: Form) -> Product:
         made = Product(node, *form[:4], _PLAIN, *form[4:])
-        key = (made.w, made.rows_axis)
+        return replace(made, scan=self._scan(made.w, made.rows_axis))
+
+    def _scan(self, w: Value, rows_axis: int) -> Scan:
+        key = (w, rows_axis)
         if key not in self.scans:
-            self.scans[key] = scan(made.w.weight.tensor, made.rows_axis)  # type: ignore[union-attr]
-        return replace(made, scan=self.scans[key])
+            self.scans[key] = scan(w.weight.tensor, rows_axis)  # type: ignore[union-attr]
+        return self.scans[key]
 
 
 class Form(NamedTuple):

@@ -10,10 +10,10 @@ import numpy as np
 from ..prune.groups import Analysis
 from ..prune.walk import PRODUCER
 from .liveness import Liveness
-from .plan import CONSTANT, DUPLICATE, MERGED, NEAR, Edit
+from .plan import BOUNDED, CONSTANT, DUPLICATE, MERGED, NEAR, NEAR_TWIN, SCALED, Edit
 
 ZERO, UNREAD = "zero-channel", "unread-channel"
-_ORDER = (NEAR, DUPLICATE, MERGED, CONSTANT)
+_ORDER = (NEAR, NEAR_TWIN, SCALED, DUPLICATE, MERGED, CONSTANT)
 
 PROOFS = {
     ZERO: "zero wherever it is read",
@@ -21,6 +21,9 @@ PROOFS = {
     CONSTANT: "the same number at every position; what readers made of it went into their biases",
     MERGED: "the same number at every position; its readers' weights went into those of another such channel",
     DUPLICATE: "made by the same weights as another channel; its readers' weights were added to those of that one",
+    SCALED: "made by a power of two times the weights of another channel; so many times its readers' weights were added to those",
+    NEAR_TWIN: "its distance from a number times another channel, times the weights that read it, is within the bound; so many "
+    "times these were added to that one's",
     NEAR: "its distance from a constant times the weights that read it is within the bound; the constant went into biases",
 }
 
@@ -49,28 +52,16 @@ def rows(analysis: Analysis, edits: list[Edit], kinds: dict[int, str], bound: fl
     for root, kind in kinds.items():
         counts[names[root], kind] += 1
     made = [
-        {"pass": "dead-weights", "layer": name, "kind": kind, "count": count, "proof": PROOFS[kind], "bound": 0.0}
-        for (name, kind), count in counts.items()
-        if kind != NEAR
-    ]
-    for (name, kind), count in counts.items():
-        if kind == NEAR:
-            made.append(
-                {
-                    "pass": "dead-weights",
-                    "layer": name,
-                    "kind": kind,
-                    "count": count,
-                    "proof": PROOFS[kind],
-                    "bound": bound,
-                }
-            )
+        {"pass": "dead-weights", "layer": name, "kind": kind, "count": count, "proof": PROOFS[kind],
+         "bound": bound if kind in BOUNDED else 0.0}
+        for (name, kind), count in sorted(counts.items(), key=lambda item: item[0][1] in BOUNDED)
+    ]  # fmt: skip
     for edit in edits:
         for certificate in edit.certificates:
             size = f" times the largest |element| of {certificate.unit}" if certificate.unit else ""
             made.append({
                 "pass": "dead-weights", "layer": edit.exit.product.name, "kind": "certificate",
-                "count": sum(kind == NEAR for kind in edit.kinds.values()),
+                "count": sum(kind in BOUNDED for kind in edit.kinds.values()),
                 "proof": f"no result of the layer moves by more than {certificate.error:.3g}{size}; the layer can reach "
                          f"{certificate.reach:.3g}{size}",
                 "bound": bound, "error": certificate.error, "reach": certificate.reach, "unit": certificate.unit,

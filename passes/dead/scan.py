@@ -1,8 +1,8 @@
-"""A first look at every matrix, block by block and once: which slices along an axis are zero, which rows may be equal.
-Of a large one a few rows and columns often show that there are none.
+"""A first look at every matrix, block by block and once: which slices along an axis are zero, which rows may be twins: equal, or
+one a power of two times the other. Of a large one a few rows and columns often show that there are none.
 
-Works on the bits as integers: the disjunction of a slice is zero (but for a sign) only where all of it is, and equal rows have
-equal sums. Memory stays that of a block, whatever the size of the weights.
+Works on the bits as integers: the disjunction of a slice is zero (but for a sign) only where all of it is, and the mantissas of
+twins have equal sums. Memory stays that of a block, whatever the size of the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BITS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 @dataclass(frozen=True)
 class Scan:
-    """Of a matrix: zero slices along axes 0 and 1, and sums that are equal where slices along `rows_axis` are."""
+    """Of a matrix: zero slices along axes 0 and 1, and sums that are equal where slices along `rows_axis` are twins."""
 
     zero: tuple[np.ndarray, np.ndarray]
     sums: np.ndarray
@@ -40,7 +40,7 @@ class Scan:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Nothing is zero and nothing looks equal."""
+        """Nothing is zero and nothing looks like a twin."""
         return not (self.zero[0].any() or self.zero[1].any() or len(self.equal))
 
 
@@ -50,17 +50,20 @@ def scan(tensor: Tensor, rows_axis: int) -> Scan:
     kind = _BITS[tensor.dtype.numpy.itemsize]
     width = tensor.size // n0
     counted = kind((1 << (8 * kind().itemsize - tensor.dtype.is_float)) - 1)
+    digits = _digits(tensor, kind)
     sampled = _sampled(tensor, rows_axis, counted) if tensor.nbytes > SAMPLED else None
     if sampled is not None:
         return sampled
     found0, found1 = np.zeros(n0, kind), np.zeros(width, kind)
     sums = np.zeros(n0 if rows_axis == 0 else width, np.uint64)
-    step = max(1, min(BLOCK // max(1, width * kind().itemsize), -(-n0 // 8)))
+    parts = 1 if rows_axis == 0 else 8  # each with a weight of its own in the sums of columns
+    step = max(1, min(BLOCK // max(1, width * kind().itemsize), -(-n0 // parts)))
     for start in range(0, n0, step):
         stop = min(n0, start + step)
         block = _bits(tensor, start, stop, kind).reshape(stop - start, width)
         np.bitwise_or(found1, np.bitwise_or.reduce(block, axis=0), out=found1)
         found0[start:stop] = np.bitwise_or.reduce(block, axis=1)
+        block = block & digits
         if rows_axis == 0:
             sums[start:stop] = np.add.reduce(_wide(block), axis=1, dtype=np.uint64)
         else:
@@ -72,9 +75,18 @@ def scan(tensor: Tensor, rows_axis: int) -> Scan:
     return Scan(((found0 & counted) == 0, (by_column & counted) == 0), sums)
 
 
+def _digits(tensor: Tensor, kind: Any) -> Any:
+    """The bits of an element that a power of two does not change: its mantissa."""
+    if not tensor.dtype.is_float:
+        return kind(~kind(0))
+    import ml_dtypes
+
+    return kind((1 << ml_dtypes.finfo(tensor.dtype.numpy).nmant) - 1)
+
+
 def _sampled(tensor: Tensor, rows_axis: int, counted: Any) -> Scan | None:
     """The scan of a matrix of which a few elements show that every slice has one other than 0 and that no two rows are
-    equal; None where they do not."""
+    twins; None where they do not."""
     n0, n1, *tail = tensor.shape
     taps = math.prod(tail)
     wide = min(n1, max(1, ROW_BYTES // max(1, taps * counted.itemsize)))
@@ -89,7 +101,7 @@ def _sampled(tensor: Tensor, rows_axis: int, counted: Any) -> Scan | None:
         if not (flat & counted).any(axis=1).all():
             return None
         parts.append(flat)
-    chosen = parts[rows_axis]
+    chosen = parts[rows_axis] & _digits(tensor, counted.dtype.type)
     odd = np.arange(chosen.shape[1], dtype=np.uint64) * np.uint64(2 * _ODD % (1 << 64)) + np.uint64(1)
     sums = (chosen * odd).sum(axis=1, dtype=np.uint64)
     if len(np.unique(sums)) < len(sums):

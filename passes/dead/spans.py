@@ -16,6 +16,7 @@ from ...ir.graph import Graph, Module, Node, Value
 from ...ir.opdef import ELEMENTWISE
 from ...ir.types import BOOL, STRING, DType
 from .functions import KEEP_ZERO, at_points, image
+from .layers import Layers
 from .movement import Part, channel_axis, parts, split_part
 from .products import REAL, Product
 
@@ -66,8 +67,8 @@ class Spans:
     """The spans of all values of a module. `ask(product, data)` says whether the intervals of a product's rows are worth their
     cost: without, only its constant rows are found."""
 
-    def __init__(self, module: Module, products: Mapping[Node, Product], ask: Callable[[Product, Span], bool]) -> None:
-        self.products = products
+    def __init__(self, module: Module, layers: Layers, ask: Callable[[Product, Span], bool]) -> None:
+        self.layers = layers
         self.ask = ask
         self.hulls: dict[Value, Span] = {}
         self.along: dict[Value, dict[int, Span]] = {}
@@ -77,8 +78,8 @@ class Spans:
 
     def _walk(self, graph: Graph) -> None:
         for node in graph.nodes():
-            if node in self.products:
-                self._product(self.products[node])
+            if node in self.layers.products:
+                self._product(self.layers.products[node])
             elif node.has(ELEMENTWISE):
                 self._elementwise(node)
             elif node.name in _RULES:
@@ -167,12 +168,18 @@ class Spans:
         bias = ZERO if p.bias is None else self.at(p.bias, len(p.bias.shape) - 1) if p.bias.shape else self.hull(p.bias)
         bias = Span(*(end * p.beta for end in bias)) if p.beta >= 0 else Span(*(end * p.beta for end in bias[::-1]))
         x = self.at(p.x, p.data_axis)
-        if not p.zero_rows.any() and not x.constant.any() and not (x.says and self.ask(p, x)):
-            return
-        if not p.is_finite:
-            return
         x = (x.join(ZERO) if p.partial else x).wide(p.channels)
-        self.tell(y, p.out_axis, product_span(p, x, bias.wide(p.outputs), intervals=x.says and self.ask(p, x)))
+        intervals = x.says and self.ask(p, x)
+        if (intervals or _may_be_constant(p, x)) and p.is_finite:
+            self.tell(y, p.out_axis, product_span(p, x, bias.wide(p.outputs), intervals=intervals))
+
+
+def _may_be_constant(p: Product, x: Span) -> bool:
+    """Whether a row may have weights for constants alone: most rows have one for some of the first few other inputs."""
+    if p.groups > 1:
+        return bool(p.zero_rows.any() or x.constant.any())
+    others = np.flatnonzero(~x.constant)[:8]
+    return not p.cube(p.numbers())[0][:, others].any(axis=(1, 2)).all()
 
 
 def product_span(p: Product, x: Span, bias: Span, *, intervals: bool) -> Span:
@@ -356,7 +363,11 @@ def _known(spans: Spans, x: Value) -> Iterable[tuple[int, Span]]:
 
 
 def _only_zero(span: Span) -> Span:
-    return Span(np.where(span.zero, 0.0, -np.inf), np.where(span.zero, 0.0, np.inf))
+    return _zero_where(span.zero)
+
+
+def _zero_where(zero: Array) -> Span:
+    return Span(np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf))
 
 
 def _only_constant(span: Span) -> Span:
@@ -420,13 +431,24 @@ def _norm(spans: Spans, node: Node) -> None:
     size = x.shape[at]
     if type(size) is not int or size < 2:
         return
-    gone = spans.at(x, at).wide(size).zero & (node.name in ("instance_norm", "rms_norm"))
+    gone = spans.at(x, at).wide(size).zero
+    if node.name in _WHOLE:
+        groups = _WHOLE[node.name](node, size)
+        gone = np.repeat(gone.reshape(groups, -1).all(axis=1), size // groups)
     if scale is not None and scale.shape == (size,):
         gone = gone | spans.at(scale, 0).wide(size).zero
     if gone.any() and (bias is None or bias.shape == (size,)):
         left = ZERO if bias is None else spans.at(bias, 0)
         lo, hi = (np.where(gone, end, far) for end, far in zip(left, (-np.inf, np.inf), strict=True))
         spans.tell(node.result, at, Span(lo, hi))
+
+
+#: How many groups of channels a norm has, each with a mean of its own. Of an rms norm zeros stay zeros, one by one.
+_WHOLE: dict[str, Callable[[Node, int], int]] = {
+    "instance_norm": lambda node, size: size,
+    "group_norm": lambda node, size: node.attr("num_groups"),
+    "layer_norm": lambda node, size: 1,
+}
 
 
 def _zero_everywhere(spans: Spans, node: Node) -> None:
@@ -512,19 +534,33 @@ def _computed_product(spans: Spans, node: Node) -> None:
                 ):  # type: ignore[index]
                     zero |= spans.at(value, place).wide(size).zero
         if zero.any():
-            spans.tell(node.result, axis, Span(np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)))
+            spans.tell(node.result, axis, _zero_where(zero))
 
 
 def _attention(spans: Spans, node: Node) -> None:
     """Averages of values: zero where those are, head by head."""
     q, v, y = node.operands[0], node.operands[2], node.results[0]
-    if q is None or v is None or v.shape is None or y.shape is None or len(v.shape) != len(y.shape):
+    if q is None or q.shape is None or v is None or v.shape is None or y.shape is None or len(v.shape) != len(y.shape):
         return
-    same_heads = node.attr("q_num_heads") == node.attr("kv_num_heads")
+    if len(node.operands) > 5 and node.operands[5] is not None:
+        return
     for axis, span in _known(spans, v):
-        kept = axis in (1, 3) if len(v.shape) == 4 else axis == 2
-        if kept and same_heads and v.shape[axis] == y.shape[axis]:
+        if len(v.shape) == 4 and axis == 3:
             spans.tell(y, axis, _only_zero(span))
+        elif axis == (1 if len(v.shape) == 4 else 2) and type(y.shape[axis]) is int:
+            heads = len(span.lo) if axis == 1 else node.attr("kv_num_heads")
+            shared = y.shape[axis] // len(span.lo)  # type: ignore[operator]
+            zero = np.repeat(span.zero.reshape(heads, -1), shared, axis=0)  # type: ignore[arg-type]
+            spans.tell(y, axis, _zero_where(zero.reshape(-1)))
+
+
+def _gather(spans: Spans, node: Node) -> None:
+    """Of a table that is too large to be measured its zero columns are known."""
+    table = spans.layers.tables.get(node)
+    if table is None or table.w.type.numel <= LARGEST:  # type: ignore[attr-defined]
+        _moved(spans, node)
+    elif table.scan.zero[1].any() and table.is_finite:
+        spans.tell(node.result, table.out_axis, _zero_where(table.scan.zero[1]))
 
 
 def _recurrent(spans: Spans, node: Node) -> None:
@@ -532,6 +568,9 @@ def _recurrent(spans: Spans, node: Node) -> None:
     plain = not node.attr("activations") and (node.name == "lstm" or len(node.operands) < 6 or node.operands[5] is None)
     for y in node.results[:2] if plain else ():
         spans.tell(y, None, SIGNED_UNIT)
+    units = spans.layers.units.get(node)
+    for y in node.results if units is not None and units.zero.any() else ():
+        spans.tell(y, y.rank - 1, _zero_where(units.zero))  # type: ignore[union-attr, operator]
 
 
 _RULES: dict[str, Callable[[Spans, Node], None]] = {
@@ -539,9 +578,9 @@ _RULES: dict[str, Callable[[Spans, Node], None]] = {
     "adaptive_average_pool": _kept, "adaptive_max_pool": _kept, "lp_pool": _zero_kept, "global_lp_pool": _zero_kept,
     "resize": _resize, "reduce_mean": _reduced, "reduce_max": _reduced, "reduce_min": _reduced, "reduce_sum": _reduced,
     "batch_norm": _batch_norm, "instance_norm": _norm, "group_norm": _norm, "layer_norm": _norm, "rms_norm": _norm,
-    "lp_normalization": _zero_everywhere,
+    "lp_normalization": _zero_everywhere, "gather": _gather,
     "softmax": _softmax, "split": _split, "attention": _attention,
     **dict.fromkeys(("matmul", "gemm", "einsum"), _computed_product), **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
-    **dict.fromkeys(("transpose", "squeeze", "unsqueeze", "reshape", "flatten", "concat", "slice", "gather", "pad", "expand",
+    **dict.fromkeys(("transpose", "squeeze", "unsqueeze", "reshape", "flatten", "concat", "slice", "pad", "expand",
                      "tile", "reverse", "depth_to_space"), _moved),
 }  # fmt: skip

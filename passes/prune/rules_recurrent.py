@@ -50,7 +50,7 @@ def recurrent(walk: Walk, node: Node) -> list[Axes]:
         unit = _unit(walk, rows, size)
     if isinstance(unit, Lane):
         walk.space.mark(unit, HIDDEN)
-        unit = unit.computed(zero=_stays_zero(node) and all(zero_of(row[2]) for row in states))
+        unit = unit.computed(zero=stays_zero(node) and all(zero_of(row[2]) for row in states))
     made: list[Axes] = [(held, held, held, unit)]
     return [*made, *[(held, held, unit)] * (len(node.results) - 1)]
 
@@ -67,7 +67,8 @@ def _unit(walk: Walk, rows: list[tuple[Axis, int]], size: int) -> Axis:
     return Lane(first)
 
 
-def _stays_zero(node: Node) -> bool:
+def stays_zero(node: Node) -> bool:
+    """Whether a unit whose writer has no weights stays zero."""
     names = [name.lower() for name in node.attr("activations")]
     if not names:
         return True

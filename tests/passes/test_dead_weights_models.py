@@ -1,8 +1,8 @@
 """Dead weights of released models: what is exactly dead goes at -O2, what is proven within a bound at -O3.
 
 The counts are those of the weights themselves: EfficientNet-Lite0 has depthwise filters and rows without weights, relu6 that can
-only be at one of its ends, the recogniser filters of 1e-38 and squeeze-excite units of 1e-7. All but two of its
-channels are constants; those two are a constant times a gate, which depends on the image.
+only be at one of its ends, the recogniser filters of 1e-38 and squeeze-excite units of 1e-7. Two of its channels are a constant
+times a gate: what the image can make of the gate, followed back to the image that it gates, is within the bound.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_the_recogniser_loses_units_and_channels_within_the_bound(tmp_path: Path
     widths = {w.wanted: w.type.shape[0] for w in near.weights if w.type.shape}
     assert widths["conv2d_106.w_0"] <= 60 - 27 and widths["conv2d_117.w_0"] <= 120 - 29
     backbone = sum(n for name, n in by_layer.items() if name[:10] not in ("conv2d_106", "conv2d_117"))
-    assert backbone >= 27
+    assert backbone >= 29
     assert certificates and all(0 <= row["error"] <= 1e-5 * row["reach"] for row in certificates)
     inputs = inputs_of("ppocrv4-rec", module, 0)
     wanted, lossless, found = (next(iter(run(m, inputs).values())) for m in (module, exact, near))

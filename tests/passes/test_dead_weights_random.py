@@ -19,6 +19,8 @@ from anyir.kernels.jit import interpreted
 from anyir.kernels.run import run
 from anyir.passes.dead.gains import Gains
 from anyir.passes.dead.labels import Equalities
+from anyir.passes.dead.layers import layers
+from anyir.passes.dead.near_twins import NearTwins
 from anyir.passes.dead.products import Products
 from anyir.passes.dead.spans import Spans
 from anyir.passes.manager import Context, run_pipeline
@@ -30,8 +32,8 @@ MANY = range(1000, 1600)
 
 
 def planted(seed: int, *, tiny: float = 0.0, whole: bool = False) -> Net:
-    """A random network, about half of whose tensors have slices that are zero or equal to others, or `tiny` times what they
-    were; `whole` makes all numbers small integers."""
+    """A random network, about half of whose tensors have slices that are zero, equal to others or a power of two times others;
+    with `tiny`, nearly zero or nearly any number times others; `whole` makes all numbers small integers."""
     net, rng = random_net(seed), np.random.default_rng(seed + 7)
     for weight in list(net.module.weights):
         array = np.array(weight.tensor.numpy())
@@ -45,7 +47,13 @@ def planted(seed: int, *, tiny: float = 0.0, whole: bool = False) -> Net:
             slices = np.moveaxis(array, axis, 0)
             chosen = np.flatnonzero(rng.random(len(slices)) < 0.3)
             if rng.random() < 0.6 and len(chosen):
-                slices[chosen] = rng.choice([0.0, 1.0]) * slices[chosen[0]] if not tiny else tiny * slices[chosen]
+                factors = rng.choice([(0.0,), (1.0,), (1.0, 2.0, -0.5)][rng.integers(3)], len(chosen))
+                if tiny and rng.random() < 0.5:
+                    slices[chosen] *= tiny
+                else:
+                    factors = rng.uniform(-3, 3, len(chosen)) if tiny else factors
+                    slices[chosen] = np.multiply.outer(factors, slices[chosen[0]])
+                    slices[chosen] *= 1 + tiny * rng.uniform(-1, 1, slices[chosen].shape)
         net.module.set_weight(weight, ArrayTensor(array.astype(np.float32)))
     return net
 
@@ -83,7 +91,14 @@ def test_every_kind_of_removal_occurs() -> None:
         ctx = Context()
         run_pipeline(planted(seed).module, "dead-weights", ctx)
         found.update(ctx.stats)
-    assert {"zero-channel", "unread-channel", "constant-channel", "duplicate-channel", "merged-constant"} <= set(found)
+    assert {
+        "zero-channel",
+        "unread-channel",
+        "constant-channel",
+        "duplicate-channel",
+        "merged-constant",
+        "scaled-channel",
+    } <= set(found)
 
 
 @pytest.mark.slow
@@ -139,9 +154,7 @@ def sides(array: np.ndarray, axis: int) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(30))
 def test_spans_hold_every_element(seed: int) -> None:
     net = planted(seed)
-    made = Products()
-    products = {n: p for n in net.module.all_nodes() if (p := made.of(n)) is not None}
-    spans = Spans(net.module, products, lambda p, x: True)
+    spans = Spans(net.module, layers(net.module, Products()), lambda p, x: True)
     seen: list[int] = []
 
     def check(value: Value, array: np.ndarray) -> None:
@@ -166,16 +179,17 @@ def test_spans_hold_every_element(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_equal_channels_are_equal(seed: int) -> None:
     net = planted(seed)
-    made = Products()
-    products = {n: p for n in net.module.all_nodes() if (p := made.of(n)) is not None}
-    equal = Equalities(net.module, products)
+    equal = Equalities(net.module, layers(net.module, Products()))
 
     def check(value: Value, array: np.ndarray) -> None:
-        for axis, labels in equal.along.get(value, {}).items():
+        for axis, twins in equal.along.get(value, {}).items():
             rows = sides(array, axis)
-            for label in np.unique(labels):
-                same = rows[labels == label]
-                assert np.allclose(same, same[:1], rtol=1e-4, atol=1e-5), (value, axis)
+            for name in np.unique(twins.ids):
+                own = twins.ids == name
+                same, factor = rows[own], twins.factor[own, None]
+                first = (factor != 0).argmax()
+                base = same[first] / (factor[first] or 1.0)
+                assert np.allclose(same, factor * base, rtol=1e-4, atol=1e-5), (value, axis)
 
     looked_at(net, check)
 
@@ -184,9 +198,8 @@ def test_equal_channels_are_equal(seed: int) -> None:
 def test_no_channel_leaves_its_gain(seed: int) -> None:
     """|x - mid| <= radius + gain * sup|source|, with the source's own numbers."""
     net = planted(seed, tiny=1e-6)
-    made = Products()
-    products = {n: p for n in net.module.all_nodes() if (p := made.of(n)) is not None}
-    gains = Gains(net.module, products, Spans(net.module, products, lambda p, x: True))
+    known = layers(net.module, Products())
+    gains = Gains(net.module, known, Spans(net.module, known, lambda p, x: True))
     sizes = {v: float(np.abs(net.feeds[name]).max()) for v, name in zip(net.module.main.inputs, net.feeds, strict=True)}
 
     def check(value: Value, array: np.ndarray) -> None:
@@ -199,6 +212,32 @@ def test_no_channel_leaves_its_gain(seed: int) -> None:
                 assert (far <= allowed + 1e-5 * (1 + np.abs(array).max())).all(), (value, axis)
 
     looked_at(net, check)
+
+
+@pytest.mark.parametrize("seed", range(1, 31))
+def test_no_twin_is_further_away_than_is_said(seed: int) -> None:
+    net = planted(seed, tiny=1e-6)
+    known = layers(net.module, Products())
+    near = NearTwins(net.module, known, Spans(net.module, known, lambda p, x: True), 1e-5)
+    sizes = {v: float(np.abs(net.feeds[name]).max()) for v, name in zip(net.module.main.inputs, net.feeds, strict=True)}
+
+    def check(value: Value, array: np.ndarray) -> None:
+        sizes[value] = float(np.abs(array).max()) if array.size else 0.0
+        for axis in range(array.ndim):
+            found = near.at(value, axis)
+            if found is None or found.source not in sizes or not array.size or not np.isfinite(array).all():
+                continue
+            rows, distance = sides(array, axis), found.radius + found.gain * sizes[found.source]
+            for name in np.unique(found.ids):
+                first, *others = np.flatnonzero(found.ids == name).tolist()
+                for i in others:
+                    number = found.factor[i] / found.factor[first]
+                    allowed = distance[i] + abs(number) * distance[first]
+                    assert (np.abs(rows[i] - number * rows[first]) <= allowed + 1e-5 * (1 + np.abs(array).max())).all()
+
+    looked_at(net, check)
+    if seed == 16:
+        assert near.along, "some channels are near another"
 
 
 # ------------------------------------------------------------------------------------------------ within a stated bound

@@ -268,7 +268,14 @@ def looped(n: Net, x: Value) -> Value:
     return n.b.loop(2, True, x, carried=1, regions=[body])
 
 
-SEQUENCE_STEPS = (linear, feed_forward, attention, recurrent, row_norm, gated, convolved, summed, looped)
+def looked_up(n: Net, x: Value) -> Value:
+    """A row of a table for the largest of the channels."""
+    c = x.shape[-1]  # type: ignore[index]
+    places = n.b.arg_max(x, axis=2, keepdims=False)
+    return n.b.add(x, n.b.gather(n.weight(c + n.pick((0, 3)), c), places, axis=0))  # type: ignore[operator]
+
+
+SEQUENCE_STEPS = (linear, feed_forward, attention, recurrent, row_norm, gated, convolved, summed, looped, looked_up)
 
 
 # ---------------------------------------------------------------------------------------------------------- the whole

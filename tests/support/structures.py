@@ -38,11 +38,12 @@ class Blocks:
         return bool(self.rng.random() < share)
 
     def weight(self, *shape: int, scale: float = 0.5, dead: bool = True) -> Value:
-        """A parameter, often with zero, duplicate or constant rows."""
+        """A parameter, often with a row or column that is zero, or a number times another."""
         array = (self.rng.standard_normal(shape) * scale).astype(np.float32)
-        if dead and len(shape) > 1 and shape[0] > 1 and self.chance(0.3):
-            row = int(self.rng.integers(1, shape[0]))
-            array[row] = self.pick((0.0, array[0], array[0] * np.float32(2.0)))
+        axis = int(self.chance(0.4))
+        if dead and len(shape) > 1 and shape[axis] > 1 and self.chance(0.3):
+            rows = np.moveaxis(array, axis, 0)
+            rows[int(self.rng.integers(1, shape[axis]))] = np.float32(self.pick((0.0, 1.0, 2.0, -0.25))) * rows[0]
         self.count += 1
         return self.b.const(array, key=f"w{self.count}", role="param")
 
@@ -305,6 +306,26 @@ class Blocks:
         y = b.reshape(y, b.concat(lead, (d,), axis=0))
         return b.add(x, self.linear(y))
 
+    def glu(self, x: Value) -> Value:
+        """A gate beside what it gates."""
+        gate, data = self.activation(self.linear(x, 6)), self.linear(x, 6)
+        return self.both("add", x, self.linear(self.both("mul", gate, data), x.shape[-1]))
+
+    def looked_up(self, x: Value) -> Value:
+        """Rows of a table, some of which no index reaches."""
+        b, d = self.b, x.shape[-1]
+        places = b.arg_max(x, axis=2, keepdims=False)
+        places = self.pick((lambda: places, lambda: b.clip(places, 0, d - 2), lambda: b.mod(places, 2)))()
+        return b.add(x, b.gather(self.weight(d + 3, d), places, axis=0))
+
+    def recurrent(self, x: Value) -> Value:
+        """A layer of gates over the sequence, with a projection behind it."""
+        b, d, size = self.b, x.shape[-1], 5
+        name, gates = self.pick((("lstm", 4), ("gru", 3), ("rnn", 1)))
+        weights = [self.weight(1, gates * size, n) for n in (d, size)]
+        y = b.call(name, (b.transpose(x, perm=(1, 0, 2)), *weights), {"hidden_size": size}).results[0]
+        return self.linear(b.transpose(b.squeeze(y, (1,)), perm=(1, 0, 2)), d)
+
     def rotated(self, x: Value) -> Value:
         """Half of the features negated and swapped, as rotary embeddings do it."""
         b, d = self.b, x.shape[-1]
@@ -322,7 +343,10 @@ ANY = (
 IMAGE = (
     Blocks.conv, Blocks.conv, Blocks.conv, Blocks.squeeze_excite, Blocks.other_layout, Blocks.parts, Blocks.shuffled,
 )  # fmt: skip
-SEQUENCE = (Blocks.norm, Blocks.norm, Blocks.linear, Blocks.mlp, Blocks.attention, Blocks.rotated)
+SEQUENCE = (
+    Blocks.norm, Blocks.norm, Blocks.linear, Blocks.mlp, Blocks.attention, Blocks.rotated, Blocks.glu, Blocks.looked_up,
+    Blocks.recurrent,
+)  # fmt: skip
 
 
 def structured_module(seed: int, blocks: int = 5) -> Generated:
