@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.dims import symbols
 from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node, Value
 from ..passes.manager import Context, Feeds
@@ -32,7 +31,7 @@ from ..passes.prune.layers import Layer
 from ..passes.prune.walk import CONSUMER, PRODUCER
 from .influence import Variant, output_errors
 from .obs import Quadratic, best_damping, error_of, refitted, removal_losses
-from .rows import Singled, Thinned, affordable, first_half, rows_wanted, sample_rows, sampled_layer
+from .rows import Singled, Thinned, affordable, any_number, first_half, rows_wanted, sample_rows, sampled_layer
 from .stages import Stage
 
 MAGNITUDES = ("l1", "l2", "pair", "bn", "random")
@@ -165,9 +164,7 @@ def _errors_on_the_other(
 ) -> list[float]:
     if not variants:
         return []
-    firsts = {value.shape[0] if value.shape else 1 for value in module.signature.graph.inputs}
-    single = len(firsts) == 1 and all(symbols(dim) for dim in firsts)
-    return output_errors(module, variants, (Singled if single else Thinned)(data, count, 1 - half))
+    return output_errors(module, variants, (Singled if any_number(module) else Thinned)(data, count, 1 - half))
 
 
 def _readers(group: Group, graph: Graph) -> list[Reader]:

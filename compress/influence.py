@@ -49,7 +49,7 @@ def output_errors(module: Module, variants: Sequence[Variant], feeds: Feeds) -> 
         outputs = [v for v in signature.graph.outputs if v.weight is None and v.dtype is not None and v.dtype.is_float]
         for value in outputs:
             truth = env[value].astype(np.float64)
-            energy += float(np.square(truth - truth.mean(axis=0 if len(truth) > 1 else None)).sum())
+            energy += float(np.square(truth - truth.mean(axis=0 if truth.ndim and len(truth) > 1 else None)).sum())
             for place, branch in enumerate(branches):
                 if value in branch.values:
                     errors[place] += float(np.square(branch.values[value].astype(np.float64) - truth).sum())

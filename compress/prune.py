@@ -26,6 +26,7 @@ from .budget import Amount, Costs, choose
 from .importance import score_units
 from .recover import Origin
 from .recover import recover as fit_anew
+from .refine import refine
 from .rows import SAMPLED, channel_axis, input_axis
 from .sparsify import sparsify
 
@@ -51,7 +52,7 @@ def prune(
     `importance`: l1, l2, pair (l2 of what makes a unit times l2 of what reads it), bn, random; wanda and obs look at data.
     `ranking` local takes the same share of every group, global ranks all units by importance per saved MAC. `macs` is the
     share of multiply-accumulates to keep, in place of `ratio`. Each group keeps `min_keep` units and a multiple of
-    `multiple`. `recover` fits the layers behind anew to what the dense model computes on the data; `rounds` does all this
+    `multiple`. `recover` fits what is left anew to what the dense model computes on the data; `rounds` does all this
     in so many steps. `where` selects layers by what makes the units.
     """
     amount = Amount(ratio, macs, ranking, min_keep, multiple)
@@ -65,6 +66,8 @@ def prune(
     for number in range(1, rounds + 1):
         groups = _groups(module, where)
         _round(state, groups, state.step(amount, number / rounds), importance, recover)
+    if recover and ctx.data is not None:
+        refine(module, state.dense, state.pairs, ctx, (state.macs[0], state.macs[-1]))
     state.report()
 
 

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..ir.graph import Node
-from ..ir.ops.window import output_sizes, resolve_pads, window
+from ..ir.dims import symbols
+from ..ir.graph import Module, Node
+from ..ir.ops.window import Window, output_sizes, resolve_pads, transposed, window
 from ..kernels.conv import channels_first, framed, in_three_dims, widen, windows
 from ..passes.manager import Feeds
-from ..passes.prune.layers import Layer, layers_of
+from ..passes.prune.layers import RECURRENT, Layer, layers_of
 
 #: Rows that are sampled of all: this many, and this many per column.
 ROWS, ROWS_PER_COLUMN = 8192, 16
-SAMPLED = frozenset({"conv", "gemm", "matmul"})
+#: Attributes that say where a convolution's windows lie.
+GEOMETRY = ("strides", "pads", "dilations", "auto_pad")
+CONVOLUTIONS = frozenset({"conv", "conv_transpose"})
+SAMPLED = CONVOLUTIONS | {"gemm", "matmul"}
 
 
 def sampled_layer(node: Node) -> Layer | str:
@@ -30,8 +35,14 @@ def sampled_layer(node: Node) -> Layer | str:
     found = layers_of(node)
     if not found:
         return f"{node.name} has no constant matrix"
+    if node.name in RECURRENT:
+        return f"what an {node.name} makes of its inputs goes on through its gates from step to step"
     if node.name not in SAMPLED or found[0].index != 1:
         return f"{node.name} is not a product of data with a matrix on its right"
+    if node.name == "conv_transpose":
+        if node.attr("groups") != 1:
+            return "it is a transposed convolution in groups"
+        return replace(found[0], row_axes=1)
     if node.name == "matmul" and (node.operands[1].rank != 2 or (node.operands[0].rank or 0) < 2):  # type: ignore[union-attr]
         return "it is a batch of matrices"
     if node.name == "gemm" and (node.attr("alpha") != 1.0 or node.attr("beta") != 1.0):
@@ -47,12 +58,12 @@ def columns_of(layer: Layer) -> int:
 
 def channel_axis(node: Node) -> int:
     """The axis of the channels in what a sampled layer makes."""
-    return 1 if node.name == "conv" and not node.attrs.get("channels_last") else (node.result.rank or 1) - 1
+    return 1 if node.name in CONVOLUTIONS and not node.attrs.get("channels_last") else (node.result.rank or 1) - 1
 
 
 def input_axis(node: Node) -> int:
     """The axis of the channels in what a sampled layer reads."""
-    if node.name == "conv" and not node.attrs.get("channels_last"):
+    if node.name in CONVOLUTIONS and not node.attrs.get("channels_last"):
         return 1
     return 0 if node.attrs.get("transA") else (node.operands[0].rank or 1) - 1  # type: ignore[union-attr]
 
@@ -67,7 +78,7 @@ def sample_rows(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """About `share` rows of one batch: all of them, or a seeded sample of places."""
     node = layer.node
-    if node.name == "conv":
+    if node.name in CONVOLUTIONS:
         return _conv_rows(layer, x, outputs, share, rng)
     data = x.T if node.attrs.get("transA") else x
     flat = data.reshape(-1, data.shape[-1])
@@ -81,11 +92,20 @@ def _conv_rows(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     node, groups, last = layer.node, layer.node.attr("groups"), bool(layer.node.attrs.get("channels_last"))
     data = channels_first(np.asarray, x, last)
-    geometry = {name: node.attr(name) for name in ("strides", "pads", "dilations", "auto_pad")}
-    resolved = resolve_pads(window(layer.value.shape[2:], **geometry), data.shape[2:])  # type: ignore[index]
-    sizes = (1,) * (5 - data.ndim) + tuple(output_sizes(resolved, data.shape[2:]))
-    full = widen(resolved)
+    geometry = window(layer.value.shape[2:], **{name: node.attr(name) for name in GEOMETRY})  # type: ignore[index]
+    if node.name == "conv":
+        geometry = resolve_pads(geometry, data.shape[2:])
+        made_sizes = output_sizes(geometry, data.shape[2:])
+    else:
+        geometry, made_sizes = transposed(
+            geometry, data.shape[2:], node.attr("output_padding"), node.attr("output_shape")
+        )
+        data, geometry = _spread(data, geometry)
+    sizes = (1,) * (5 - data.ndim) + tuple(made_sizes)
+    full = widen(geometry)
     view = windows(np.ascontiguousarray(framed(in_three_dims(data), full, sizes)), full, sizes)
+    if node.name == "conv_transpose":
+        view = view[:, :, ::-1, ::-1, ::-1]
     places = _choose(int(np.prod(sizes)), -(-share // len(x)), rng)
     d, h, w = np.unravel_index(places, sizes)
     taps = view[..., d, h, w]  # [N, C, KD, KH, KW, P]
@@ -99,6 +119,15 @@ def _conv_rows(
     return rows.astype(np.float64), made
 
 
+def _spread(x: np.ndarray, geometry: Window) -> tuple[np.ndarray, Window]:
+    """A transposed convolution as one whose kernel is turned round: x with zeros between its places, and the window over it."""
+    sizes = [(size - 1) * step + 1 for size, step in zip(x.shape[2:], geometry.strides, strict=True)]
+    made = np.zeros((*x.shape[:2], *sizes), x.dtype)
+    made[(slice(None),) * 2 + tuple(slice(None, None, step) for step in geometry.strides)] = x
+    begins = tuple(extent - 1 - begin for extent, begin in zip(geometry.extents, geometry.begins, strict=True))
+    return made, geometry._replace(strides=(1,) * len(begins), begins=begins)
+
+
 def _choose(count: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """Sorted places, all of them or a seeded sample."""
     return np.arange(count) if wanted >= count else np.sort(rng.choice(count, wanted, replace=False))
@@ -108,6 +137,12 @@ def first_half(rows: int, count: int, seen: int, samples: int) -> int:
     """How many of a batch's rows are of the first half of all `count` samples, `seen` of which came before this batch's
     `samples`: neighbours, often alike, are on one side."""
     return rows * min(max(count - 2 * seen, 0), 2 * samples) // (2 * max(samples, 1))
+
+
+def any_number(module: Module) -> bool:
+    """Whether a model takes any number of samples at once."""
+    firsts = {value.shape[0] if value.shape else 1 for value in module.signature.graph.inputs}
+    return len(firsts) == 1 and all(symbols(dim) for dim in firsts)
 
 
 def samples_of(batch: Mapping[str, Any]) -> int:

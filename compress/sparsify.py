@@ -114,10 +114,8 @@ def _input_norms(module: Module, chosen: Sequence[Layer], ctx: Context) -> list[
 
 
 def _sampled(module: Module, layer: Layer) -> Layer | None:
-    """The layer if its inputs and outputs can be sampled."""
-    made = sampled_layer(layer.node)
-    inside = layer.node.graph is module.signature.graph
-    return made if inside and isinstance(made, Layer) and made.value is layer.value else None
+    """The layer if its inputs and outputs can be sampled, by the rows and columns that it has here."""
+    return layer if layer.node.graph is module.signature.graph and sampled_layer(layer.node) == layer else None
 
 
 # ----------------------------------------------------------------------------------------------------- bias correction

@@ -19,6 +19,7 @@ from ..ir.builder import Builder
 from ..ir.dims import dim_eq
 from ..ir.errors import Unsupported
 from ..ir.graph import Node, Value
+from ..ir.ops.window import resolve_pads, window
 from ..ir.storage import check_limit
 
 Handed = tuple[Value | None, ...]
@@ -237,6 +238,7 @@ pointwise("tanh")(lambda b, n, x: b.sub(number(b, 1, x), b.mul(n.result, n.resul
 pointwise("sigmoid")(lambda b, n, x: b.mul(n.result, b.sub(number(b, 1, x), n.result)))
 pointwise("softplus")(lambda b, n, x: b.sigmoid(x))
 pointwise("relu")(lambda b, n, x: _above(b, x, number(b, 0, x)))
+pointwise("relu6")(lambda b, n, x: b.mul(_above(b, x, number(b, 0, x)), _above(b, number(b, 6, x), x)))
 pointwise("silu")(lambda b, n, x: _silu(b, n, x))
 
 
@@ -316,13 +318,12 @@ def _conv(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
     x, w, bias = (*node.operands, None)[:3]
     given, spatial = _given(g), rank_of(w, node) - 2  # type: ignore[arg-type]
     dims = (*(x.shape or (None,)), *(w.shape or (None,)), *(given.shape or (None,)))  # type: ignore[union-attr]
-    plain = node.attr("auto_pad") == "explicit" and not node.attr("channels_last")
-    if not plain or not all(isinstance(d, int) for d in (*dims[2 : spatial + 2], *w.shape, *given.shape[2:])):  # type: ignore[union-attr, misc]
-        raise Unsupported("the derivative of conv needs explicit pads and known sizes")
-    ones = (1,) * spatial
-    strides, dilations = (tuple(node.attr(name) or ones) for name in ("strides", "dilations"))
-    pads, groups = tuple(node.attr("pads") or (0,) * (2 * spatial)), node.attr("groups")
-    extents = [d * (k - 1) + 1 for d, k in zip(dilations, w.shape[2:], strict=True)]  # type: ignore[union-attr]
+    known = all(isinstance(d, int) for d in (*dims[2 : spatial + 2], *w.shape, *given.shape[2:]))  # type: ignore[union-attr, misc]
+    if node.attr("channels_last") or not known:
+        raise Unsupported("the derivative of conv needs channels in front and known sizes")
+    geometry = {name: node.attr(name) for name in ("strides", "pads", "dilations", "auto_pad")}
+    _, strides, dilations, begins, ends, *_ = full = resolve_pads(window(w.shape[2:], **geometry), x.shape[2:])  # type: ignore[union-attr, index]
+    pads, groups, extents = (*begins, *ends), node.attr("groups"), full.extents
     spare = tuple(
         x.shape[2 + i] + pads[i] + pads[spatial + i] - ((given.shape[2 + i] - 1) * strides[i] + extents[i])  # type: ignore[union-attr, index]
         for i in range(spatial)
@@ -395,10 +396,19 @@ def _reduce_sum(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
 
 @vjp("reduce_mean")
 def _reduce_mean(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
+    return [_shared(b, node, _spread(b, node, _given(g)))]
+
+
+@vjp("global_average_pool")
+def _global_average_pool(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
+    return [_shared(b, node, _given(g))]
+
+
+def _shared(b: Builder, node: Node, g: Value) -> Value:
+    """The adjoint of a mean, in equal parts."""
     x = _one(node)
     total = b.div(b.size(x), b.size(node.result))
-    share = b.div(_spread(b, node, _given(g)), b.cast(total, to=x.dtype))
-    return [_expanded(b, share, x)]
+    return _expanded(b, b.div(g, b.cast(total, to=x.dtype)), x)
 
 
 @vjp("reduce_sum_square")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anyir.api import load, optimize, save
+from anyir.compress import refine
 from anyir.compress.data import open_data
 from anyir.ir.builder import Builder
 from anyir.ir.cost import macs
@@ -214,7 +215,10 @@ def test_wanda_keeps_the_means_of_the_outputs() -> None:
 
 @pytest.mark.parametrize("source", networks.SOURCES)
 @pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
-def test_every_frontends_model_leaves_by_every_backend(name: str, source: str, tmp_path: Path) -> None:
+def test_every_frontends_model_leaves_by_every_backend(
+    name: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "STEPS", 60)
     trained = networks.network(name, source)
     made = load(str(trained.path))
     optimize(made)

@@ -139,6 +139,11 @@ def _residual(b, x, w):
     return b.add(stem, b.conv(hidden, w("w2", 4, 8, 1, 1), w("b2", 4)))
 
 
+def _transposed(b, x, w):
+    hidden = b.relu(b.conv_transpose(x, w("w1", 3, 8, 3, 3, scale=0.4), w("b1", 8), strides=(2, 2), pads=(1, 0, 1, 1)))
+    return b.conv_transpose(hidden, w("w2", 8, 4, 2, 3, scale=0.4), w("b2", 4), strides=(1, 2), output_padding=(0, 1))
+
+
 def _without_bias(b, x, w):
     hidden = b.relu(b.conv(x, w("w1", 8, 3, 1, 1), w("b1", 8)))
     return b.conv(hidden, w("w2", 4, 8, 1, 1))
@@ -149,6 +154,7 @@ NETS = {
     "matmul": ("N, T, 6", (5, 6), _product),
     "conv": ("N, 3, 9, 8", (3, 9, 8), _conv),
     "residual": ("N, 3, 5, 5", (3, 5, 5), _residual),
+    "transposed": ("N, 3, 5, 4", (3, 5, 4), _transposed),
     "no bias": ("N, 3, 5, 5", (3, 5, 5), _without_bias),
 }
 
@@ -159,7 +165,7 @@ def doubled(made: Module) -> None:
         if key in made.weights:
             weight = made.weights[key]
             array = weight.tensor.numpy().copy()
-            axis = array.ndim - 1 if array.shape == (6, 8) else 0
+            axis = 1 if array.shape[:2] in ((6, 8), (3, 8)) else 0
             array = np.concatenate([np.split(array, 2, axis)[0]] * 2, axis)
             made.set_weight(weight, array)
 
@@ -224,6 +230,18 @@ def test_weights_that_several_layers_share_stay() -> None:
     assert any("serve several layers" in note for note in ctx.notes)
 
 
+def test_a_recurrent_layer_is_named_that_keeps_its_weights() -> None:
+    def make(b, x, w):
+        hidden = b.relu(b.matmul(x, w("w1", 6, 8)))
+        _, last, _ = b.lstm(hidden, w("w", 1, 20, 8), w("r", 1, 20, 5), hidden_size=5)
+        return b.gemm(b.squeeze(last, (0,)), w("w2", 5, 3), w("b2", 3))
+
+    made, _ = built("4, N, 6", make)
+    ctx = Context(data=open_data({"x": RNG.normal(size=(4, 64, 6)).astype(np.float32)}, made))
+    run_pipeline(made, "prune{ratio=0.5,where='weight=w1'}", ctx)
+    assert any(note.startswith("recover: w keeps its weights") and "lstm" in note for note in ctx.notes), ctx.notes
+
+
 # ---------------------------------------------------------------------------------------------------------- rows, stages
 
 
@@ -242,6 +260,33 @@ def test_rows_of_a_convolution_are_what_it_multiplies() -> None:
     np.testing.assert_allclose(rows @ matrix.transpose(0, 2, 1) + bias, outputs, atol=1e-5)
     some, _ = sample_rows(layer, x, [y], 12, np.random.default_rng(0))
     assert some.shape[1] == 12
+
+
+TRANSPOSED = {
+    "strides": {"strides": (2, 1), "pads": (1, 0, 1, 1), "dilations": (1, 2)},
+    "more at the end": {"strides": (3, 2), "output_padding": (2, 1)},
+    "same": {"strides": (2, 3), "auto_pad": "same_upper"},
+    "a wanted size": {"strides": (2, 2), "output_shape": (13, 18)},
+    "pads beyond the kernel": {"strides": (2, 1), "pads": (3, 3, 3, 2)},
+    "channels last": {"strides": (2, 2), "channels_last": True},
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_rows_of_a_transposed_convolution_are_what_it_multiplies(name: str) -> None:
+    options = TRANSPOSED[name]
+    shape = (7, 8, 4) if "channels_last" in options else (4, 7, 8)
+
+    def make(b, x, w):
+        return b.conv_transpose(x, w("w", 4, 6, 3, 2), w("b", 6), **options)
+
+    made, _ = built(f"N, {shape[0]}, {shape[1]}, {shape[2]}", make)
+    x = RNG.normal(size=(3, *shape)).astype(np.float32)
+    (node,) = made.main.nodes()
+    layer = sampled_layer(node)
+    rows, (outputs,) = sample_rows(layer, x, [run(made, {"x": x})["y"]], 10**9, np.random.default_rng(0))
+    matrix = layer.matrix(layer.array()).astype(np.float64)
+    np.testing.assert_allclose(rows[0] @ matrix.T + made.weights["b"].tensor.numpy(), outputs[0], atol=1e-5)
 
 
 def test_stages_give_what_a_run_gives_and_keep_only_what_fits() -> None:

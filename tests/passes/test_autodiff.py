@@ -58,6 +58,7 @@ CASES: dict[str, tuple[tuple[tuple[int, ...], ...], Callable, Callable]] = {
     "sigmoid": ((A,), lambda b, x: b.sigmoid(x), torch.sigmoid),
     "softplus": ((A,), lambda b, x: b.softplus(x), functional.softplus),
     "relu": ((A,), lambda b, x: b.relu(x), torch.relu),
+    "relu6": ((A,), lambda b, x: b.relu6(b.mul(x, b.const(np.asarray(5, x.dtype.numpy)))), lambda x: functional.relu6(5 * x)),
     "silu": ((A,), lambda b, x: b.silu(x), functional.silu),
     "erf": ((A,), lambda b, x: b.erf(x), torch.erf),
     "leaky_relu": ((A,), lambda b, x: b.leaky_relu(x, alpha=0.25), lambda x: functional.leaky_relu(x, 0.25)),
@@ -71,6 +72,7 @@ CASES: dict[str, tuple[tuple[tuple[int, ...], ...], Callable, Callable]] = {
     "reduce_sum": ((CUBE,), lambda b, x: b.reduce_sum(b.square(x), (1,), keepdims=False), lambda x: (x * x).sum(1)),
     "reduce_mean": ((CUBE,), lambda b, x: b.reduce_mean(b.square(x), (0, -1), keepdims=True), lambda x: (x * x).mean((0, 2))),
     "mean of all": ((CUBE,), lambda b, x: b.reduce_mean(b.square(x), keepdims=False), lambda x: (x * x).mean()),
+    "global_average_pool": (((2, 3, 4),), lambda b, x: b.global_average_pool(b.square(x)), lambda x: (x**2).mean(2, True)),
     "reduce_sum_square": ((CUBE,), lambda b, x: b.reduce_sum_square(x, (2,), keepdims=False), lambda x: (x * x).sum(2)),
     "softmax": ((CUBE,), lambda b, x: b.square(b.softmax(x, axis=1)), lambda x: torch.softmax(x, 1) ** 2),
     "log_softmax": ((CUBE,), lambda b, x: b.square(b.log_softmax(x, axis=-1)), lambda x: torch.log_softmax(x, 2) ** 2),
@@ -133,6 +135,11 @@ def conv_case(name: str) -> tuple:
 
 
 CASES |= {f"conv {name}": conv_case(name) for name in CONVS}
+CASES["conv same"] = (
+    ((2, 3, 7, 8), (4, 3, 3, 3)),
+    lambda b, x, w: b.square(b.conv(x, w, strides=(2, 2), auto_pad="same_upper")),
+    lambda x, w: functional.conv2d(functional.pad(x, (0, 1, 1, 1)), w, stride=2) ** 2,
+)
 
 
 def module_of(shapes: Any, build: Callable, *, dtype: Any = F64) -> tuple[Module, Value, list[Value]]:
