@@ -123,7 +123,7 @@ def test_deep_and_large_json():
         parse_json(b"[1,2,3,4,5,6]")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda t: st.lists(t) | st.dictionaries(st.text(), t)

@@ -74,7 +74,7 @@ def as_number(tree, bound):
         return None
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(trees, values)
 def test_evaluation_is_a_homomorphism(tree, bound):
     dim, number = as_dim(tree), as_number(tree, bound)
@@ -82,7 +82,7 @@ def test_evaluation_is_a_homomorphism(tree, bound):
         assert evaluate(dim, bound) == number
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(trees)
 def test_text_round_trips(tree):
     dim = as_dim(tree)
@@ -91,7 +91,7 @@ def test_text_round_trips(tree):
         assert pickle.loads(pickle.dumps(dim)) is dim or not isinstance(dim, Expr)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(trees, trees, st.lists(values, min_size=1, max_size=6))
 def test_comparison_never_contradicts_evaluation(left, right, bounds):
     a, b = as_dim(left), as_dim(right)
@@ -108,7 +108,7 @@ def test_comparison_never_contradicts_evaluation(left, right, bounds):
             assert answer is None or answer == relation(x, y)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(trees, trees, st.integers(1, 6), st.integers(0, 9), st.integers(0, 9), st.lists(st.integers(0, 9), min_size=2))
 def test_facts_never_contradict_evaluation(left, right, divisor, low, span, picks):
     facts = Facts()

@@ -293,7 +293,7 @@ def test_an_empty_module_says_what_it_lacks() -> None:
 # ------------------------------------------------------------------------------------------------- random edits
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 300), st.data())
 def test_use_lists_are_exact_after_random_edits(seed: int, data: st.DataObject) -> None:
     module = random_module(seed).module

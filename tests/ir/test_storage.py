@@ -246,7 +246,7 @@ def test_sniff_goes_by_content(tmp_path, data, kind):
     assert sniff(tmp_path / "model.onnx") == kind
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=300))
 def test_sniff_takes_anything(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any"

@@ -123,7 +123,7 @@ def test_unused_bits_of_the_last_byte_do_not_count():
     assert tensors[0].digest() == tensors[1].digest() and raw(tensors[1]) == b"\x21\x03"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(shapes, st.integers(1, 64))
 def test_boxes_are_contiguous_and_complete(shape, most):
     index = np.arange(int(np.prod(shape))).reshape(shape)
@@ -226,7 +226,7 @@ def test_a_huge_splat_costs_no_memory(tmp_path):
     assert SplatTensor(-0.0, F32, (4,)).digest() != SplatTensor(0.0, F32, (4,)).digest()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_lazy_tensors_are_what_numpy_computes(data):
     shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple))
