@@ -1,7 +1,8 @@
 """Products that read the same value become one product with their weights side by side, and a split.
 
 Not part of -O2: it saves nodes, but a runtime then copies what it splits (measured with onnxruntime on attention layers of 128
-to 768 channels and 8 to 256 rows: from 13 % faster to 14 % slower). For targets that pay per launch it is there by name.
+to 768 channels and 8 to 256 rows: from 13 % faster to 14 % slower; on nine whole models, most of them transformers: from 2 %
+faster to 9 % slower, 3 % slower in the mean). For targets that pay per launch it is there by name.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...ir.dims import dim_eq, dim_lt
 from ...ir.graph import Node, Value
 from .affine import Affine, affine, applied, fits, number
 from .moves import MOVES, cut, read_alone, spread_parts
@@ -73,15 +74,29 @@ def behind(plan: Plan, user: Node, index: int, made: Affine) -> str | None:
     step = _BACK.get(node.name) or (_move_back if node.name in MOVES else None)
     if step is None and node.name not in BEHIND:
         return f"{node.name} takes no scale or shift"
-    if not _read_once(value):
-        alone = read_alone(value, user, made)
-        if alone is None:
-            return "the value is also used elsewhere"
-        made = alone
+    alone = made if _read_once(value) else read_alone(value, user, made)
     why = plan.visit(node)
+    if why is None and alone is None:
+        why = _back_from_others(plan, value, user, made)
     if why:
         return why
+    made = made if alone is None else alone
     return step(plan, node, made, value) if step is not None else BEHIND[node.name](plan, node, made)
+
+
+def _back_from_others(plan: Plan, value: Value, user: Node, made: Affine) -> str | None:
+    """Plan that what else reads the value takes back the shift that it is to get for `user`: of what a norm yields, by no more
+    than its scale, so that no digit is lost on the way."""
+    scale = number(value.node.operand("scale"), made.rank) if value.node.name == "layer_norm" else None  # type: ignore
+    small = scale is not None and np.abs(made.shift).max() <= np.abs(scale).max()
+    if made.scales or not small or value.n_uses > USERS or sum(v is value for v in user.operands) > 1:
+        return "the value is also used elsewhere"
+    for other, index in value.uses:
+        if other is not user and other.name not in LOOK_ONLY:
+            why = _user(plan, other, index, value, made._replace(shift=-made.shift))
+            if why:
+                return why
+    return None
 
 
 def _read_once(value: Value) -> bool:
@@ -247,7 +262,10 @@ def _sum_ahead(plan: Plan, node: Node, index: int, made: Affine) -> str | None:
     minus = node.name == "sub"
     if other is None or other.weight is None:
         turned = made._replace(shift=-made.shift) if minus and index == 1 else made
-        return "a sum takes no factor" if made.scales else _onward(plan, node, turned)
+        if made.scales:
+            return "a sum takes no factor"
+        why = plan.attempt(lambda trial: _onward(trial, node, turned))
+        return why and plan.attempt(lambda trial: _into_other_term(trial, node, 1 - index, made))
     rank = node.result.rank
     if rank is None or rank != made.rank or not np.all(made.factor):
         return "the ranks differ"
@@ -256,6 +274,14 @@ def _sum_ahead(plan: Plan, node: Node, index: int, made: Affine) -> str | None:
     moved = affine(rank, 1.0 / made.factor, (-1.0 if minus else 1.0) * made.shift / made.factor)
     why = plan.put(node, 1 - index, applied(moved, other.weight))
     return why or (before(plan, node.result, made.scale_only()) if made.scales else None)
+
+
+def _into_other_term(plan: Plan, node: Node, index: int, made: Affine) -> str | None:
+    """(x + s) + y = x + (y + s); of a difference the other way around."""
+    rank = node.operands[index].rank  # type: ignore[union-attr]
+    if rank is None or rank < made.rank or node.operands[index].type is not node.result.type:  # type: ignore[union-attr]
+        return "the shape would grow"
+    return behind(plan, node, index, affine(rank, shift=-made.shift if node.name == "sub" else made.shift))
 
 
 def _neg_ahead(plan: Plan, node: Node, index: int, made: Affine) -> str | None:
@@ -299,6 +325,8 @@ def _matmul_ahead(plan: Plan, node: Node, index: int, made: Affine) -> str | Non
     inner = made.rank - 1 if index == 0 else max(made.rank - 2, 0)
     if weight is None or weight.rank is None or rank is None:
         return "the rank is not known"
+    if index == 1 and min(made.rank, weight.rank) >= 2 and not made.scales and not is_weight(weight):
+        return _attention_ahead(plan, node, made)
     arrays = (made.factor, made.shift)
     if any(n != 1 for a in arrays for i, n in enumerate(a.shape) if i != inner):
         return "it varies across the inner axis"
@@ -317,6 +345,40 @@ def _matmul_ahead(plan: Plan, node: Node, index: int, made: Affine) -> str | Non
         return "the weights are large"
     added = (array * made.shift.reshape(shape)).sum(axis, keepdims=True)
     return before(plan, node.result, affine(rank, shift=added)) if added.ndim <= rank else "the ranks differ"
+
+
+def _attention_ahead(plan: Plan, node: Node, made: Affine) -> str | None:
+    """P (v + c) = P v + c, the rows of a softmax P having the sum 1; q (k + c) = q k + d with a d per row, which a softmax of the
+    rows does not see (Vaswani et al., 2017, section 3.2.1, for what reads keys and values)."""
+    weights, (rows, columns) = node.operands[0], made.shift.shape[-2:]
+    if not _softmax_of_rows(weights.node):  # type: ignore[union-attr]
+        return _unseen(plan, node.result) if columns == 1 else "only sums with weights of a softmax keep a shift"
+    if rows > 1 or weights.shape is None:  # type: ignore[union-attr]
+        return "it varies across the inner axis"
+    queries, keys = weights.shape[-2:]  # type: ignore[union-attr]
+    if not (dim_lt(0, keys) or dim_eq(queries, keys)):
+        return "there may be nothing to sum"
+    return before(plan, node.result, affine(node.result.rank, shift=made.shift))  # type: ignore[arg-type]
+
+
+def _softmax_of_rows(node: Node | None) -> bool:
+    return node is not None and node.name == "softmax" and node.attr("axis") in (-1, node.result.rank - 1)  # type: ignore[operator]
+
+
+def _unseen(plan: Plan, value: Value) -> str | None:
+    """Plan nothing where a softmax of the rows takes `value`, scaled by row and with anything added; else why it may not."""
+    user = value.single_user()
+    if user is None:
+        return "it is not one softmax that reads it"
+    why = plan.visit(user)
+    if why or _softmax_of_rows(user):
+        return why
+    other = next((v for v in user.operands if v is not value), None)
+    if user.name in ("mul", "div") and user.operands[0] is value:
+        same = other is not None and other.shape is not None and other.shape[-1:] in ((), (1,))
+    else:
+        same = user.name in ("add", "sub") and other is not None
+    return _unseen(plan, user.result) if same else f"{user.name} takes no shift of rows"
 
 
 def _concat_ahead(plan: Plan, node: Node, index: int, made: Affine) -> str | None:

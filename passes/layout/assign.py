@@ -150,7 +150,7 @@ class _Assignment:
         is better than what stands there: not a node more, not a byte more, and one of both less."""
         self._label(_NODE)
         if not any(frame.space.anchored for frame in self.frames.values()):
-            read = [node.operands[0] for node in self.graph.nodes("transpose")]
+            read = [node.operands[0] for node in self.graph.nodes("transpose") if node in self.frames]
             present = len(read), sum(map(self._bytes, read))
             found = self._moves()
             if found[0] > present[0]:
