@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from ..ir.errors import UsageError
+from .pipeline import Fix, Step, parse_pipeline, print_pipeline
 
 #: (pass, why it stands here).
 _EXACT = (
@@ -35,23 +36,33 @@ _ULP = (
     ("dead-weights", "zero rows and channels are visible once norms are folded"),
     (
         "fix(canonicalize,fuse-activations,fuse-norms,fold-batch-norm,reassociate,fold,regions,move-data,cancel-transposes"
-        ",cse,dce)",
-        "fusion and removal leave identities, dead code and more to fuse",
+        ",cse,dce,dead-weights)",
+        "fusion and removal leave identities, dead code, more to fuse and more that is dead",
     ),
 )
 
-_BOUNDED = ("dead-weights{bound=1e-5}", "near-dead channels go within the stated bound")
+#: From -O3 on near-dead channels go within this bound.
+_BOUNDED = "dead-weights{bound=1e-5}"
 
 LEVELS: dict[int, tuple[tuple[str, str], ...]] = {
     0: (),
     1: _EXACT,
     2: (*_EXACT, *_ULP),
-    3: (*_EXACT, *((_BOUNDED if step == "dead-weights" else (step, why)) for step, why in _ULP)),
+    3: (*_EXACT, *((step.replace("dead-weights", _BOUNDED), why) for step, why in _ULP)),
 }
 
 
 def preset(level: int, without: Collection[str] = ()) -> str:
-    """The pipeline text of an -O level, some steps left out. Raises UsageError for a level that does not exist."""
+    """The pipeline text of an -O level, some passes left out. Raises UsageError for a level that does not exist."""
     if level not in LEVELS:
         raise UsageError(f"there is no level -O{level}", hint="-O0 to -O3")
-    return ",".join(step for step, _ in LEVELS[level] if step not in without)
+    text = ",".join(step for step, _ in LEVELS[level])
+    return print_pipeline(tuple(_kept(parse_pipeline(text), without))) if without else text
+
+
+def _kept(steps: Iterable[Step | Fix], without: Collection[str]) -> Iterator[Step | Fix]:
+    for step in steps:
+        if isinstance(step, Fix):
+            yield Fix(tuple(_kept(step.steps, without)), step.limit)
+        elif step.name not in without:
+            yield step
