@@ -41,7 +41,7 @@ def test_a_certificate_holds_for_what_was_dropped() -> None:
     x = RNG.standard_normal((500, 8)) * 10
     exact = [_in_float64(m, x) for m in (module, made)]
     moved = np.abs(exact[0] - exact[1]).max()
-    rounding = 1e-6 * np.abs(exact[0]).max()  # of the bias, to float32
+    rounding = 6 * np.finfo(np.float32).eps * np.abs(exact[0]).max()  # of the bias, where six channels go, to float32
     assert 0 < moved <= row["error"] + rounding
 
 
@@ -80,7 +80,7 @@ def test_a_number_times_another_neuron_goes_within_the_bound(number: float, nois
     size = {"": 1.0, "x": float(np.abs(x).max())}
     assert (
         np.abs(wanted - found).max()
-        <= sum(row["error"] * size[row["unit"]] for row in told) + 1e-6 * np.abs(wanted).max()
+        <= sum(row["error"] * size[row["unit"]] for row in told) + 6 * np.finfo(np.float32).eps * np.abs(wanted).max()
     )
 
 
