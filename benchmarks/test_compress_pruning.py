@@ -87,13 +87,13 @@ def test_agreement_and_cost_at_four_fifths_of_the_macs(fold: int, tmp_path: Path
     start = time.process_time()
     ctx = run_pipeline(small, "prune{macs=0.8,ranking=global,importance=obs}", Context(data=data))
     spent = time.process_time() - start
+    peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
     answers = []
     for kind, module in (("dense", dense), ("small", small)):
         anyir.save(module, tmp_path / f"{kind}.onnx")
         unseen = datasets.imagenet_crops(1 - fold)
         (logits,) = in_onnxruntime(tmp_path / f"{kind}.onnx", unseen)()  # type: ignore[misc]
         answers.append(logits.argmax(axis=1))
-    peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
     print(
         f"\nfold {fold}: agreement {np.mean(answers[0] == answers[1]):.3f} {ctx.notes[0]}; "
         f"{spent:.1f} CPU s, peak {int(peak) >> 10} MiB"
