@@ -175,6 +175,10 @@ def _checked(made: Document, path: Path, chain: list[str]) -> Recipe:
     base = _base(stated, path, chain, mistakes) if stated else None
     steps = _steps(stated, base, mistakes) if stated else ()
     targets = _targets(stated, base, mistakes)
+    _check_values(steps, ("steps",), stated.get("steps", ()), mistakes)
+    for name, added in targets.items() if not mistakes.found else ():
+        apart = [step for step in merged(steps, added) if step not in steps]
+        _check_values(apart, ("targets", name), stated.get("targets", {}).get(name, ()), mistakes)
     mistakes.end()
     return replace(_assembled(stated, base or Recipe(), path, steps), targets=targets)
 
@@ -329,19 +333,34 @@ def _step(name: str, given: dict[str, Any], path: tuple[str | int, ...], mistake
         try:
             options |= _option(found, key, value)
         except UsageError as error:
-            first, newline, picture = error.message.partition("\n")
-            told = "; ".join(filter(None, (first, error.hint)))
-            mistakes.add((*path, key), told + (newline + picture).replace("\n", "\n    "))
+            mistakes.add((*path, key), _with_hint(error))
     for key, declared in found.options.items():
         if declared.default is declared.empty and key not in given:
             mistakes.add((*path, "pass"), f"{name} needs the option {key}")
     return Step(name, options) if len(mistakes.found) == before else None
 
 
+def _with_hint(error: UsageError) -> str:
+    first, newline, picture = error.message.partition("\n")
+    return "; ".join(filter(None, (first, error.hint))) + (newline + picture).replace("\n", "\n    ")
+
+
+def _check_values(steps: Iterable[Step], path: tuple[str | int, ...], stated: Any, mistakes: _Mistakes) -> None:
+    """Note what the options of a step, those of the extended recipe among them, do not allow; at the list in `path` that the
+    file has in `stated`."""
+    own = [item.get("pass") if isinstance(item, dict) else None for item in stated]
+    for step in steps:
+        try:
+            find_pass(step.name).check_options(step.options)
+        except UsageError as error:
+            place = (*path, own.index(step.name)) if step.name in own else path
+            mistakes.add(place, _with_hint(error))
+
+
 def _option(found: Pass, key: str, value: Any) -> dict[str, Any]:
     """The option converted to its declared type. Raises UsageError for a wrong type, choice or `where` expression."""
     declared = found.options[key]
-    made = replace(found, options={key: declared}).check_options({key: value})
+    made = replace(found, options={key: declared}, check=None).check_options({key: value})
     if key == "where":
         selector(made[key])
     allowed = choices(found, key)

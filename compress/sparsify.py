@@ -31,12 +31,7 @@ def sparsify(
     l1 and l2 rank weights by size; wanda by size times the norm of their input, row by row (2306.11695). With data the mean
     of every layer's output is kept by its bias. Raises UsageError for importances of whole units.
     """
-    pattern = parse_pattern(structure)
-    if importance not in IMPORTANCES:
-        raise UsageError(
-            f"prune: importance {importance} ranks whole units",
-            hint=f"structure={structure} takes {', '.join(IMPORTANCES)}",
-        )
+    pattern = pattern_of(structure, importance)
     chosen = layers(module, where)
     scores = _scores(module, chosen, importance, ctx)
     if amount.ranking == "global":
@@ -49,6 +44,16 @@ def sparsify(
     if dense is not None:
         _keep_means(module, dense, chosen, ctx)
     ctx.notes.append(_told(rows, pattern))
+
+
+def pattern_of(structure: str, importance: str) -> Pattern:
+    """What goes together. Raises UsageError for structures that there are not and importances of whole units."""
+    if importance not in IMPORTANCES:
+        raise UsageError(
+            f"prune: importance {importance} ranks whole units",
+            hint=f"structure={structure} takes {', '.join(IMPORTANCES)}",
+        )
+    return parse_pattern(structure)
 
 
 def _apply(module: Module, layer: Layer, keep: np.ndarray, pattern: Pattern) -> dict[str, Any]:

@@ -42,6 +42,7 @@ CORE = {
     "fuse-attention": "passes.fuse.attention",
     "fuse-shuffle": "passes.fuse.shuffle",
     "merge-parallel": "passes.affine.parallel",
+    "merge-heads": "passes.affine.heads",
     "dead-weights": "passes.dead.dead_weights",
     "share-weights": "passes.optimize.share",
     "fix-defaults": "passes.optimize.defaults",
@@ -98,7 +99,8 @@ class Context:
 
 @dataclass(frozen=True)
 class Pass:
-    """A registered pass. `run(module, ctx, **options)` edits the module in place."""
+    """A registered pass. `run(module, ctx, **options)` edits the module in place; `check(options)` raises UsageError for
+    values, of all options, that are out of range or contradict each other."""
 
     name: str
     run: Callable[..., None]
@@ -107,6 +109,7 @@ class Pass:
     doc: str
     package: str
     rules: tuple[Rule, ...] = ()
+    check: Callable[[dict[str, Any]], object] | None = None
 
     def choices(self, option: str) -> tuple[Any, ...]:
         """The values that an option may have, where its annotation is a Literal; else none are listed."""
@@ -115,7 +118,8 @@ class Pass:
         return get_args(get_type_hints(self.run)[option])
 
     def check_options(self, given: dict[str, Any]) -> dict[str, Any]:
-        """`given` converted to the declared types. Raises UsageError naming unknown or ill-typed options."""
+        """`given` converted to the declared types. Raises UsageError for unknown and ill-typed options and values that make
+        no sense."""
         made = {}
         for name, value in given.items():
             declared = self.options.get(name)
@@ -133,6 +137,8 @@ class Pass:
         for name, declared in self.options.items():
             if declared.default is inspect.Parameter.empty and name not in made:
                 raise UsageError(f"pass {self.name!r} needs the option {name}", hint=f"{self.name}{{{name}=...}}")
+        if self.check is not None:
+            self.check({name: made.get(name, declared.default) for name, declared in self.options.items()})
         return made
 
 
@@ -162,10 +168,17 @@ def _describe(function: Callable[..., None]) -> dict[str, inspect.Parameter]:
 
 
 def module_pass(
-    name: str, *, numerics: str = "exact", rules: tuple[Rule, ...] = ()
+    name: str,
+    *,
+    numerics: str = "exact",
+    rules: tuple[Rule, ...] = (),
+    check: Callable[[dict[str, Any]], object] | None = None,
 ) -> Callable[[Callable[..., None]], Pass]:
-    """Register `function(module, ctx, *, options)`; `rules` are those that it applies, for `irc passes` and `irc explain`."""
-    return lambda f: _register(Pass(name, f, _describe(f), numerics, inspect.getdoc(f) or "", f.__module__, rules))
+    """Register `function(module, ctx, *, options)`; `rules` are those that it applies, for `irc passes` and `irc explain`,
+    `check` that of `Pass`."""
+    return lambda f: _register(
+        Pass(name, f, _describe(f), numerics, inspect.getdoc(f) or "", f.__module__, rules, check)
+    )
 
 
 def graph_pass(name: str, *, numerics: str = "exact") -> Callable[[Callable[..., None]], Pass]:

@@ -6,7 +6,7 @@ needs. Imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,11 @@ THRESHOLD = 1e-3
 PER = ("tensor", "channel")
 
 
-@module_pass("clip", numerics="approx")
+def _check(options: Mapping[str, Any]) -> None:
+    _Limit(**{name: options[name] for name in ("threshold", "percentile", "per", "relative")})
+
+
+@module_pass("clip", numerics="approx", check=_check)
 def clip(
     module: Module,
     ctx: Context,

@@ -16,6 +16,7 @@ Result (form=qlinear):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -328,7 +329,15 @@ def _unit(b: StagingBuilder, layer: Layer, factor: float) -> Value:
     return unit if factor == 1.0 else b.mul(unit, b.const(np.asarray(factor, np.float32)))
 
 
-@module_pass("integer-ops", numerics="approx")
+def _check(options: Mapping[str, Any]) -> None:
+    for name, choices in (("rounding", ROUNDINGS), ("form", FORMS)):
+        if options[name] not in choices:
+            raise UsageError(
+                f"option {name} of pass 'integer-ops' is {options[name]!r}", hint=f"one of {', '.join(choices)}"
+            )
+
+
+@module_pass("integer-ops", numerics="approx", check=_check)
 def integer_ops(
     module: Module,
     ctx: Context,
@@ -345,9 +354,6 @@ def integer_ops(
     """
     from . import integer_elementwise
 
-    for name, value, choices in (("rounding", rounding, ROUNDINGS), ("form", form, FORMS)):
-        if value not in choices:
-            raise UsageError(f"option {name} of pass 'integer-ops' is {value!r}", hint=f"one of {', '.join(choices)}")
     rules = [qlinear_layer] if form == "qlinear" else [_plain(rounding), *integer_elementwise.rules(rounding, tables)]
     settle(module, RuleSet(rules), ctx)
     if open_ends and form == "plain":

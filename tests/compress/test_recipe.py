@@ -77,6 +77,16 @@ def test_one_mistake_is_one_line() -> None:
         ("schema: 1\nsteps: [{pass: dead-weights, bound: true}]", "expected float"),
         ("schema: 1\nbudget: {file: -3}\nsteps: [{pass: dce}]", "a number of at least 0 or a share"),
         ("schema: 1\noptimize: 4\nsteps: [{pass: dce}]", "less than or equal to 3"),
+        ("schema: 1\nsteps: [{pass: prune, ratio: 1.5}]", "steps[0]: prune: ratio is 1.5, expected at least 0"),
+        ("schema: 1\nsteps: [{pass: prune, structure: '3:2'}]", "unknown structure '3:2'"),
+        ("schema: 1\nsteps: [{pass: prune, structure: none, macs: 0.5}]", "macs goes with structure=channel"),
+        ("schema: 1\nsteps: [{pass: clip, threshold: -1}]", "threshold is -1"),
+        ("schema: 1\nsteps: [{pass: quantize, per: 'block:1'}]", "per is channel, tensor, or block:32"),
+        ("schema: 1\nextends: int8\nsteps: [{pass: quantize, weights: int4}]", "int4 weights per channel go with"),
+        (
+            "schema: 1\nsteps: [{pass: dce}]\ntargets: {onnx: [{pass: integer-ops, form: x}]}",
+            "targets.onnx[0]: option form",
+        ),
     ],
 )
 def test_what_is_refused(text: str, what: str) -> None:
@@ -240,6 +250,24 @@ def test_flags_beat_the_recipe() -> None:
         from_flags(prune={"ration": 0.5})
     with pytest.raises(UsageError, match="at column 4"):
         from_flags(prune={"ratio": 0.5}, where="op=")
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ({"prune": {"ratio": 1.5}}, "ratio is 1.5"),
+        ({"prune": {"ratio": float("nan")}}, "ratio is nan"),
+        ({"prune": {"macs": 0}}, "macs is 0"),
+        ({"prune": {"ratio": 0.5, "rounds": 0}}, "at least 1"),
+        ({"prune": {"ratio": 0.5, "structure": "none", "importance": "obs"}}, "obs ranks whole units"),
+        ({"clip": {"percentile": 101}}, "percentile is 101"),
+        ({"clip": {"threshold": 0.1, "percentile": 5}}, "not both"),
+        ({"quantize": "int8", "keep": -1}, "keep=-1"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_there_is_a_model(flags: dict[str, Any], what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        from_flags(**flags)
 
 
 def test_merged_keeps_what_stands_and_ranks_what_is_new() -> None:

@@ -81,6 +81,7 @@ def test_a_limit_is_exit_code_1_with_the_tables(irc: Any, net: Classifier, tmp_p
         (["-o", "o.onnx", "--quantize", "int8", "--data", "nowhere"], "R001", "no file or folder 'nowhere'"),
         (["-o", "net.onnx", "--quantize", "float16"], "R001", "would overwrite the input"),
         (["-o", "o.onnx", "--quantize", "float16", "--keep-worst", "-1"], "R001", "--keep-worst"),
+        (["-o", "o.onnx", "--prune", "1.5"], "R001", "prune: ratio is 1.5, expected at least 0 and less than 1"),
     ],
 )
 def test_refusals_say_what_to_do_and_write_nothing(

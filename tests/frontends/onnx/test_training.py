@@ -234,6 +234,6 @@ def test_gradients_that_are_refused() -> None:
         frontend.read(net(f'd = {call} <xs = ["w"], zs = ["x"], y = "y"> (w)', "float[3, 4] d"))
     with pytest.raises(InvalidModel, match="'nothing' is not computed"):
         frontend.read(net(f'd = {call} <xs = ["w"], y = "nothing"> (w)', "float[3, 4] d"))
-    body = f'l = LRN <size = 3> (b)\n d = {call} <xs = ["b"], y = "l"> (b)'
-    with pytest.raises(Unsupported, match="the derivative of lrn is not known"):
+    body = f'l = Det (b)\n d = {call} <xs = ["b"], y = "l"> (b)'
+    with pytest.raises(Unsupported, match="the derivative of det is not known"):
         frontend.read(net(body, "float[N, 4, 2, 2] d", ", float[N, 4, 2, 2] b"))
