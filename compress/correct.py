@@ -18,8 +18,9 @@ from ..ir.errors import UsageError
 from ..ir.graph import Module, Node, Value
 from ..ir.tensor import ArrayTensor
 from ..ir.types import I32
+from ..kernels.threads import one_thread
 from ..passes.manager import Context, Feeds, module_pass, run_pipeline
-from ..passes.presets import preset
+from ..passes.presets import JOINING, preset
 from ..passes.quantize.insert import origin_of
 from ..passes.quantize.params import BIAS_LIMIT
 from ..passes.select import weight_of
@@ -65,6 +66,7 @@ class Mean:
 
 
 @module_pass("correct-bias", numerics="approx")
+@one_thread()
 def correct_bias(module: Module, ctx: Context) -> None:
     """Biases of a quantised module such that the layers' means are those of the float module that it was made from."""
     from .quantize import calibration
@@ -77,7 +79,7 @@ def correct_bias(module: Module, ctx: Context) -> None:
             hint="quantize corrects biases itself; run alone, this pass works on what Context.reference gives",
         )
     reference = ctx.reference.clone()
-    run_pipeline(reference, preset(2))
+    run_pipeline(reference, preset(2, JOINING))
     pairs = _same_layers(reference, module)
     ends = {node: _end(node) if _end(made) is not made.result else node.result for node, made in pairs.items()}
     means = float_means(reference, ends, data)

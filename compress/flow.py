@@ -25,9 +25,10 @@ from ..ir.errors import AnyIRError, NumericsError, UsageError
 from ..ir.graph import Module
 from ..ir.provenance import note
 from ..kernels.inputs import sample_inputs, symbol_sizes
+from ..kernels.threads import one_thread
 from ..passes.manager import Context, Instrument, find_pass, run_pipeline, run_step
 from ..passes.pipeline import Step
-from ..passes.presets import preset
+from ..passes.presets import JOINING, preset
 from ..passes.select import layer_name, select, selector
 from .data import Dataset, check_disjoint, open_data
 from .evaluate import Labelled, Loss, measure
@@ -169,13 +170,13 @@ def compress(
 
 def _optimise(done: Compression, ctx: Context, progress: Progress, instruments: Sequence[Instrument]) -> None:
     before = op_counts(done.module).total()
-    run_pipeline(done.module, preset(ctx.level), ctx, instruments)
+    run_pipeline(done.module, preset(ctx.level, JOINING), ctx, instruments)
     progress(f"O{ctx.level}", f"{before} -> {op_counts(done.module).total()} ops")
 
 
 def prepared(module: Module, recipe: Recipe) -> Module:
     """`module`, optimised in place as before the first step, with every layer that the recipe names. Raises UsageError."""
-    run_pipeline(module, preset(recipe.level), Context(level=recipe.level))
+    run_pipeline(module, preset(recipe.level, JOINING), Context(level=recipe.level))
     _check_layers(recipe, module)
     return module
 
@@ -387,6 +388,7 @@ class MadeUp:
         return (batch.feeds for batch in self.made)
 
 
+@one_thread()
 def _measure(done: Compression, evaluation: Dataset | None, progress: Progress, layers: bool) -> None:
     """The loss, and what each layer costs and does wrong."""
     try:

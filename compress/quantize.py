@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ..ir.errors import UsageError
 from ..ir.graph import Graph, Module, Node
+from ..kernels.threads import one_thread
 from ..passes.manager import Context, Feeds, module_pass
 from ..passes.quantize.insert import Inserter, WeightStyle, ranges_of
 from ..passes.quantize.interface import integer_interface
@@ -120,7 +121,8 @@ def _overrides(given: Any) -> tuple[tuple[Callable[[Node], bool], str], ...]:
     return tuple(reversed(made))
 
 
-@module_pass("quantize", numerics="approx")
+@module_pass("quantize", numerics="approx", check=check_settings)
+@one_thread()
 def quantize(
     module: Module,
     ctx: Context,

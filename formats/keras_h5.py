@@ -9,14 +9,14 @@ Keras' own: a layer's variables in the order of creation, trainable before froze
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..ir.archive import Archive, parse_json
-from ..ir.errors import InvalidModel, Unsupported, clean
+from ..ir.errors import AnyIRError, InvalidModel, Unsupported, clean
 from ..ir.storage import MappedFile, map_file, sniff
 from .hdf5 import Dataset, Group, H5File
 from .keras_config import Model, parse_model, snake_case
@@ -185,14 +185,31 @@ class PathWeights:
         where = f"{self._where}: {path}"
         if sorted(held) != sorted(str(i) for i in range(len(held))):
             raise InvalidModel("variables are not numbered 0, 1, 2 ...", where=where)
-        if len(held) != len(slots.own):
-            raise InvalidModel(
-                f"layer {clean(slots.name)!r} needs {len(slots.own)} variables "
-                f"({', '.join(name for name, _ in slots.own) or 'none'}), the file has {len(held)}",
-                where=where,
-            )
-        for i, (name, _) in enumerate(slots.own if slots.listed else _trainable_first(slots.own)):
-            slots.values[name] = _dataset(held[str(i)], where)
+        stored = [_dataset(held[str(i)], where) for i in range(len(held))]
+        if len(stored) != len(slots.own):
+            raise _miscounted(slots.name, [name for name, _ in slots.own], stored, "variables", where)
+        for value, (name, _) in zip(stored, slots.own if slots.listed else _trainable_first(slots.own), strict=True):
+            slots.values[name] = value
+
+
+#: A float8 kernel comes with scales of what goes in, of itself, and of its gradient.
+_FLOAT8_SCALES = 3
+
+
+def _miscounted(layer: str, wanted: list[str], stored: Sequence[Stored], what: str, where: str) -> AnyIRError:
+    """Why a layer's weights are not those that its config asks for."""
+    scales = sum(value.shape == () for value in stored)
+    if len(stored) > len(wanted) and (scales >= _FLOAT8_SCALES or any(value.dtype == np.int8 for value in stored)):
+        return Unsupported(
+            f"layer {clean(layer)!r} holds quantized weights that its config does not tell of: Keras leaves out how layers "
+            "inside another layer were quantized, and cannot load them either",
+            where=where,
+            hint="save the model before it is quantized, and quantize with anyir",
+        )
+    names = ", ".join(wanted) or "none"
+    return InvalidModel(
+        f"layer {clean(layer)!r} needs {len(wanted)} {what} ({names}), the file has {len(stored)}", where=where
+    )
 
 
 def _trainable_first(own: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
@@ -241,11 +258,8 @@ class NamedWeights:
                 continue
             where = f"{self._where}: {child.name}"
             if len(stored) != len(wanted):
-                names = ", ".join(slot for _, slot, _ in wanted) or "none"
-                raise InvalidModel(
-                    f"layer {clean(child.name)!r} needs {len(wanted)} weights ({names}), the file has {len(stored)}",
-                    where=where,
-                )
+                names = [slot for _, slot, _ in wanted]
+                raise _miscounted(child.name, names, [value for _, value in stored], "weights", where)
             order = self._order(wanted, stored, where)
             for (owner, slot, _), (_, value) in zip(order, stored, strict=True):
                 owner.values[slot] = value

@@ -85,7 +85,8 @@ def relu(x: Array) -> Array:
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6); NaN stays NaN."""
     y = exact(x)
-    return narrow(np.minimum(np.maximum(y, y.dtype.type(0)), y.dtype.type(6)), x.dtype)
+    made = np.asarray(np.maximum(y, y.dtype.type(0)))
+    return narrow(np.minimum(made, y.dtype.type(6), out=made), x.dtype)
 
 
 @kernel("leaky_relu")

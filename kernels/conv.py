@@ -29,40 +29,54 @@ LEAST_PLACES = 96
 #: How a tensor is tiled is remembered up to about this many tiles.
 MOST_KEPT_TILES = 64
 DIRECT_CHANNELS = 2
+#: Places that a compiled convolution adds up at a time: they stay in the innermost cache.
+LINE = 1024
 
 _geometry = functools.lru_cache(maxsize=1 << 10)(window)
 
 
 @jit(lambda x, w, bias, y, *_: y.size * w[0].size)
-def _slide(x, w, bias, y, strides, dilations):
-    """y [O, OD, OH, OW] = bias [O] + the convolution of x [C, D, S, H, W'] with w [O, C/groups, KD, KH, KW], in float64.
+def _slide(x, w, bias, y, size, columns, strides, dilations):
+    """The first `size` of y [O, OD, L] = bias [O] + the convolution of x [C, D, SH, SW, L'] with w [O, C/groups, KD, KH, KW], in
+    float64.
 
-    x is framed and column q of each of its lines stands at [q % S, q // S] with S the last stride: lines are read
-    contiguously, which is what the compiler can vectorise, two taps at a time.
+    x is framed, and place (p, q) of a plane stands at [p % SH, q % SW, p // SH * columns + q // SW] with SH and SW the last
+    strides: what one tap adds to all places of a plane then lies in one line. So does the result, its rows `columns` apart;
+    what stands between the end of one and the beginning of the next is nothing.
     """
     outs, per_group, kernel_d, kernel_h, kernel_w = w.shape
-    _, out_d, out_h, _ = y.shape
     share = outs * per_group // len(x)
+    odd = 3 if kernel_w % 2 and kernel_w > 1 else kernel_w % 2  # taps that do not go in pairs
     for out in range(outs):
-        for od in range(out_d):
-            for oh in range(out_h):
-                line = y[out, od, oh]
+        for od in range(y.shape[1]):
+            for start in range(0, size, LINE):
+                line = y[out, od, start : min(start + LINE, size)]
                 _fill(line, bias[out])
                 for c in range(per_group):
-                    plane = x[out // share * per_group + c]
                     for kd in range(kernel_d):
-                        phases = plane[od * strides[0] + kd * dilations[0]]
+                        phases = x[out // share * per_group + c, od * strides[0] + kd * dilations[0]]
                         for kh in range(kernel_h):
-                            h = oh * strides[1] + kh * dilations[1]
+                            p = kh * dilations[1]
+                            plane = phases[p % strides[1]]
+                            row = start + p // strides[1] * columns
                             taps = w[out, c, kd, kh]
-                            for kw in range(0, kernel_w - 1, 2):
-                                q, r = kw * dilations[2], (kw + 1) * dilations[2]
-                                first = phases[q % strides[2], h, q // strides[2] :]
-                                second = phases[r % strides[2], h, r // strides[2] :]
+                            for kw in range(0, kernel_w - odd, 2):
+                                first = _seen(plane, row, kw * dilations[2], strides[2])
+                                second = _seen(plane, row, (kw + 1) * dilations[2], strides[2])
                                 _add_pair(line, first, taps[kw], second, taps[kw + 1])
-                            if kernel_w % 2:
-                                q = (kernel_w - 1) * dilations[2]
-                                _add_scaled(line, phases[q % strides[2], h, q // strides[2] :], taps[kernel_w - 1])
+                            last = _seen(plane, row, (kernel_w - 1) * dilations[2], strides[2])
+                            if odd == 1:
+                                _add_scaled(line, last, taps[kernel_w - 1])
+                            elif odd:
+                                first = _seen(plane, row, (kernel_w - 3) * dilations[2], strides[2])
+                                second = _seen(plane, row, (kernel_w - 2) * dilations[2], strides[2])
+                                _add_three(line, first, second, last, taps[kernel_w - 3 :])
+
+
+@jit(lambda *_: 1)
+def _seen(plane, row, q, stride):
+    """What the tap in column q sees, from the beginning of a row on."""
+    return plane[q % stride, row + q // stride :]
 
 
 @jit(lambda line, value: line.size)
@@ -76,6 +90,14 @@ def _add_pair(line, first, a, second, b):
     """line += a * first + b * second."""
     for i in range(len(line)):
         line[i] += a * first[i] + b * second[i]
+
+
+@jit(lambda line, first, second, third, taps: line.size)
+def _add_three(line, first, second, third, taps):
+    """line = (line + (taps[0] * first + taps[1] * second)) + taps[2] * third: in one go what _add_pair and _add_scaled do."""
+    a, b, c = taps[0], taps[1], taps[2]
+    for i in range(len(line)):
+        line[i] = (line[i] + (a * first[i] + b * second[i])) + c * third[i]
 
 
 @jit(lambda line, source, weight: line.size)
@@ -161,7 +183,7 @@ def framed(x: np.ndarray, w: Window, sizes: tuple[int, ...], fill: float = 0.0) 
     """x [A, B, *S] grown by its padding, filled with `fill`, and cropped, so that it ends with the last tap of each axis;
     x itself where nothing changes. `sizes` are those of the output."""
     lengths, source, target = _frame(x.shape[2:], w, tuple(sizes))
-    if source is None:
+    if lengths == x.shape[2:] and not any(w.begins):
         return x
     hold(math.prod(x.shape[:2]) * math.prod(lengths) * x.itemsize)
     y = np.full((*x.shape[:2], *lengths), fill, x.dtype)
@@ -171,10 +193,8 @@ def framed(x: np.ndarray, w: Window, sizes: tuple[int, ...], fill: float = 0.0) 
 
 @functools.lru_cache(maxsize=1 << 10)
 def _frame(shape: tuple[int, ...], w: Window, sizes: tuple[int, ...]) -> tuple:
-    """The lengths of a frame, and which part of the data goes where in it; None twice where the data is the frame."""
+    """The lengths of a frame, and which part of the data goes where in it."""
     lengths = tuple((o - 1) * s + e for o, s, e in zip(sizes, w.strides, w.extents, strict=True))
-    if lengths == shape and not any(w.begins):
-        return lengths, None, None
     source: list[slice] = []
     target: list[slice] = []
     for size, length, begin in zip(shape, lengths, w.begins, strict=True):
@@ -234,26 +254,36 @@ def _in_space(geometry: Window, sizes: tuple[int, ...]) -> tuple[Window, tuple[i
 def _direct(x, w, bias, y, full, groups):
     """As many whole groups at a time as the buffers hold."""
     n, outs = y.shape[:2]
-    per_group, share, phases = w.shape[1], outs // groups, full.strides[2]
-    weights, sizes = wide(w), y.shape[2:]
-    lines = framed(x, full, sizes)
-    depth, height, width = lines.shape[2:]
-    columns = -(-width // phases)
-    each = per_group * depth * height * columns * phases + share * math.prod(sizes)
+    per_group, share, (_, step_h, step_w) = w.shape[1], outs // groups, full.strides
+    weights, (out_d, out_h, out_w) = wide(w), y.shape[2:]
+    lengths, source, target = _frame(x.shape[2:], full, (out_d, out_h, out_w))
+    rows, columns = -(-lengths[1] // step_h), -(-lengths[2] // step_w)
+    size = (out_h - 1) * columns + out_w
+    each = per_group * lengths[0] * step_h * step_w * rows * columns + share * out_d * out_h * columns
     step = max(1, min(groups, UNFOLD_BYTES // (8 * each)))
-    planes = np.zeros((step * per_group, depth, phases, height, columns))
-    made = np.empty((step * share, *sizes))
+    hold(8 * step * each)
+    planes = np.zeros((step * per_group, lengths[0], step_h, step_w, rows, columns))
+    made = np.empty((step * share, out_d, out_h * columns))
+    moves = [(a, b, _in_phase(source[1], target[1], step_h, a), _in_phase(source[2], target[2], step_w, b))
+             for a, b in itertools.product(range(step_h), range(step_w))]  # fmt: skip
     for i, first in itertools.product(range(n), range(0, groups, step)):
         count = min(step, groups - first)
-        inputs = lines[i, first * per_group : (first + count) * per_group]
-        for phase in range(phases):
-            taken = inputs[..., phase::phases]
-            planes[: count * per_group, :, phase, :, : taken.shape[-1]] = taken
-        part = slice(first * share, (first + count) * share)
-        _slide(
-            planes[: count * per_group], weights[part], bias[part], made[: count * share], full.strides, full.dilations
-        )
-        y[i, part] = made[: count * share]
+        inputs, taken = x[i, first * per_group : (first + count) * per_group, source[0]], planes[: count * per_group]
+        for a, b, (read_rows, their_rows), (read_columns, their_columns) in moves:
+            taken[:, target[0], a, b, their_rows, their_columns] = inputs[:, :, read_rows, read_columns]
+        part, results = slice(first * share, (first + count) * share), made[: count * share]
+        lines = taken.reshape(*taken.shape[:4], -1)
+        _slide(lines, weights[part], bias[part], results, size, columns, full.strides, full.dilations)
+        y[i, part] = results.reshape(-1, out_d, out_h, columns)[..., :out_w]
+
+
+def _in_phase(source: slice, target: slice, stride: int, phase: int) -> tuple[slice, slice]:
+    """What part of `source`, which goes to `target`, goes to the places there that are `phase` modulo `stride`, and where it
+    goes among these."""
+    ahead = (phase - target.start) % stride
+    first = (target.start + ahead) // stride
+    count = max(-(-(target.stop - target.start - ahead) // stride), 0)
+    return slice(source.start + ahead, source.stop, stride), slice(first, first + count)
 
 
 def _unfolded(x, w, bias, y, full, groups):

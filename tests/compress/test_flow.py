@@ -20,6 +20,7 @@ from anyir.ir.provenance import notes_of
 from anyir.passes.manager import module_pass
 from anyir.passes.pipeline import Step
 from anyir.tests.support.compress_models import Classifier, classifier
+from anyir.tests.support.rules import FOLDER, RuleFile, parse_graphs, single
 
 
 @module_pass("test-scale", numerics="approx")
@@ -338,3 +339,10 @@ def test_weights_alone_are_said_to_be_no_faster(net: Classifier) -> None:
     assert any("2 layers computing in float (i8 weights): smaller, not faster" in text for text in report.remarks(done))
     assert report.coverage(done.layers) is None
     assert done.weight_bytes[1] < 0.4 * done.weight_bytes[0]
+
+
+def test_queries_keys_and_values_stay_layers_of_their_own() -> None:
+    rule = RuleFile(FOLDER / "merge-heads" / "merge_heads.anyir")
+    module = single(parse_graphs(rule.source), "hit_queries_keys_values")
+    layers = {w.key for w in flow.prepared(module.clone(), Recipe()).weights if w.type.rank == 2}
+    assert layers == {"wq", "wk", "wv"} != {w.key for w in anyir.optimize(module).weights if w.type.rank == 2}

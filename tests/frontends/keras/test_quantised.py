@@ -162,6 +162,28 @@ def test_other_policies_are_refused_with_a_remedy(tmp_path: Path):
         assert "quantize with anyir" in error.value.hint
 
 
+def heads() -> keras.Model:
+    x = keras.Input((6, 10), name="x")
+    return keras.Model(x, layers.MultiHeadAttention(2, 5, name="att")(x, x))
+
+
+@pytest.mark.parametrize(("way", "suffix"), [
+    ("int8", ".keras"), ("int8", ".h5"), ("int8", "live"), ("int4", ".keras"), ("float8", ".h5"), ("float8", ".keras"),
+])  # fmt: skip
+def test_layers_inside_layers_are_refused_with_a_remedy(way, suffix, tmp_path: Path):
+    """Keras keeps their integers, and nothing of how they were made: it cannot load the files itself."""
+    source: Any = quantised(heads, way)
+    if suffix != "live":
+        source.save(tmp_path / f"m{suffix}")
+        source = tmp_path / f"m{suffix}"
+        with pytest.raises(ValueError):
+            keras.models.load_model(source)
+    with pytest.raises(Unsupported, match="Keras leaves out how layers inside another layer were quantized") as error:
+        anyir.load(source)
+    assert error.value.where.endswith("query_dense|_query_dense" if suffix == ".keras" else "att")
+    assert "quantize with anyir" in error.value.hint
+
+
 def broken(model: keras.Model, name: str, change) -> keras.Model:
     for weight in model.weights:
         if weight.path.endswith(name):
