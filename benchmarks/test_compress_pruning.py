@@ -85,7 +85,7 @@ def test_agreement_and_cost_at_four_fifths_of_the_macs(fold: int, tmp_path: Path
     crops = datasets.imagenet_crops(fold)
     data = open_data({"image": crops[np.arange(len(crops)) % 5 != 0]}, dense)
     start = time.process_time()
-    ctx = run_pipeline(small, "prune{macs=0.8,ranking=global,importance=obs}", Context(data=data))
+    ctx = run_pipeline(small, "prune{macs=0.8,ranking=global,importance=obs,augment=true}", Context(data=data))
     spent = time.process_time() - start
     peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
     answers = []

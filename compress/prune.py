@@ -9,7 +9,7 @@ Imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,20 +18,40 @@ import numpy as np
 from ..ir.dims import bind_shape, symbols
 from ..ir.errors import UsageError
 from ..ir.graph import Module, Node, Value
+from ..kernels.threads import one_thread
 from ..passes.manager import Context, module_pass
 from ..passes.prune.groups import Group, find_groups
 from ..passes.prune.remove import remove_units
 from ..passes.select import layer_name, select
 from .budget import Amount, Costs, choose
+from .images import Turned, image_axis
 from .importance import score_units
 from .recover import Origin
 from .recover import recover as fit_anew
 from .refine import refine
 from .rows import SAMPLED, channel_axis, input_axis
-from .sparsify import sparsify
+from .sparsify import pattern_of, sparsify
 
 
-@module_pass("prune", numerics="approx")
+def _check(options: Mapping[str, Any]) -> None:
+    """Raises UsageError for options out of range."""
+    ratio, macs = options["ratio"], options["macs"]
+    if not 0 <= ratio < 1:
+        raise UsageError(f"prune: ratio is {ratio:g}, expected at least 0 and less than 1")
+    if macs is not None and not (isinstance(macs, (int, float)) and 0 < macs <= 1):
+        raise UsageError(f"prune: macs is {macs!r}, expected the share to keep, more than 0 and at most 1")
+    if min(options["min_keep"], options["multiple"], options["rounds"]) < 1:
+        raise UsageError("prune: min_keep, multiple and rounds are at least 1")
+    if options["structure"] != "channel":
+        pattern_of(options["structure"], options["importance"])
+        if macs is not None:
+            raise UsageError("prune: macs goes with structure=channel: zeroes are multiplied like other numbers")
+        if options["augment"]:
+            raise UsageError("prune: augment goes with structure=channel")
+
+
+@module_pass("prune", numerics="approx", check=_check)
+@one_thread()
 def prune(
     module: Module,
     ctx: Context,
@@ -45,6 +65,7 @@ def prune(
     multiple: int = 1,
     recover: bool = True,
     rounds: int = 1,
+    augment: bool = False,
     where: str = "",
 ) -> None:
     """Remove `ratio` of the units with the least importance, or zero single weights (`structure` none, N:M, block:RxC).
@@ -53,16 +74,14 @@ def prune(
     `ranking` local takes the same share of every group, global ranks all units by importance per saved MAC. `macs` is the
     share of multiply-accumulates to keep, in place of `ratio`. Each group keeps `min_keep` units and a multiple of
     `multiple`. `recover` fits what is left anew to what the dense model computes on the data; `rounds` does all this
-    in so many steps. `where` selects layers by what makes the units.
+    in so many steps. With `augment` every second image is turned, mirrored and recoloured, for samples from few pictures.
+    `where` selects layers by what makes the units.
     """
     amount = Amount(ratio, macs, ranking, min_keep, multiple)
-    _check(amount, rounds)
     if structure != "channel":
-        if macs is not None:
-            raise UsageError("prune: macs goes with structure=channel: zeroes are multiplied like other numbers")
         sparsify(module, ctx, structure, amount, importance, recover, where)
         return
-    state = _State(module, ctx)
+    state = _State(module, _augmented(ctx) if augment else ctx)
     for number in range(1, rounds + 1):
         groups = _groups(module, where)
         _round(state, groups, state.step(amount, number / rounds), importance, recover)
@@ -71,14 +90,12 @@ def prune(
     state.report()
 
 
-def _check(amount: Amount, rounds: int) -> None:
-    """Raises UsageError for options out of range."""
-    if not 0 <= amount.ratio < 1:
-        raise UsageError(f"prune: ratio is {amount.ratio:g}, expected at least 0 and less than 1")
-    if amount.macs is not None and not (isinstance(amount.macs, (int, float)) and 0 < amount.macs <= 1):
-        raise UsageError(f"prune: macs is {amount.macs!r}, expected the share to keep, more than 0 and at most 1")
-    if amount.min_keep < 1 or amount.multiple < 1 or rounds < 1:
-        raise UsageError("prune: min_keep, multiple and rounds are at least 1")
+def _augmented(ctx: Context) -> Context:
+    """The same with half of its images turned. Raises UsageError where there are none."""
+    first = next(iter(ctx.data.batches()), {}) if ctx.data is not None else {}
+    if not any(image_axis(array) for array in first.values()):
+        raise UsageError("prune: augment turns images, and the data have none", hint="images have 1, 3 or 4 channels")
+    return replace(ctx, data=Turned(ctx.data, ctx.seed))  # type: ignore[arg-type]
 
 
 def _groups(module: Module, where: str) -> list[Group]:

@@ -174,7 +174,8 @@ class Sums:
     def add(self, x: np.ndarray, r: np.ndarray) -> None:
         """x [G, P, D], r [G, P, O]."""
         with quiet():
-            self.xx += x.transpose(0, 2, 1) @ x
+            for total, rows in zip(self.xx, x, strict=True):  # one by one: BLAS then computes half of what is symmetric
+                total += rows.T @ rows
             self.rx += r.transpose(0, 2, 1) @ x
             self.rr += float(np.vdot(r, r))
         self.rows += x.shape[1]

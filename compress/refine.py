@@ -23,6 +23,7 @@ from ..kernels.run import run
 from ..passes.autodiff import gradients
 from ..passes.manager import Context, Feeds
 from ..passes.prune.layers import Layer
+from .images import image_axis, shifted
 from .rows import any_number, columns_of, rows_wanted, sample_rows, sampled_layer
 from .stages import Stage
 
@@ -30,8 +31,8 @@ from .stages import Stage
 STEPS, BATCH, RATE = 300, 64, 0.02
 #: Multiplications that all steps may make, and how often a sample may be seen; fewer steps than LEAST are not worth it.
 WORK, PASSES, LEAST = 200e9, 24, 40
-#: Versions of images, each with so many different shifts; smaller ones are not shifted.
-VERSIONS, SHIFTS, SMALLEST = 4, 8, 16
+#: Versions of images, each with so many different shifts.
+VERSIONS, SHIFTS = 4, 8
 #: Steps until the rate is full, after which it falls to zero; and Adam's two memories.
 WARM, MEMORY, SQUARES = 20, 0.9, 0.99
 #: One in so many samples judges; with an error below this there is nothing to win.
@@ -130,30 +131,12 @@ def _apart(samples: Arrays) -> tuple[Arrays, Arrays]:
 
 def _varied(samples: Arrays, rng: np.random.Generator) -> Arrays:
     """The samples, and where images are among them more versions, images shifted."""
-    axes = {name: _image_axis(array) for name, array in samples.items()}
+    axes = {name: image_axis(array) for name, array in samples.items()}
     ways = rng.integers(-1, 2, (VERSIONS - 1 if any(axes.values()) else 0, SHIFTS, 2))
     return {
-        name: np.concatenate([array, *(_shifted(array, axes[name], each) for each in ways)])
+        name: np.concatenate([array, *(shifted(array, axes[name], each) for each in ways)])
         for name, array in samples.items()
     }
-
-
-def _image_axis(array: np.ndarray) -> int:
-    """The first of the two axes of places of images (of 1, 3 or 4 channels); 0 where there are none."""
-    for axis, channels in ((2, 1), (1, 3)):
-        if array.ndim == 4 and array.shape[channels] in (1, 3, 4) and min(array.shape[axis : axis + 2]) >= SMALLEST:
-            return axis
-    return 0
-
-
-def _shifted(array: np.ndarray, first: int, ways: np.ndarray) -> np.ndarray:
-    """Each part of the images moved one of the `ways`, edges repeated; what are no images stays."""
-    parts = np.array_split(array, len(ways))
-    for place, way in enumerate(ways):
-        for axis, by in enumerate(way if first else (), first):
-            size = array.shape[axis]
-            parts[place] = np.take(parts[place], np.clip(np.arange(size) - by, 0, size - 1), axis=axis)
-    return np.concatenate(parts)
 
 
 def _answers(module: Module) -> Module:

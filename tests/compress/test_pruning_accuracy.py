@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from anyir.api import load, optimize
@@ -83,17 +85,28 @@ def test_cnn_at_a_quarter_of_its_macs_loses_at_most_a_point() -> None:
 
 
 #: Two photos of the even ten lie between classes: the dense model itself gives their crops several answers.
-BETWEEN = pytest.mark.xfail(reason=".89 of the even photos' crops keep their answer, .90 are wanted", strict=True)
+BETWEEN = pytest.mark.xfail(reason="224 of the even photos' 250 crops keep their answer, 225 are wanted", strict=True)
+
+
+@functools.cache
+def kept_at_four_fifths(fold: int) -> float:
+    """The share of answers that EfficientNet-Lite0 keeps at 80% of its MACs, calibrated on 200 crops of ten photos, judged on 250
+    of the ten others."""
+    dense = opened(str(trained.efficientnet_lite0()))
+    crops = datasets.imagenet_crops(fold)
+    calibration = crops[np.arange(len(crops)) % 5 != 0]
+    made, _ = pruned(dense, "prune{macs=0.8,ranking=global,importance=obs,augment=true}", calibration)
+    unseen = datasets.imagenet_crops(1 - fold)
+    return float((logits(made, unseen).argmax(axis=1) == logits(dense, unseen).argmax(axis=1)).mean())
+
+
+@pytest.mark.slow
+def test_efficientnet_at_four_fifths_of_its_macs() -> None:
+    """All 500 crops, each by the network that was calibrated on the other photos."""
+    assert (kept_at_four_fifths(0) + kept_at_four_fifths(1)) / 2 >= 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fold", [0, pytest.param(1, marks=BETWEEN)])
-def test_efficientnet_at_four_fifths_of_its_macs(fold: int) -> None:
-    """Calibrated on 200 crops of ten photos, judged on 250 of ten others."""
-    dense = opened(str(trained.efficientnet_lite0()))
-    crops = datasets.imagenet_crops(fold)
-    calibration = crops[np.arange(len(crops)) % 5 != 0]
-    made, _ = pruned(dense, "prune{macs=0.8,ranking=global,importance=obs}", calibration)
-    unseen = datasets.imagenet_crops(1 - fold)
-    agreement = float((logits(made, unseen).argmax(axis=1) == logits(dense, unseen).argmax(axis=1)).mean())
-    assert agreement >= 0.9
+def test_efficientnet_at_four_fifths_of_its_macs_by_half_of_the_photos(fold: int) -> None:
+    assert kept_at_four_fifths(fold) >= 0.9
