@@ -148,3 +148,45 @@ def test_large_weights(tensors: int, stored: int, tmp_path: Path, capsys: pytest
         assert found[level]["written"] <= 1.001 * weights + (1 << 20)
     assert found["-O1"]["seconds"] <= OVER_PLAIN * found["onnx_ir"]["seconds"]
     assert weights / found["-O2"]["seconds"] >= RATE
+
+
+def large_lstm(folder: Path, units: int) -> Path:
+    """One LSTM as wide as its input, a unit of which stays zero."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    w, r = (rng.standard_normal((1, 4 * units, units), dtype=np.float32) for _ in range(2))
+    b, p = rng.standard_normal((1, 8 * units), dtype=np.float32), rng.standard_normal((units, 64), dtype=np.float32)
+    writer = 3 * units + units // 2
+    w[0, writer] = r[0, writer] = b[0, writer] = b[0, writer + 4 * units] = 0
+    weights = [numpy_helper.from_array(array, name) for array, name in ((w, "w"), (r, "r"), (b, "b"), (p, "p"))]
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r", "b"], ["", "h"], hidden_size=units),
+        helper.make_node("MatMul", ["h", "p"], ["y"]),
+    ]
+    info = helper.make_tensor_value_info
+    ends = [info("x", TensorProto.FLOAT, ["T", 1, units])], [info("y", TensorProto.FLOAT, [1, 1, 64])]
+    graph = helper.make_graph(nodes, "large", *ends, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, folder / "large.onnx", save_as_external_data=True, location="large.data")
+    return folder / "large.onnx"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="anonymous memory is read from /proc")
+def test_dead_unit_of_a_large_recurrence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The unit is found and cut out of both matrices, which never stand in memory as a whole."""
+    units = 4400
+    weights = 8 * units * units * 4
+    small, source = large_lstm(tmp_path / "small", 64), large_lstm(tmp_path / "large", units)
+    runs = [child(OURS, small, source, tmp_path / "out", 2) for _ in range(ROUNDS)]
+    best = min(runs, key=lambda row: row["seconds"])
+    with capsys.disabled():
+        print(
+            f"\n{weights / 1e9:.1f} GB {best['seconds']:.2f} CPU s {best['parts']}, {best['anonymous'] >> 20} MB anonymous"
+        )
+    assert best["written"] < source.with_suffix(".data").stat().st_size
+    assert best["anonymous"] <= ANONYMOUS
+    assert weights / best["seconds"] >= RATE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from .types import BF16, F16, F32, F64, DType
 Box = tuple[int, ...]
 Attrs = dict[str, Any]
 Type = tuple[DType, tuple[int, ...]]
+#: Picked positions that follow each other, as many in the mean as this, are copied as runs, not one by one.
+RUN = 8
 
 
 class Rule(NamedTuple):
@@ -198,10 +201,15 @@ def _take_type(operands: tuple[Tensor, ...], attrs: Attrs) -> Type:
 
 
 def _take(operands: tuple[Tensor, ...], attrs: Attrs, shape: tuple[int, ...], begin: Box, end: Box) -> np.ndarray:
-    axis, chosen = attrs["axis"], attrs["indices"][begin[attrs["axis"]] : end[attrs["axis"]]]
-    first, last = (min(chosen), max(chosen) + 1) if chosen else (0, 0)
+    axis = attrs["axis"]
+    chosen = np.array(attrs["indices"][begin[axis] : end[axis]], np.intp)
+    first, last = (int(chosen.min()), int(chosen.max()) + 1) if len(chosen) else (0, 0)
     box = operands[0].region(_with(begin, axis, first), _with(end, axis, last))
-    return box.take(np.array([i - first for i in chosen], np.intp), axis)
+    ends = [0, *(np.flatnonzero(np.diff(chosen) != 1) + 1).tolist(), len(chosen)]
+    if len(ends) > 1 + len(chosen) // RUN:
+        return box.take(chosen - first, axis)
+    runs = [(int(chosen[a]) - first, b - a) for a, b in pairwise(ends)]
+    return np.concatenate([box[(slice(None),) * axis + (slice(at, at + count),)] for at, count in runs], axis)
 
 
 RULES: dict[str, Rule] = {

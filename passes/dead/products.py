@@ -16,7 +16,7 @@ import numpy as np
 
 from ...ir.graph import Node, Value
 from ...ir.types import BF16, F16, F32, F64
-from .scan import ROWS, Scan, scan
+from .scan import ROWS, Scan, is_finite, scan
 
 REAL = frozenset({F16, BF16, F32, F64})
 
@@ -110,7 +110,7 @@ class Product:
     @cached_property
     def is_finite(self) -> bool:
         """No NaN, no infinity: else nothing is said of the layer."""
-        return all(np.isfinite(block).all() for block in self.w.weight.tensor.blocks())  # type: ignore[union-attr]
+        return is_finite(self.w.weight.tensor)  # type: ignore[union-attr]
 
     @cached_property
     def slack(self) -> float:
@@ -172,7 +172,7 @@ class Table:
 
     @cached_property
     def is_finite(self) -> bool:
-        return all(np.isfinite(block).all() for block in self.w.weight.tensor.blocks())  # type: ignore[union-attr]
+        return is_finite(self.w.weight.tensor)  # type: ignore[union-attr]
 
     def lines(self, columns: np.ndarray) -> list[np.ndarray]:
         return list(self.w.array()[:, columns].T)

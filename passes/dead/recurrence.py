@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 
 from ...ir.graph import Node, Value
+from ...ir.tensor import LazyTensor, Tensor
 from ..prune.rules_recurrent import GATES, STATES, stays_zero
 from .products import REAL, Product
-from .scan import Scan
+from .scan import BLOCK, Scan, is_finite
 from .twins import Twins, distinct, equal, of_rows
 
 #: The gate that writes the state.
@@ -47,7 +48,15 @@ class Gates(Product):
 
     @cached_property
     def zero_columns(self) -> np.ndarray:
-        return np.asarray(~self.numbers().any(axis=(0, 1)))
+        tensor = self.w.weight.tensor  # type: ignore[union-attr]
+        directions, rows, width = tensor.shape
+        step, zero = max(1, BLOCK // (width * tensor.dtype.numpy.itemsize)), np.arange(width)
+        for start in range(0, rows, step):
+            block = tensor.region((0, start, 0), (directions, min(rows, start + step), width))
+            zero = zero[~block[:, :, zero].any(axis=(0, 1))]
+            if not len(zero):
+                break
+        return np.isin(np.arange(width), zero)
 
     def cube(self, array: np.ndarray) -> np.ndarray:
         return array.reshape(1, -1, array.shape[2], 1)
@@ -85,21 +94,22 @@ def units(node: Node) -> Units | None:
     nothing = np.zeros(size, bool)
     if not all(known):
         return Units(nothing, distinct(size))
-    by_unit = [None if v is None else _by_unit(v.array(), size, s) for v, s in zip(given, states, strict=True)]
-    odd = _looked_at(node, [None if array is None else array[..., :SAMPLE] for array in by_unit], ~nothing).odd
+    tensors = [None if v is None else v.weight.tensor for v in given]  # type: ignore[union-attr]
+    parts = [(t, size, s) for t, s in zip(tensors, states, strict=True)]
+    odd = _looked_at(node, [_of_all(*part) for part in parts], ~nothing).odd
     if not odd.any():
         return Units(nothing, distinct(size))
-    return _looked_at(node, by_unit, odd) if all(np.isfinite(a).all() for a in by_unit if a is not None) else None
+    if not all(is_finite(t) for t in tensors if t is not None):
+        return None
+    return _looked_at(node, [_of_some(*part, np.flatnonzero(odd)) for part in parts], odd)
 
 
 def _looked_at(node: Node, by_unit: list[np.ndarray | None], chosen: np.ndarray) -> Units:
-    """What is known of the chosen units; of the others nothing."""
-    some = [None if array is None else array[chosen] for array in by_unit]
-    found = of_rows(
-        list(np.concatenate([array.reshape(len(array), -1) for array in some if array is not None], axis=1))
-    )
+    """What these arrays tell of the chosen units; of the others nothing."""
+    rows = np.concatenate([array.reshape(len(array), -1) for array in by_unit if array is not None], axis=1)
+    found = of_rows(list(rows))
     zero, twins = np.zeros(len(chosen), bool), distinct(len(chosen))
-    zero[chosen] = _silent(node, some)
+    zero[chosen] = _silent(node, by_unit)
     twins.ids[chosen] = len(chosen) + equal(found.ids[:, None], found.factor[:, None]).ids
     return Units(zero, twins)
 
@@ -113,6 +123,23 @@ def _operand(node: Node, index: int) -> Value | None:
         return given
     made = value.node is not None and value.node.name == "constant_of_shape" and value.node.attr("value") == 0
     return None if made or value.scalar() == 0 else given
+
+
+def _of_all(tensor: Tensor | None, size: int, is_state: bool) -> np.ndarray | None:
+    """The first weights of each row of all units."""
+    if tensor is None:
+        return None
+    few = tensor.shape if is_state else (*tensor.shape[:2], *(min(SAMPLE, n) for n in tensor.shape[2:]))
+    return _by_unit(tensor.region((0,) * len(few), few), size, is_state)
+
+
+def _of_some(tensor: Tensor | None, size: int, is_state: bool, units: np.ndarray) -> np.ndarray | None:
+    """All that there is of some units."""
+    if tensor is None:
+        return None
+    axis = 2 if is_state else 1
+    places = tuple((np.arange(0, tensor.shape[axis], size)[:, None] + units).reshape(-1).tolist())
+    return _by_unit(LazyTensor("take", (tensor,), {"axis": axis, "indices": places}).numpy(), len(units), is_state)
 
 
 def _by_unit(array: np.ndarray, size: int, is_state: bool) -> np.ndarray:

@@ -75,6 +75,11 @@ def scan(tensor: Tensor, rows_axis: int) -> Scan:
     return Scan(((found0 & counted) == 0, (by_column & counted) == 0), sums)
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """No NaN, no infinity."""
+    return all(np.isfinite(block).all() for block in tensor.blocks(BLOCK))
+
+
 def _digits(tensor: Tensor, kind: Any) -> Any:
     """The bits of an element that a power of two does not change: its mantissa."""
     if not tensor.dtype.is_float:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 Array = np.ndarray
+#: Elements of constants that are looked at at a time.
+BLOCK = 1 << 18
 
 
 class Twins(NamedTuple):
@@ -76,25 +78,29 @@ def inverse(x: Twins) -> Twins | None:
 
 def of_rows(rows: Sequence[Array]) -> Twins:
     """Of constant arrays of one shape: equal where they are, and where a power of two makes them so."""
+    if not len(rows) or not rows[0].size:
+        return one_for_all(len(rows), zero=True)
     seen: dict[bytes, int] = {}
-    ids, factors = np.empty(len(rows), np.intp), np.empty(len(rows))
-    for i, row in enumerate(rows):
-        wide = row.astype(np.float64)
-        factors[i] = _leading(wide)
-        scaled = wide / factors[i] if factors[i] else wide
-        ids[i] = seen.setdefault((scaled + 0.0).tobytes(), len(seen))  # no -0.0
-    return Twins(ids, factors)
+    ids, factors = [], []
+    step = max(1, BLOCK // rows[0].size)
+    for start in range(0, len(rows), step):
+        wide = np.stack(rows[start : start + step]).astype(np.float64)
+        wide = wide.reshape(len(wide), -1)
+        lead = _leading(wide)
+        scaled = wide / np.where(lead == 0, 1.0, lead)[:, None] + 0.0  # no -0.0
+        ids += [seen.setdefault(row.tobytes(), len(seen)) for row in scaled]
+        factors.append(lead)
+    return Twins(np.array(ids, np.intp), np.concatenate(factors))
 
 
-def _leading(row: Array) -> float:
-    """The power of two, with its sign, of the first element that is not zero; 1 where a division by it would round."""
-    found = row.reshape(-1)[np.flatnonzero(row)]
-    if not len(found):
-        return 0.0
-    _, powers = np.frexp(found)
-    if not -500 < powers.min() <= powers.max() < 500:
-        return 1.0
-    return float(np.copysign(np.ldexp(1.0, int(powers[0])), found[0]))
+def _leading(rows: Array) -> Array:
+    """Of each row the power of two, with its sign, of the first element that is not zero; 1 where a division by it would
+    round."""
+    places = np.arange(len(rows)), (rows != 0).argmax(axis=1)
+    first, powers = rows[places], np.frexp(rows)[1]
+    safe = (powers.min(axis=1) > -500) & (powers.max(axis=1) < 500)
+    lead = np.copysign(np.ldexp(1.0, np.where(safe, powers[places], 0)), first)
+    return np.where(first == 0, 0.0, np.where(safe, lead, 1.0))
 
 
 def _named(ids: Array, factors: Array) -> Array:

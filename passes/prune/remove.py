@@ -20,13 +20,15 @@ from ...ir.dims import dim_eq
 from ...ir.errors import InternalError, UsageError
 from ...ir.graph import Graph, Module, Node, Value
 from ...ir.infer import inferred
-from ...ir.tensor import ArrayTensor
+from ...ir.tensor import ArrayTensor, LazyTensor, Tensor
 from ...ir.types import I64, TensorType
 from .atoms import Axes, Axis, Bundle, Lane, lanes_of
 from .groups import Analysis, Group, structure
 from .walk import REWRITINGS, Holding
 
 Choice = Mapping[Group, Any]
+#: Constants of more bytes are cut when they are read, piece by piece.
+LARGE = 1 << 24
 
 
 def remove_units(module: Module, chosen: Choice) -> int:
@@ -69,7 +71,7 @@ def masked(module: Module, chosen: Choice) -> Module:
         masks = [cut.mask(axis) for axis in holding.axes]
         if not holding.zeroed or all(mask is None for mask in masks):
             continue
-        zeroed = copy.add_weight(*_renewed(holding.value, _zeroed(holding, masks), "masked"))
+        zeroed = copy.add_weight(*_renewed(holding.value, ArrayTensor(_zeroed(holding, masks)), "masked"))
         for node, index in holding.users:
             twins[node].set_operand(index, zeroed)
     copy.drop_unused_weights()
@@ -97,10 +99,10 @@ def _zero_point(holding: Holding) -> Any:
     return np.zeros((), holding.value.array().dtype)
 
 
-def _renewed(value: Value, array: np.ndarray, what: str) -> tuple[str, ArrayTensor, str, str]:
+def _renewed(value: Value, tensor: Tensor, what: str) -> tuple[str, Tensor, str, str]:
     weight = value.weight
     assert weight is not None
-    return weight.wanted, ArrayTensor(array), weight.role, f"{what} of {weight.origin or weight.wanted}"
+    return weight.wanted, tensor, weight.role, f"{what} of {weight.origin or weight.wanted}"
 
 
 def _nothing(cut: Cut, node: Node) -> None:
@@ -302,7 +304,7 @@ class Cut:
         assert value is not None
         if value.is_const:
             made = (value.array().astype(np.float64) * factor).astype(value.dtype.numpy)  # type: ignore[union-attr]
-            new = self.module.add_weight(*_renewed(value, made, f"{factor:.9g} times"))
+            new = self.module.add_weight(*_renewed(value, ArrayTensor(made), f"{factor:.9g} times"))
             new.weight.aliases = value.weight.aliases  # type: ignore[union-attr]
         else:
             new = self.builder(node).mul(value, np.asarray(factor, value.dtype.numpy))  # type: ignore[union-attr]
@@ -338,12 +340,15 @@ class Cut:
                 self.touched[node] = None
 
     def _cut_constant(self, value: Value, masks: Sequence[np.ndarray | None]) -> Value:
-        array, said = value.array(), []
+        weight, said = value.weight, []
+        tensor = weight.tensor  # type: ignore[union-attr]
         for axis, mask in enumerate(masks):
             if mask is not None:
-                array = np.compress(mask, array, axis=axis)
-                said.append(f"{int(mask.sum())} of {len(mask)} slices on axis {axis}")
-        new = self.module.add_weight(*_renewed(value, np.ascontiguousarray(array), " and ".join(said)))
+                indices = tuple(np.flatnonzero(mask).tolist())
+                tensor = LazyTensor("take", (tensor,), {"axis": axis, "indices": indices})
+                said.append(f"{len(indices)} of {len(mask)} slices on axis {axis}")
+        cut = tensor if tensor.nbytes > LARGE else ArrayTensor(tensor.numpy(), tensor.dtype)
+        new = self.module.add_weight(*_renewed(value, cut, " and ".join(said)))
         new.weight.aliases = value.weight.aliases  # type: ignore[union-attr]
         return new
 

@@ -274,6 +274,15 @@ def _step(data, op, tensor, array):
     return LazyTensor(op, [tensor]), -array
 
 
+@pytest.mark.parametrize("gone", [(), (0,), (7, 8, 39), tuple(range(0, 40, 2))], ids=str)
+def test_what_stays_of_an_axis_is_read_by_runs_and_by_boxes(gone: tuple[int, ...]) -> None:
+    array = np.arange(3 * 40 * 2, dtype=np.float32).reshape(3, 40, 2)
+    kept = tuple(i for i in range(40) if i not in gone)
+    tensor = LazyTensor("take", [as_tensor(array)], {"axis": 1, "indices": kept})
+    assert same_bits(tensor.numpy(), array[:, list(kept)])
+    assert same_bits(tensor.region((1, 3, 0), (2, 17, 2)), array[1:2, list(kept)[3:17]])
+
+
 @pytest.mark.parametrize(
     ("op", "attrs"),
     [

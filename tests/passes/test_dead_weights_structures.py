@@ -13,9 +13,11 @@ import pytest
 from anyir.ir.builder import Builder
 from anyir.ir.dims import sym
 from anyir.ir.graph import Module, Value
+from anyir.ir.tensor import LazyTensor
 from anyir.ir.types import F32, I64, U8, TensorType
 from anyir.ir.verify import verify
 from anyir.passes.manager import Context, run_pipeline
+from anyir.passes.prune import remove
 from anyir.tests.support.text import assert_same_numbers
 
 ZERO, CONSTANT, TWIN, SCALED = "zero", "constant", "twin", "scaled"
@@ -436,6 +438,17 @@ def test_what_is_planted_is_found(name: str, kind: str, seed: int) -> None:
     for key, (axis, lines, whole) in plant.cut.items():
         assert found[key][axis] == whole - lines, key
     assert set(ctx.stats) <= REMOVED[kind] and all(row["proof"] for row in ctx.records)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, FOUND[name][1][0]) for name in ("lstm", "neuron", "convolution")])
+def test_large_weights_are_cut_when_they_are_read(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant = built(FOUND[name][0], kind, 0)
+    whole, _ = emptied(plant, kind)
+    monkeypatch.setattr(remove, "LARGE", 0)
+    made, _ = emptied(plant, kind)
+    assert any(isinstance(weight.tensor, LazyTensor) for weight in made.weights)
+    for one, other in zip(made.weights, whole.weights, strict=True):
+        assert one.key == other.key and np.array_equal(one.tensor.numpy(), other.tensor.numpy())
 
 
 @pytest.mark.parametrize(("name", "kind", "missed"), MISSES)
