@@ -16,12 +16,12 @@ def spread_blocks(b: Builder, parameter: Value, x: Value, block_size: int = 0) -
     """A scale or zero point whose blocks are repeated until it broadcasts against `x`, or Declined."""
     if parameter.rank == 0:
         return parameter
-    if not static(*parameter.shape):
-        return Declined("the shape of the scale is not known")
     for axis, have in enumerate(parameter.shape):
         want = x.shape[axis]
         if have == 1 or have == want:
             continue
+        if not static(*parameter.shape):
+            return Declined("the shape of the scale is not known")
         if type(want) is not int or have == 0 or (want % have and not block_size):
             return Declined("blocks of a size that is not known")
         size, shape = block_size or want // have, parameter.shape

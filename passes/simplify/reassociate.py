@@ -24,6 +24,8 @@ LINEAR = (
     "matmul", "reduce_sum", "reduce_mean", "average_pool", "global_average_pool",
 )  # fmt: skip
 REACH = 6
+#: Tables of positions of up to so many elements take in what is added to all of their rows.
+TABLE = 1 << 22
 
 
 class Factor(NamedTuple):
@@ -170,7 +172,9 @@ def addend_into_table(b: StagingBuilder, node: Node):
         sums, rows = producer(value, "add"), producer(cut, "slice")
         table = rows.operands[0] if rows is not None else None
         addend = addend_of(sums)
-        if addend is None or table is None or not _owned(value) or not _owned(table) or not small_const(table):  # type: ignore
+        if addend is None or table is None or not _owned(value) or not _owned(table):
+            continue
+        if table.weight is None or table.type.numel > TABLE:  # type: ignore[attr-defined]
             continue
         axes = rows.operand("axes").ints() if rows.operand("axes") is not None else None  # type: ignore[union-attr]
         lead = table.rank - addend.addend.ndim

@@ -211,7 +211,7 @@ def _is_face(threshold: float, output: str) -> Callable[[Outputs], np.ndarray]:
 SPECTROGRAM = {'weight~"const_fold_opt__(664|655|734)"': "int16", 'name~"cq_t|normalized_log"': "int16"}
 #: magika's products feed GELU and layer norms in float; in 8 bits one answer in fifty changes, all of files that the float
 #: model is unsure of.
-BEFORE_GELU = {"op=conv": "int16", "op=matmul": "int16", "op=gemm": "int16"}
+BEFORE_GELU = {"op=conv": "int16", "op=gemm": "int16"}
 
 #: Photos are folded by their own number, digits by their own split; words, files and notes by seed and folder.
 CASES = {

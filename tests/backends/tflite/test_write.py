@@ -176,6 +176,17 @@ def test_quantised_tensors(tmp_path):
     assert found.count("QUANTIZE") == 1
 
 
+def test_rows_of_a_table_with_a_scale_each(tmp_path):
+    """The rows are looked up as integers, their scales beside them, for a batch of any size."""
+    net = Net((N, 3))
+    b = net.b
+    places = b.clip(b.cast(net.inputs[0], to=I64), 0, 4)
+    table = b.const(net.rng.integers(-127, 128, (5, 6)).astype("i1"), key="w")
+    scales = b.gather(b.const(net.rng.uniform(0.01, 0.1, (5, 1)).astype("f4")), places)
+    found = check(net.done(b.dequantize(b.gather(table, places), scales, to=F32)), tmp_path / "m.tflite")
+    assert found.count("GATHER") == 2
+
+
 def test_branches_and_loops(tmp_path):
     net = Net((N, 3), TensorType(I64, ()))
     b = net.b
