@@ -16,9 +16,10 @@ _EXACT = (
     ("regions", "branches and loops whose conditions and counts are known by now hide nodes from the passes behind"),
     ("fuse-shuffle", "a transpose between two reshapes may be a pixel shuffle; before either of them moves"),
     ("move-data", "slices, splits, concats, gathers and reshapes meet and cancel"),
+    ("cse", "what was moved for two readers in turn counts once where transposes are counted"),
     ("cancel-transposes", "what channels-last frontends put around spatial ops; before anything looks across them"),
     (
-        "fix(canonicalize,fold,regions,move-data,cancel-transposes,cse,dce)",
+        "fix(canonicalize,fold,regions,move-data,cse,cancel-transposes,dce)",
         "folding makes identities, merging makes dead code, dead code frees regions",
     ),
     ("share-weights", "equal bytes are stored once, under both names"),
@@ -35,12 +36,18 @@ _ULP = (
     ("fold", "the folded weights' own arithmetic"),
     ("dead-weights", "zero rows and channels are visible once norms are folded"),
     (
-        "fix(canonicalize,fuse-activations,fuse-norms,fold-batch-norm,reassociate,fold,regions,move-data,cancel-transposes"
-        ",cse,dce,dead-weights)",
+        "fix(canonicalize,fuse-activations,fuse-norms,fold-batch-norm,reassociate,fold,regions,move-data,cse"
+        ",cancel-transposes,dce,dead-weights)",
         "fusion and removal leave identities, dead code, more to fuse and more that is dead",
+    ),
+    (
+        "fix(merge-heads,canonicalize,fold-batch-norm,fold,move-data,cse,dce)",
+        "queries, keys and values that are left lie side by side; one bias for them may take in that of the layer in front",
     ),
 )
 
+#: Passes that make one layer of several: compression, which gives each layer a scale of its own, leaves them out.
+JOINING = ("merge-heads",)
 #: From -O3 on near-dead channels go within this bound.
 _BOUNDED = "dead-weights{bound=1e-5}"
 

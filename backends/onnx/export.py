@@ -53,6 +53,7 @@ class Export:
         proto.name = sanitise(self.module.name) or "main"
         self._reserve_interface(graph)
         self._constants([v for v in self.module.constants() if v in space.used and v not in space.by_value])
+        space.settle_declared()
         space.interface(proto.input, graph.inputs, self.signature.input_names())
         for slot in self.signature.inputs:
             if slot.default is not None:

@@ -258,6 +258,14 @@ class Space:
             if info.metadata_props:
                 self.export.needs_ir(PROPERTIES_IR)
 
+    def settle_declared(self) -> None:
+        """What the source says of inner values, which inference finds as well, stays while it is said of all of them:
+        onnxruntime compares every shape that a file states in every run."""
+        drafts = [draft for planned in self.plans.values() for draft in planned] if self.declared else []
+        made = {ref.hint for draft in drafts for ref in draft.outputs if isinstance(ref, Value)}
+        if any(name not in made and name not in self.names for name in self.declared):
+            self.declared = {}
+
     def declare_as(self, infos: Any, name: str, type_: Type) -> None:
         """The type of an inner value that the source declares or has notes on."""
         if name in self.declared or name in self.noted:

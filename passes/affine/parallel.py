@@ -199,9 +199,9 @@ def _merge(graph: Graph, group: Sequence[Branch]) -> None:
     loc = Loc.fuse([b.product.loc for b in group], "merge_products")
     b = Builder(graph, before=first, loc=loc)
     operands = list(first.operands)
-    operands[1] = _joined(b, [branch.product.operands[1] for branch in group], _out_axis(first))
+    operands[1] = joined(b, [branch.product.operands[1] for branch in group], _out_axis(first))
     if first.name in ("conv", "gemm") and len(operands) > 2 and operands[2] is not None:
-        operands[2] = _joined(b, [branch.product.operands[2] for branch in group], 0)
+        operands[2] = joined(b, [branch.product.operands[2] for branch in group], 0)
     value = b.call(first.name, operands, dict(first.attrs)).result
     for index, step in enumerate(group[0].steps):
         steps = [branch.steps[index] for branch in group]
@@ -214,7 +214,7 @@ def _merge(graph: Graph, group: Sequence[Branch]) -> None:
     erase_dead([branch.steps[-1] if branch.steps else branch.product for branch in group])
 
 
-def _joined(b: Builder, values: Sequence[Value | None], axis: int) -> Value:
+def joined(b: Builder, values: Sequence[Value | None], axis: int) -> Value:
     """The constants side by side, put together when they are written."""
     weights = [v.weight for v in values if v is not None]
     tensor = LazyTensor("concat", tuple(w.tensor for w in weights), {"axis": axis})  # type: ignore[union-attr]
@@ -239,11 +239,16 @@ def _vector(b: Builder, values: Sequence[Value | None], group: Sequence[Branch],
     """Constants per channel, one after the other, shaped to stand beside the merged product."""
     pairs = zip(values, group, strict=True)
     rows = [np.broadcast_to(v.array().reshape(-1), (branch.channels,)) for v, branch in pairs]  # type: ignore[union-attr]
-    joined = np.concatenate(rows).reshape(-1, *[1] * (group[0].value.rank - 1 - axis))  # type: ignore[operator]
-    weights = [v.weight for v in values]  # type: ignore[union-attr]
-    dtype = values[0].dtype  # type: ignore[union-attr]
+    column = np.concatenate(rows).reshape(-1, *[1] * (group[0].value.rank - 1 - axis))  # type: ignore[operator]
+    return stored_as(b, column, values)  # type: ignore[arg-type]
+
+
+def stored_as(b: Builder, array: np.ndarray, sources: Sequence[Value]) -> Value:
+    """A constant made of others: what they were to the user, under their names if they had some."""
+    weights = [v.weight for v in sources]
+    dtype = sources[0].dtype
     if all(w.role == "const" for w in weights):  # type: ignore[union-attr]
-        return b.const(joined, dtype)
+        return b.const(array, dtype)
     key = "+".join(w.wanted for w in weights)  # type: ignore[union-attr]
     origin = f"{', '.join(w.key for w in weights)} side by side"  # type: ignore[union-attr]
-    return b.const(joined, dtype, key=key, role=weights[0].role, origin=origin)  # type: ignore[union-attr]
+    return b.const(array, dtype, key=key, role=weights[0].role, origin=origin)  # type: ignore[union-attr]

@@ -33,6 +33,7 @@ def gemm_of_rows_to_matmul(b: StagingBuilder, node: Node):
         return None
     start, saved = _source(b, node, found)
     gemms = [step for step in found.steps if step.name == "gemm"]
+    saved += _between_transposes(node, found)
     if start is None or not gemms or saved <= sum(step.operand("c") is not None for step in gemms):
         return b.decline("there would be as many nodes")
     value = start
@@ -65,6 +66,14 @@ def _layer(gemm: Node) -> bool:
     if w is None or w.weight is None or gemm.attr("transA") or gemm.attr("alpha") != 1.0 or gemm.attr("beta") != 1.0:
         return False
     return (c is None or (c.weight is not None and c.rank == 1)) and (w.n_uses == 1 or not gemm.attr("transB"))
+
+
+def _between_transposes(node: Node, found: Rows) -> bool:
+    """Whether a transpose stands on both sides and moves rows only: without the flat rows between them they are one."""
+    user, above = node.result.single_user(), found.flatten.operands[0].node  # type: ignore[union-attr]
+    if user is None or above is None or not user.name == above.name == "transpose":
+        return False
+    return all(turn.attr("perm")[-1] == turn.result.rank - 1 for turn in (user, above))
 
 
 def _rowwise(step: Node) -> bool:

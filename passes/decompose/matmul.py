@@ -147,7 +147,7 @@ def _exact_runs(reach: np.ndarray) -> list[tuple[int, int]] | None:
 # ------------------------------------------------------------------------------------------------------- einsum
 
 
-def _parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
+def labels_of(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
     """Labels of each operand and of the result; dims of an ellipsis get labels of their own, from the right."""
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
@@ -273,7 +273,7 @@ def _contract(b: Builder, x: _Term, y: _Term, keep: set[str]) -> _Term | None:
 @decomposes("einsum")
 def einsum(b: Builder, node: Node) -> Value | Declined:
     """Operands from left to right, two at a time, each pair by one matmul."""
-    parsed = _parse(node.attr("equation"), [v.rank for v in node.operands])
+    parsed = labels_of(node.attr("equation"), [v.rank for v in node.operands])
     if parsed is None:
         return Declined("too many labels")
     labels, result = parsed

@@ -20,6 +20,7 @@ from ...ir.graph import Node, Value
 from ..manager import pattern_pass
 from ..optimize.common import same_dims
 from ..rewrite import StagingBuilder, rule
+from .einsums import in_order, moves_left, plain, queries_and_keys, turns
 from .masks import Hidden, Numbers, absorbs, added, finite, guarded, hidden_by, is_causal, lowest
 from .rotary import ROTARY
 from .terms import is_float, own, product, stands_for
@@ -28,7 +29,8 @@ from .terms import is_float, own, product, stands_for
 
 
 class _Scores(NamedTuple):
-    """softcap * tanh(scale * (q k') / softcap) + mask, k' being `turned`; keys that are `hidden` have a low score instead."""
+    """softcap * tanh(scale * (q k') / softcap) + mask, k' being `turned`, or k where that is `straight`; keys that are `hidden`
+    have a low score instead."""
 
     q: Value
     turned: Value
@@ -36,6 +38,7 @@ class _Scores(NamedTuple):
     softcap: float = 0.0
     mask: Value | None = None
     hidden: Hidden | None = None
+    straight: bool = False
 
 
 def _without_factor(value: Value) -> tuple[float, Value]:
@@ -47,21 +50,21 @@ def _without_factor(value: Value) -> tuple[float, Value]:
     return found.factor, found.parts[0]
 
 
-def _scores(value: Value) -> _Scores | None:
+def _scores(b: StagingBuilder, value: Value) -> _Scores | None:
     chosen = own(value, "where")
     for score in () if chosen is None else chosen.operands[1:]:
-        found, hidden = _plain_scores(score), hidden_by(chosen, score)  # type: ignore[arg-type]
+        found, hidden = _plain_scores(b, score), hidden_by(chosen, score)  # type: ignore[arg-type]
         if found is not None and hidden is not None and stands_for(score, chosen):  # type: ignore[arg-type]
             return found._replace(hidden=hidden)
     total = own(value, "add")
     for score, mask in () if total is None else (total.operands, total.operands[::-1]):
-        found = _plain_scores(score)  # type: ignore[arg-type]
+        found = _plain_scores(b, score)  # type: ignore[arg-type]
         if found is not None and stands_for(score, total):  # type: ignore[arg-type]
             return found._replace(mask=mask)
-    return _plain_scores(value)
+    return _plain_scores(b, value)
 
 
-def _plain_scores(value: Value) -> _Scores | None:
+def _plain_scores(b: StagingBuilder, value: Value) -> _Scores | None:
     """Without a mask."""
     scale, rest = _without_factor(value)
     tanh = own(rest, "tanh")
@@ -69,11 +72,15 @@ def _plain_scores(value: Value) -> _Scores | None:
     if softcap:
         factor, rest = _without_factor(tanh.operands[0])  # type: ignore[union-attr,arg-type]
         scale *= factor
-    node = own(rest, "matmul")
-    if node is None:
+    node = own(rest, "matmul", "einsum")
+    if node is None or len(node.operands) != 2:
         return None
     (a, q), (c, turned) = (_without_factor(v) for v in node.operands)  # type: ignore[arg-type]
-    return _Scores(q, turned, scale * a * c, softcap)
+    straight = node.name == "einsum"
+    pair = queries_and_keys(b, node, (q, turned)) if straight else (q, turned)
+    if straight and pair is not None and not same_dims(pair[0].shape[-1:], pair[1].shape[-1:]):  # type: ignore[index]
+        return None
+    return None if pair is None else _Scores(*pair, scale * a * c, softcap, straight=straight)
 
 
 def _turned_back(b: StagingBuilder, turned: Value, depth: int = 4) -> Value:
@@ -168,16 +175,15 @@ def _over_heads(b: StagingBuilder, mask: Value, q: Value) -> Value:
     return b.unsqueeze(mask, (1,)) if q.rank == 3 and mask.rank == 3 and mask.shape[0] != 1 else mask  # type: ignore[index]
 
 
-def _attention(b: StagingBuilder, node: Node, softmax: Node | None, *, replaced: bool = False, guard: bool = False):
+def _attention(b: StagingBuilder, v: Value, softmax: Node | None, *, replaced: bool = False, guard: bool = False):
     """The op for a product of these weights with values; `replaced`: a mask puts other scores in place of some."""
-    v: Value = node.operands[1]  # type: ignore[assignment]
     rank = v.rank
     if softmax is None or softmax.result.rank != rank or rank not in (3, 4) or softmax.attr("axis") % rank != rank - 1:
         return None
-    found = _scores(softmax.operands[0])  # type: ignore[arg-type]
+    found = _scores(b, softmax.operands[0])  # type: ignore[arg-type]
     if found is None or found.q.rank != rank or found.turned.rank != rank or not math.isfinite(found.scale):
         return b.decline("the scores are no product of queries and keys")
-    k = _turned_back(b, found.turned)
+    k = found.turned if found.straight else _turned_back(b, found.turned)
     if not _fits(found.q, k, v):
         return b.decline("heads and batches are not surely of one size")
     if not guard and replaced is (found.hidden is None):
@@ -195,19 +201,35 @@ def _attention(b: StagingBuilder, node: Node, softmax: Node | None, *, replaced:
 @rule("matmul", numerics="ulp")
 def fuse_attention(b: StagingBuilder, node: Node):
     """softmax(q k' * scale + mask) v -> attention(q, k, v, mask)"""
-    return _attention(b, node, own(node.operands[0], "softmax"))
+    return _attention(b, node.operands[1], own(node.operands[0], "softmax"))
 
 
 @rule("matmul", numerics="ulp")
 def fuse_attention_of_replaced(b: StagingBuilder, node: Node):
     """softmax(where(seen, q k' * scale, low)) v -> attention(q, k, v, mask)"""
-    return _attention(b, node, own(node.operands[0], "softmax"), replaced=True)
+    return _attention(b, node.operands[1], own(node.operands[0], "softmax"), replaced=True)
+
+
+@rule("einsum", numerics="ulp")
+def fuse_attention_of_einsums(b: StagingBuilder, node: Node):
+    """einsum(softmax(einsum(q, k) * scale + mask), v) -> attention(q, k, v, mask), where no node is added"""
+    for place, weights in enumerate(node.operands):
+        softmax = own(weights, "softmax")
+        found = None if softmax is None else turns(node, place, sums_rows=True)
+        if found is None or not plain(found.left):
+            continue
+        y = _attention(b, in_order(b, node.operands[1 - place], found.right), softmax)  # type: ignore[arg-type]
+        if not isinstance(y, Value):
+            return y
+        y = in_order(b, y, found.result)
+        return y if moves_left(b, node) <= 2 else b.decline("transposes would be more nodes")
+    return None
 
 
 @rule("matmul", numerics="ulp")
 def fuse_guarded_attention(b: StagingBuilder, node: Node):
     """where(is_nan(p), 0, p) v with p = softmax(q k' * scale + mask) -> attention(q, k, v, mask)"""
-    return _attention(b, node, guarded(node.operands[0]), guard=True)
+    return _attention(b, node.operands[1], guarded(node.operands[0]), guard=True)
 
 
 def _is_plain(node: Node) -> bool:
@@ -306,11 +328,11 @@ def attention_with_cache(b: StagingBuilder, node: Node):
 
 
 class _Split(NamedTuple):
-    """Heads taken out of the last axis of `x` [batch, length, parts * heads * size]: `part` of `parts`."""
+    """Heads taken out of the last axis of `x` [batch, length, sum of widths]: the part of that number."""
 
     x: Value
     part: int
-    parts: int
+    widths: tuple[int, ...]
 
 
 def _heads(value: Value) -> _Split | None:
@@ -320,24 +342,45 @@ def _heads(value: Value) -> _Split | None:
         batch, heads, length, size = value.shape  # type: ignore[misc]
         known = type(heads) is int and type(size) is int and 1 in (heads, length)  # nothing changes places
         flat = node.operands[0]
-        return _Split(flat, 0, 1) if known and same_dims(flat.shape, (batch, length, heads * size)) else None
+        same = known and same_dims(flat.shape, (batch, length, heads * size))
+        return _Split(flat, 0, (heads * size,)) if same else None  # type: ignore[operator, arg-type]
+    if node is not None and node.name == "split":
+        return _split_heads(node, value.index)
     if node is not None and node.name == "gather":  # of [parts, batch, heads, length, size]
         node, part, parts = _packed(node, 0)
-        perm: tuple[int, ...] = (2, 0, 3, 1, 4)
+        cut = _before(node, (2, 0, 3, 1, 4))
     else:
-        perm = (0, 2, 1, 3)
-    if node is None or node.name != "transpose" or node.attr("perm") != perm:
+        cut = _before(node, (0, 2, 1, 3))
+        if cut is not None and cut.name == "gather":  # of [batch, length, parts, heads, size]
+            cut, part, parts = _packed(cut, 2)
+    x = _uncut(cut)
+    return None if x is None else _Split(x, part, (x.shape[2] // parts,) * parts)  # type: ignore[index,operator,arg-type]
+
+
+def _split_heads(node: Node, part: int) -> _Split | None:
+    """Some heads of a value that holds all of them: [batch, heads, length, size]."""
+    x = _uncut(_before(node.operands[0].node, (0, 2, 1, 3))) if node.attr("axis") in (1, -3) else None
+    if x is None or any(type(v.shape[1]) is not int for v in node.results):  # type: ignore[index]
         return None
-    cut = node.operands[0].node
-    if parts == 1 and cut is not None and cut.name == "gather":  # of [batch, length, parts, heads, size]
-        cut, part, parts = _packed(cut, 2)
-    if cut is None or cut.name != "reshape" or cut.operands[0].rank != 3:
+    return _Split(x, part, tuple(v.shape[1] * v.shape[3] for v in node.results))  # type: ignore[index,operator,misc]
+
+
+def _before(node: Node | None, perm: tuple[int, ...]) -> Node | None:
+    """What computes the operand of a transpose by `perm`."""
+    return (
+        node.operands[0].node if node is not None and node.name == "transpose" and node.attr("perm") == perm else None
+    )
+
+
+def _uncut(node: Node | None) -> Value | None:
+    """The x [batch, length, width] of a reshape that cuts its last axis into known lengths."""
+    if node is None or node.name != "reshape" or node.operands[0].rank != 3:
         return None
-    x, shape = cut.operands[0], cut.result.shape
+    x, shape = node.operands[0], node.result.shape
     inner = shape[2:]  # type: ignore[index]
     if not all(type(d) is int for d in inner) or x.shape[2] != math.prod(inner):  # type: ignore[index,misc]
         return None
-    return _Split(x, part, parts) if same_dims(x.shape[:2], shape[:2]) else None  # type: ignore[index]
+    return x if same_dims(x.shape[:2], shape[:2]) else None  # type: ignore[index]
 
 
 def _packed(node: Node, axis: int) -> tuple[Node | None, int, int]:
@@ -350,15 +393,13 @@ def _packed(node: Node, axis: int) -> tuple[Node | None, int, int]:
     return packed.node, number % count, count
 
 
-def _part(b: StagingBuilder, split: _Split, made: dict[Value, tuple[Value, ...]]) -> Value:
+def _part(b: StagingBuilder, split: _Split, made: dict[tuple, tuple[Value, ...]]) -> Value:
     """The columns that a split stands for; one split of the matrix serves all that are packed in it."""
-    if split.parts == 1:
+    if len(split.widths) < 2:
         return split.x
-    if split.x not in made:
-        width = split.x.shape[2] // split.parts  # type: ignore[index]
-        sizes = (width,) * split.parts
-        made[split.x] = b.split(split.x, sizes, axis=2, num_outputs=split.parts)
-    return made[split.x][split.part]
+    if split[::2] not in made:
+        made[split[::2]] = b.split(split.x, split.widths, axis=2, num_outputs=len(split.widths))
+    return made[split[::2]][split.part]
 
 
 def _factors(node: Node, q: Value, k: Value) -> tuple[tuple[float, Value], tuple[float, Value]]:
@@ -383,7 +424,7 @@ def attention_of_joined_heads(b: StagingBuilder, node: Node):
     splits = [_heads(v) for v in inner.operands[:3]]
     if any(s is None for s in splits) or type(queries) is not int or type(keys) is not int:
         return b.decline("heads are not all taken out of a last axis")
-    parts: dict[Value, tuple[Value, ...]] = {}
+    parts: dict[tuple, tuple[Value, ...]] = {}
     q, k, v = (_part(b, s, parts) for s in splits)  # type: ignore[arg-type]
     (a, q), (c, k) = _factors(inner, q, k)
     attrs = {**inner.attrs, "q_num_heads": queries, "kv_num_heads": keys}
@@ -413,6 +454,7 @@ fuse_attention_pass = pattern_pass(
     [
         fuse_attention,
         fuse_attention_of_replaced,
+        fuse_attention_of_einsums,
         fuse_guarded_attention,
         share_repeated_heads,
         attention_with_cache,

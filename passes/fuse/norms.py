@@ -274,6 +274,34 @@ def fuse_rms_norm(b: StagingBuilder, node: Node):
     return None
 
 
+@rule("add", numerics="ulp", benefit=3)
+def norm_about_mean(b: StagingBuilder, node: Node):
+    """x * r + (c - mean(x) * r) with r = w / sqrt(mean((x - mean(x))^2) + eps) -> (x - mean(x)) * r + c"""
+    for scaled, moved in (node.operands, node.operands[::-1]):
+        shift, times = own(moved, "sub"), own(scaled, "mul")
+        about = None if shift is None else own(shift.operands[1], "mul")
+        if times is None or about is None:
+            continue
+        for x, r in (times.operands, times.operands[::-1]):
+            d = _difference(r) if r in about.operands and r.n_uses == 2 else None  # type: ignore[arg-type,union-attr]
+            if d is not None and d.operands[0] is x and d.operands[1] in about.operands:
+                return b.add(b.mul(d.result, r), shift.operands[0])  # type: ignore[union-attr]
+    return None
+
+
+def _difference(r: Value) -> Node | None:
+    """The x - m of w / sqrt(mean((x - m)^2) + eps)."""
+    node = r.node
+    for part in node.operands if node is not None and node.name == "mul" else ():
+        total = own(_inverse_root(part), "add")
+        for value in () if total is None else total.operands:
+            found = _mean_square(value)
+            d = None if found is None else found[0].node
+            if d is not None and d.name == "sub":
+                return d
+    return None
+
+
 @rule("mul", numerics="ulp")
 def norm_scale(b: StagingBuilder, node: Node):
     """layer_norm(x) * w -> layer_norm(x, w); rms_norm(x) * w -> rms_norm(x, w)"""
@@ -337,6 +365,52 @@ def fuse_group_norm(b: StagingBuilder, node: Node):
     return b.group_norm(x, scale, bias, num_groups=groups, epsilon=norm.attr("epsilon"))  # type: ignore[union-attr]
 
 
+@rule("reshape", numerics="ulp")
+def fuse_group_norm_of_last(b: StagingBuilder, node: Node):
+    """reshape((y - mean(y)) / sqrt(mean((y - mean(y))^2) + eps) * w + c) with y = reshape(x, [batch, .., groups, rest]), over
+    all axes but batch and groups -> group_norm(x), whose channels are last"""
+    total = own(node.operands[0], "add")
+    for made, c in (total.operands, total.operands[::-1]) if total is not None else ((node.operands[0], None),):
+        root = own(made, "mul", "div")
+        for norm in () if root is None else _norms(root):
+            found = norm.source(root)  # type: ignore[arg-type]
+            x = None if found is None or not found[1] else _uncut(norm, found[0])
+            if x is None or not stands_for(x, node):
+                continue
+            scale, bias = _channels(norm.weight, norm.d, 1), _channels(c, norm.d, 0)
+            if scale is None or bias is None:
+                return b.decline("scale or shift is no number for each channel")
+            rank: int = x.rank  # type: ignore[assignment]
+            turned, ends = b.transpose(x, perm=(0, rank - 1, *range(1, rank - 1))), (b.const(scale), b.const(bias))
+            y = b.group_norm(turned, *ends, num_groups=norm.d.shape[-2], epsilon=norm.epsilon)  # type: ignore[index,arg-type]
+            return b.transpose(y, perm=(0, *range(2, rank), 1))
+    return None
+
+
+def _uncut(norm: _Norm, y: Value) -> Value | None:
+    """The x of y = reshape(x) that cuts the last axis into groups, when `norm` is over all axes of y but batch and groups."""
+    cut, rank = y.node, y.rank
+    x = cut.operands[0] if cut is not None and cut.name == "reshape" else None
+    if x is None or x.rank is None or rank != x.rank + 1 or rank < 4 or norm.axes != (*range(1, rank - 2), rank - 1):  # type: ignore[operator,misc]
+        return None
+    groups, size = y.shape[-2:]  # type: ignore[index,misc]
+    known = type(groups) is int and type(size) is int and groups > 0 and x.shape[-1] == groups * size  # type: ignore[index]
+    return x if known and same_dims(x.shape[:-1], y.shape[:-2]) else None  # type: ignore[index]
+
+
+def _channels(value: Value | None, y: Value, default: int) -> np.ndarray | None:
+    """A number for each of [groups, rest] of y, `default` where there is no value; None where it is no such constant."""
+    pair: tuple[int, ...] = y.shape[-2:]  # type: ignore[index,assignment]
+    if value is None:
+        return np.full(math.prod(pair), default, y.dtype.numpy)  # type: ignore[union-attr]
+    if not value.is_const or value.rank > y.rank or math.prod(value.shape[:-2]) != 1:  # type: ignore[operator,index,arg-type]
+        return None
+    last = value.array().reshape(value.shape[-2:])  # type: ignore[index,arg-type]
+    have: tuple[int, ...] = last.shape[::-1]
+    fits = all(a in (1, b) for a, b in zip(have, pair[::-1], strict=False))
+    return np.broadcast_to(last, pair).reshape(-1) if fits else None
+
+
 @rule("div", numerics="ulp")
 def fuse_lp_normalization(b: StagingBuilder, node: Node):
     """x / where(norm(x) == 0, c, norm(x)) -> lp_normalization(x), which is 0 for a vector of zeros"""
@@ -373,9 +447,11 @@ fuse_norms = pattern_pass(
         fuse_layer_norm,
         fuse_instance_norm,
         fuse_rms_norm,
+        norm_about_mean,
         norm_scale,
         norm_bias,
         fuse_group_norm,
+        fuse_group_norm_of_last,
         fuse_lp_normalization,
     ],
     doc="Reductions and norms that were written out become one op.",

@@ -121,6 +121,16 @@ def _split(node: Node) -> Space | None:
     return _same_rank(node, (0,), _axis_attr)
 
 
+@moves("matmul")
+def _matmul(node: Node) -> Space | None:
+    """Rows times one matrix: they may stand in any order, their elements stay last."""
+    x, w = node.operands
+    if x.rank < 3 or w.rank != 2:
+        return None
+    port = (*singles(range(x.rank - 1)), ())
+    return Space(x.rank - 1, {0: port, -1: port}, lambda b, node, operands, order: again(b, node, operands))
+
+
 @moves("quantize", "dequantize", "requantize")
 def _quantised(node: Node) -> Space | None:
     """Scale and zero point are scalars or lie along the data. Integers below 4 bits stay: onnxruntime's fusion of their

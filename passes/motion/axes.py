@@ -124,6 +124,30 @@ def relaid(b: StagingBuilder, constant: Value, shape: tuple[int, ...]) -> Value:
     return b.const(array, key=weight.wanted, role=weight.role, origin=f"reshaped {weight.origin or weight.wanted}")
 
 
+def inverse(perm: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(perm)), key=perm.__getitem__))
+
+
+def across(groups: list[tuple[tuple[int, ...], tuple[int, ...]]], perm: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The permutation of the axes on the other side of a reshape that moves the same groups; None where `perm` tears one
+    apart. Axes of size 1 that only the other side has keep their place behind what stands before them."""
+    made: list[int] = []
+    waiting = {near[0]: (near, far) for near, far in groups if near}
+    lonely = {i: far for i, (near, far) in enumerate(groups) if not near}
+    at = 0
+    while at < len(perm):
+        near, far = waiting.get(perm[at], ((), ()))
+        if not near or perm[at : at + len(near)] != near:
+            return None
+        made += far
+        at += len(near)
+    for index, far in lonely.items():
+        before = [axis for _, others in groups[:index] for axis in others]
+        spot = made.index(before[-1]) + 1 if before else 0
+        made[spot:spot] = far
+    return tuple(made)
+
+
 # ------------------------------------------------------------------------------------------- slices and pads
 
 

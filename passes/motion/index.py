@@ -11,7 +11,7 @@ from ...ir.ops.shapes import entries
 from ..rewrite import StagingBuilder, rule
 from ..simplify.reshapes import REGROUPS
 from ..simplify.slices import Cut
-from .axes import cuts_of, equal_shapes, lengths_of, moves_to, reshaped, sliced
+from .axes import Group, cuts_of, equal_shapes, grouped, lengths_of, moves_to, reshaped, sliced
 
 #: Indices beyond this many are not looked at one by one.
 MOST_INDICES = 4096
@@ -77,7 +77,7 @@ def gather_of_concat(b: StagingBuilder, node: Node):
     return None
 
 
-@rule("gather")
+@rule("gather", benefit=0)  # what merges with the gather in front comes first
 def gather_of_range(b: StagingBuilder, node: Node):
     """gather(x, [2, 3, 4]) -> slice(x)"""
     found = _places(node)
@@ -101,6 +101,40 @@ def gather_the_only(b: StagingBuilder, node: Node):
 
 
 # -------------------------------------------------------------------------- one element of an axis, without the axis
+
+
+@rule("gather", benefit=2)
+def gather_of_transpose(b: StagingBuilder, node: Node):
+    """gather(transpose(x), 2) that leaves the other axes in the order of x -> gather(x, 2) along another axis"""
+    turn, indices = node.operands[0].node, node.operands[1]
+    if turn is None or turn.name != "transpose" or indices.rank != 0:
+        return None
+    perm = turn.attr("perm")
+    axis = perm[node.attr("axis")]
+    rest = [a for a in perm if a != axis]
+    if rest != sorted(rest):
+        return b.decline("it moves the other axes")
+    return b.gather(turn.operands[0], indices, axis=axis)
+
+
+@rule("gather", benefit=2)
+def gather_of_pieces(b: StagingBuilder, node: Node):
+    """gather(reshape(x), 2) of one piece of an axis that the reshape cut -> slice(x)"""
+    x, found = moves_to(node.operands[0]), _places(node)
+    if x is None or found is None or found[1].ndim or node.result.rank != x.rank:
+        return None
+    (axis, at), shape = found, node.result.shape
+    groups = grouped(x.shape, node.operands[0].shape)
+    if groups is None or Group((axis,), (axis, axis + 1)) not in groups or not isinstance(x.shape[axis], int):
+        return b.decline("the reshape does not cut one axis there")
+    width = shape[axis]
+    if (
+        at < 0
+        or not isinstance(width, int)
+        or not equal_shapes(shape, [width if i == axis else d for i, d in enumerate(x.shape)])
+    ):
+        return b.decline("the reshape changes other axes, too")
+    return sliced(b, x, {axis: Cut(int(at) * width, (int(at) + 1) * width, 1)})
 
 
 @rule(*REGROUPS, benefit=2)
@@ -202,6 +236,8 @@ RULES = (
     gather_of_concat,
     gather_of_range,
     gather_the_only,
+    gather_of_transpose,
+    gather_of_pieces,
     pick_by_gather,
     pick_pieces_by_gather,
     pick_by_slice,

@@ -7,7 +7,7 @@ nodes than it found, none moves more bytes, and each looks at a bounded number o
 from __future__ import annotations
 
 from ..manager import pattern_pass
-from . import alike, index, parts, products, reshape, rows
+from . import alike, index, parts, products, reshape, rows, tables
 
 move_data = pattern_pass(
     "move-data",
@@ -18,6 +18,7 @@ move_data = pattern_pass(
         *alike.RULES,
         *products.RULES,
         *rows.RULES,
+        *tables.RULES,
     ),
     doc="Merge, cancel and move slices, splits, concats, gathers, pads, expands, reshapes and transposes.",
 )

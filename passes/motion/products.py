@@ -5,10 +5,12 @@ Products may sum in another order of memory, hence "ulp"; the others are exact.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ...ir.graph import Node, Value
 from ..rewrite import StagingBuilder, rule
 from ..simplify.reshapes import REGROUPS
-from .axes import grouped, moves_to, reshaped
+from .axes import across, grouped, inverse, moves_to, reshaped
 
 
 def _swapped(value: Value) -> Value | None:
@@ -83,42 +85,56 @@ def transposes_around_reshape(b: StagingBuilder, node: Node):
     if inner is None or inner.name != "transpose" or node.operands[0].n_uses != 1 or middle.n_uses != 1:
         return None
     x, first, second = inner.operands[0], inner.attr("perm"), node.attr("perm")
-    groups = grouped(middle.shape, node.operands[0].shape)
-    if groups is None or x.shape is None:
-        return None
-    before = _across([(g.right, g.left) for g in groups], second)
-    if before is not None:  # the outer one moves whole groups: it can do so in front of the reshape
-        turned = b.transpose(x, perm=tuple(first[axis] for axis in before))
-        return reshaped(b, turned, node.result.shape)
-    place = {axis: i for i, axis in enumerate(first)}
-    behind = _across([(g.left, g.right) for g in groups], tuple(place[axis] for axis in range(len(first))))
-    if behind is None:
+    found = meeting(node.operands[0], second)
+    if found is None or x.shape is None:
         return b.decline("both tear apart what the reshape groups")
-    source = reshaped(b, x, [node.operands[0].shape[axis] for axis in behind])
+    if found.in_front:
+        turned = b.transpose(x, perm=tuple(first[axis] for axis in found.perm))
+        return reshaped(b, turned, node.result.shape)
+    source = reshaped(b, x, [node.operands[0].shape[axis] for axis in found.perm])
     if source is None:
         return b.decline("no reshape can say the shape")
-    where = {axis: i for i, axis in enumerate(behind)}
+    where = inverse(found.perm)
     return b.transpose(source, perm=tuple(where[axis] for axis in second))
 
 
-def _across(groups: list[tuple[tuple[int, ...], tuple[int, ...]]], perm: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The permutation of the axes on the other side of a reshape that moves the same groups; None where `perm` tears one
-    apart. Axes of size 1 that only the other side has keep their place behind what stands before them."""
-    made: list[int] = []
-    waiting = {near[0]: (near, far) for near, far in groups if near}
-    lonely = {i: far for i, (near, far) in enumerate(groups) if not near}
-    at = 0
-    while at < len(perm):
-        near, far = waiting.get(perm[at], ((), ()))
-        if not near or perm[at : at + len(near)] != near:
-            return None
-        made += far
-        at += len(near)
-    for index, far in lonely.items():
-        before = [axis for _, others in groups[:index] for axis in others]
-        spot = made.index(before[-1]) + 1 if before else 0
-        made[spot:spot] = far
-    return tuple(made)
+class Meeting(NamedTuple):
+    """On which side of a reshape one transpose does the work of two: by `perm` in front of it, or behind it what stood in
+    front by the inverse of `perm`."""
+
+    in_front: bool
+    perm: tuple[int, ...]
+
+
+def meeting(flat: Value, second: tuple[int, ...]) -> Meeting | None:
+    """How a transpose by `second` of `flat`, a reshape of a transpose, meets that one: on the side with more axes, if there is
+    a choice. None where both tear its groups apart."""
+    middle = moves_to(flat)
+    groups = None if middle is None else grouped(middle.shape, flat.shape)  # type: ignore[arg-type]
+    if groups is None:
+        return None
+    in_front = across([(g.right, g.left) for g in groups], second)
+    behind = across([(g.left, g.right) for g in groups], inverse(middle.node.attr("perm")))  # type: ignore[union-attr]
+    splits = len(flat.shape) > len(middle.shape)  # type: ignore[arg-type, union-attr]
+    if behind is not None and (splits or in_front is None):
+        return Meeting(False, behind)
+    return None if in_front is None else Meeting(True, in_front)
+
+
+@rule(*REGROUPS, benefit=2)
+def reshapes_around_transpose(b: StagingBuilder, node: Node):
+    """reshape(transpose(reshape(x))) whose first one only joins axes that move together -> reshape(transpose(x))"""
+    turned = moves_to(node.results[0])
+    inner = turned.node if turned is not None else None
+    if inner is None or inner.name != "transpose" or turned.n_uses != 1:
+        return None
+    middle = inner.operands[0]
+    x = moves_to(middle)
+    groups = None if x is None or middle.n_uses != 1 else grouped(x.shape, middle.shape)
+    if groups is None or any(len(g.right) > 1 for g in groups):
+        return b.decline("the first reshape does more than to join axes")
+    before = across([(g.right, g.left) for g in groups], inner.attr("perm"))
+    return None if before is None else reshaped(b, b.transpose(x, perm=before), node.results[0].shape)
 
 
 RULES = (
@@ -127,4 +143,5 @@ RULES = (
     transpose_of_unsqueeze,
     reshape_of_unit_transpose,
     transposes_around_reshape,
+    reshapes_around_transpose,
 )

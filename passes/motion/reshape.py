@@ -24,10 +24,12 @@ from ..simplify.reshapes import REGROUPS, regrouping
 from .axes import (
     Group,
     Shape,
+    across,
     can_reshape,
     cuts_of,
     equal_shapes,
     grouped,
+    inverse,
     moves_to,
     padded,
     pads_of,
@@ -39,6 +41,8 @@ from .axes import (
 
 #: So many nodes above a reshape are looked at.
 LOOK = 8
+#: Of a value with more users nobody asks whether they reshape it alike.
+MOST_READERS = 8
 #: Their operands are broadcast to the result: scale and zero point have the rank of the data, or none.
 QUANTISED = ("quantize", "dequantize", "requantize")
 #: Reshapes move behind these when all operands are reshaped alike.
@@ -77,10 +81,10 @@ class _Raise:
             return self._reshape(value, source, shape)
         plain = _Way(1, lambda b: _sure(reshaped(b, value, shape))) if can_reshape(value, shape) else None
         node = value.node
-        if node is None or value.n_uses != 1 or len(node.results) != 1 or self.seen >= LOOK:
+        if node is None or len(node.results) != 1 or self.seen >= LOOK or not _read_alike(value, shape):
             return plain
         self.seen += 1
-        found = self._through(node, shape)
+        found = self.through(node, shape)
         if found is None or plain is None:
             return found or plain
         return found if found.more < plain.more or (found.more == plain.more and found.above) else plain
@@ -99,7 +103,7 @@ class _Raise:
             return None
         return _Way(0 if alone else 1, lambda b: _sure(reshaped(b, source, shape)), not alone)
 
-    def _through(self, node: Node, shape: Shape) -> _Way | None:
+    def through(self, node: Node, shape: Shape) -> _Way | None:
         """The way that asks the operands of `node` instead."""
         if node.name in REDUCTIONS:
             return _reduced(node, shape)
@@ -141,6 +145,14 @@ class _Raise:
         """The way through a node that moves with its first operand."""
         way = self.way(node.operands[0], shape)  # type: ignore[arg-type]
         return None if way is None else _sum([way], lambda b: build(b, way.build(b)))
+
+
+def _read_alike(value: Value, shape: Shape) -> bool:
+    """One node alone reads the value, or the others reshape it alike: what is built for one serves them, too."""
+    if value.n_uses == 1:
+        return True
+    alike = sum(user.name in REGROUPS and equal_shapes(user.results[0].shape, shape) for user in value.users)
+    return value.n_uses <= MOST_READERS and 0 < alike == value.n_uses - 1
 
 
 def _sum(ways: Sequence[_Way], build: Callable[[StagingBuilder], Value]) -> _Way:
@@ -196,6 +208,25 @@ def _along_pad(look: _Raise, node: Node, groups: Sequence[Group], shape: Shape) 
     return look.one(node, wanted, lambda b, x: padded(b, node, x, moved))
 
 
+def _along_transpose(look: _Raise, node: Node, groups: Sequence[Group], shape: Shape) -> _Way | None:
+    before = across([(g.left, g.right) for g in groups], inverse(node.attr("perm")))
+    if before is None:
+        return None
+    return look.one(node, [shape[a] for a in before], lambda b, x: b.transpose(x, perm=inverse(before)))
+
+
+def _along_matmul(look: _Raise, node: Node, groups: Sequence[Group], shape: Shape) -> _Way | None:
+    """Products of as many matrices on both sides: how these are numbered is open."""
+    rank, batch = len(node.result.shape or ()), shape[:-2]
+    ends = [partner(groups, axis) for axis in (rank - 2, rank - 1)]
+    if ends != [len(shape) - 2, len(shape) - 1] or any(
+        not equal_shapes((v.shape or ())[:-2], node.result.shape[:-2]) for v in node.operands
+    ):
+        return None
+    ways = [look.way(v, [*batch, *v.shape[-2:]]) for v in node.operands]
+    return None if None in ways else _sum(ways, lambda b: b.matmul(*[w.build(b) for w in ways]))
+
+
 def _partners(groups: Sequence[Group], axes) -> dict[int, int] | None:
     made = {axis: partner(groups, axis) for axis in axes or ()}
     return made if axes and None not in made.values() else None  # type: ignore[return-value]
@@ -210,6 +241,8 @@ _ALONG = {
     "concat": _along_concat,
     "slice": _along_slice,
     "pad": _along_pad,
+    "transpose": _along_transpose,
+    "matmul": _along_matmul,
 }
 
 
@@ -266,6 +299,31 @@ def raise_reshape(b: StagingBuilder, node: Node):
     if way is None or way.more > 1 or (way.more == 1 and not way.above):
         return b.decline("no reshape above that it could meet")
     return way.build(b)
+
+
+@rule(*REGROUPS)
+def raise_joined_heads(b: StagingBuilder, node: Node):
+    """reshape(transpose(matmul(p, v))) of [batch * heads, n, size] to [n, batch, heads * size] -> the same of a product whose
+    operands have batch and heads apart"""
+    turned, shape = moves_to(node.results[0]), node.results[0].shape
+    turn = turned.node if turned is not None and turned.n_uses == 1 else None
+    if turn is None or turn.name != "transpose" or turn.attr("perm") != (1, 0, 2) or len(shape) not in (2, 3):
+        return None
+    x, (n, both, size), width = turn.operands[0], turned.shape, shape[-1]
+    if x.node is None or x.node.name != "matmul" or not (isinstance(size, int) and isinstance(width, int) and size):
+        return None
+    heads = width // size
+    batch = shape[1] if len(shape) == 3 else both // heads if heads and isinstance(both, int) else None
+    if (
+        batch is None
+        or width % size
+        or not equal_shapes((n, batch * heads), (shape[0] if len(shape) == 3 else n, both))
+    ):
+        return b.decline("it joins other axes")
+    way = _Raise().way(x, (batch, heads, n, size))
+    if way is None or way.more > 0:
+        return b.decline("no reshape above that it could meet")
+    return reshaped(b, b.transpose(way.build(b), perm=(2, 0, 1, 3)), shape)
 
 
 class _Sunk(NamedTuple):
@@ -338,4 +396,27 @@ def sink_reshapes(b: StagingBuilder, node: Node):
     return reshaped(b, b.call(node.name, operands, attrs).result, node.results[0].shape)
 
 
-RULES = (raise_reshape, sink_reshapes)
+def _unsqueezed(shape: Shape | None, longer: Shape | None) -> bool:
+    """`longer` has more axes, of size 1."""
+    if shape is None or longer is None or len(longer) <= len(shape):
+        return False
+    return equal_shapes(*([d for d in dims if d != 1] for dims in (shape, longer)))
+
+
+@rule(*REGROUPS)
+def raise_beside_others(b: StagingBuilder, node: Node):
+    """unsqueeze(f(reduce(x))) -> f(reduce(x)) that keeps its axes, squeezed for others that read it, where no node is added"""
+    x, shape = node.operands[0], node.results[0].shape
+    if x is None or x.node is None or x.n_uses == 1 or not _unsqueezed(x.shape, shape):
+        return None
+    way = _Raise().through(x.node, shape) if len(x.node.results) == 1 else None
+    if way is None or way.more > 0:
+        return b.decline("no reshape or reduction above that it could meet")
+    raised = way.build(b)
+    others = reshaped(b, raised, x.shape)
+    if others is None:
+        return b.decline("no constant says the shorter shape")
+    return b.instead({x: others, node.results[0]: raised}, [x.node, node])
+
+
+RULES = (raise_reshape, raise_joined_heads, sink_reshapes, raise_beside_others)

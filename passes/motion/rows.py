@@ -1,4 +1,4 @@
-"""Rule of `move-data` on layers of which one row, or some, are read: they are picked in front of the layers, not behind."""
+"""Rules of `move-data` on layers that work row by row: rows are picked, or change places, in front of the layers, not behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ...ir.dims import dim_eq
 from ...ir.graph import Node, Value
 from ...ir.opdef import ELEMENTWISE, PURE
 from ..rewrite import StagingBuilder, rule
+from .axes import moves_to
+from .products import meeting
 
 #: Nodes that a pick may pass at once.
 REACH = 32
@@ -96,4 +98,30 @@ def _attributes(node: Node, axis: int) -> dict:
     return attrs
 
 
-RULES = (pick_rows_early,)
+@rule("transpose", numerics="ulp")
+def turn_rows_early(b: StagingBuilder, node: Node):
+    """transpose(add(matmul(reshape(transpose(x)), w), c)) that moves whole rows -> in front of the layers, where it meets the
+    other"""
+    perm, rank = node.attr("perm"), node.result.rank
+    steps: list[Node] = []
+    value = node.operands[0]
+    while value is not None and value.n_uses == 1 and value.node is not None and len(steps) < REACH:
+        data = list(_data(value.node))
+        if len(data) != 1 or not _by_rows(value.node, rank - 2):
+            break
+        steps.append(value.node)
+        value = data[0]
+    above = moves_to(value) if steps and value.n_uses == 1 else None
+    turn = above.node if above is not None and above.n_uses == 1 else None
+    if turn is None or turn.name != "transpose" or perm[-1] != rank - 1:
+        return None
+    if meeting(value, perm) is None:
+        return b.decline("the other transpose tears apart what the reshape groups")
+    made = {value: b.transpose(value, perm=perm)}
+    for step in reversed(steps):
+        operands = [made.get(v, v) for v in step.operands]  # type: ignore[arg-type]
+        made[step.result] = b.call(step.name, operands, dict(step.attrs)).result
+    return made[node.operands[0]]  # type: ignore[index]
+
+
+RULES = (pick_rows_early, turn_rows_early)

@@ -299,6 +299,16 @@ def test_notes_on_graphs_that_are_attributes() -> None:
     assert [e.value for e in branch.node[0].metadata_props] == ["first of 8", "second of 8"]
 
 
+def test_types_that_the_source_states_stay_while_its_values_do() -> None:
+    model = parsed("g (float[N] x) => (float[N] y) { a = Relu(x) b = Identity(a) c = Abs(b) y = Neg(c) }")
+    for name in "abc":
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]))
+    made = round_trip(model, {"x": X})
+    assert [info.name for info in made.graph.value_info] == ["a", "b", "c"]
+    shorter = written(anyir.optimize(read(model), 1)).graph
+    assert len(shorter.node) < 4 and not shorter.value_info
+
+
 def test_metadata_needs_its_ir_version_and_survives_optimisation() -> None:
     model = rich()
     model.opset_import[0].version = 17
