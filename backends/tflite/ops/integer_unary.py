@@ -246,10 +246,12 @@ _define("q_gelu", "x times the normal distribution at x.", _gelu_kernel, approxi
 
 
 def _sixteen_bit_multiplier(scale: float, shifts: tuple[int, ...]) -> tuple[int, int]:
-    """Into steps of 1 / 4096 / 3 (multiplier, right shift); powers of two are taken as they are."""
-    mantissa, exponent = math.frexp(float(np.float32(scale)))
-    shift = 12 + exponent - 1
-    if mantissa == 0.5 and shift in shifts:
+    """Into steps of 1 / 4096 / 3 (multiplier, right shift); a scale within a thousandth of a power of two, in logarithms,
+    counts as that power."""
+    single = np.float32
+    exponent = np.log(single(scale)) * (single(1) / np.log(single(2)))
+    shift = 12 + round(float(exponent))
+    if abs(exponent - np.round(exponent)) < single(1e-3) and shift in shifts:
         return 3 << shift, 0
     multiplier, places = float(np.float32(scale) * np.float32(4096)) * 3.0, 0
     while multiplier <= 32767 / 2 and places <= 30:
