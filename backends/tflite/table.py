@@ -18,6 +18,9 @@ from ...ir import types as t
 from ...ir.types import DType, TensorType
 from ...ir.value import Node, Value
 
+#: The longest an axis can be: shapes are vectors of int32 in a TFLite file.
+I32_MAX = 2**31 - 1
+
 FAMILIES = ("elementwise", "image", "reduce", "shape", "index", "quant", "integer", "control")
 
 #: IR dtype -> TensorType of the schema. What is missing here cannot be stored in a TFLite file.
@@ -107,6 +110,9 @@ def storable(value: Value, profile: Profile = DEFAULT_PROFILE) -> str | None:
         return f"TFLite has no tensors of {value.dtype or 'unknown dtype'}"
     if value.rank is not None and value.rank > profile.max_rank:
         return f"rank {value.rank} is above the {profile.max_rank} of {profile.name}"
+    longest = max((d for d in value.shape or () if isinstance(d, int)), default=0)
+    if longest > I32_MAX:
+        return f"a dim of {longest} is above {I32_MAX}, the most that TFLite's shapes hold"
     return None
 
 

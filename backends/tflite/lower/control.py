@@ -12,6 +12,7 @@ from ....ir.ops.control import goes_on
 from ....ir.types import I32, TensorType, Type
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
+from ..table import I32_MAX
 from . import lowers
 from .common import dims_of, i32, knows_dims
 
@@ -26,6 +27,9 @@ def loop(b: Builder, node: Node) -> Outcome:
     stacked = node.regions[0].outputs[1 + carried :]
     if any(y.rank is None or not knows_dims(y.shape, *values) for y in stacked):
         return Declined("per-iteration outputs whose size cannot be computed")
+    trips = trip.ints() if trip is not None else None
+    if stacked and trips is not None and trips[0] > I32_MAX:
+        return Declined(f"per-iteration outputs of {trips[0]} iterations, more than 32 bits count")
     limit = None if trip is None else _scalar(b, trip)
     stacks = [_stack(b, y, limit, values) for y in stacked]
     state = [
