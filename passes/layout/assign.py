@@ -115,7 +115,7 @@ class _Assignment:
             wanted = self.candidates[_value(node, port)]
             orders = tuple(space_order(space, space.ports[port], perm) for perm in wanted)
             fits = all(o is not None and port_perm(row, o) is not None for o in orders for row in space.ports.values())
-            if fits and orders[0] != orders[1]:
+            if fits and orders[0] != orders[1] and all(map(space.allows, orders)):
                 self._add(node, space, self._with_own(node, orders), sure, unsure)  # type: ignore[arg-type]
                 return
 

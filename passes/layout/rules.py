@@ -7,6 +7,7 @@ name axes (concat's axis, slice's axes ...) also say how to rewrite them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from ...ir.dims import Dim
 from ...ir.opdef import ELEMENTWISE
 from ...ir.ops.shapes import vector_length
 from ...ir.value import Node, Value
-from .spaces import SPACES, Order, Port, Space, again, inverse, moved, moves, port_perm, singles
+from ..simplify.reshapes import Regrouping, regrouping, rest_axis
+from .spaces import SPACES, Order, Port, Space, again, identity, inverse, moved, moves, port_perm, singles
 
 _COPIED = 1024  # bytes of a constant that may stand in the file twice
 
@@ -135,7 +137,7 @@ def _matmul(node: Node) -> Space | None:
 def _quantised(node: Node) -> Space | None:
     """Scale and zero point are scalars or lie along the data. Integers below 4 bits stay: onnxruntime's fusion of their
     dequantisation with a product knows one order only."""
-    if min(v.dtype.bits for v in (node.operands[0], node.results[0])) < 4:
+    if any(v.dtype is None or v.dtype.bits < 4 for v in (node.operands[0], node.results[0])):  # type: ignore[union-attr]
         return None
     rank = node.results[0].rank
     aligned = [i for i, v in enumerate(node.operands) if v is not None and v.rank == rank]
@@ -290,7 +292,9 @@ def _reshape(node: Node) -> Space | None:
     if factored is None:
         return None
     rank, source, result = factored
-    return Space(rank, {0: source, -1: result}, _rebuild_reshape)
+    space = Space(rank, {0: source, -1: result}, _rebuild_reshape)
+    symbolic = sum(type(d) is not int for d in new) > 1
+    return replace(space, allows=lambda order: _regrouped(node, space, order) is not None) if symbolic else space
 
 
 def common_factors(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[int, Port, Port] | None:
@@ -338,15 +342,17 @@ def _with_units(shape: tuple[Dim, ...], blocks: list[tuple[int, ...]]) -> Port:
 
 
 def _rebuild_reshape(b: Builder, node: Node, operands: list[Value | None], order: Order) -> Sequence[Value]:
-    perm = port_perm(_reshape(node).ports[-1], order)
-    shape = moved(node.results[0].shape, perm)
-    if shape == operands[0].shape:
-        return (operands[0],)
-    if sum(type(d) is not int for d in shape) > 1:
-        return (b.reshape(operands[0], _with_copies(shape, operands[0].shape)),)
-    return (b.reshape(operands[0], target(shape)),)
+    x, space = operands[0], _reshape(node)
+    if order == identity(space.rank):
+        return (b.call(node.name, (x, *node.operands[1:]), dict(node.attrs)).result,)
+    shape = moved(node.results[0].shape, port_perm(space.ports[-1], order))
+    return (x if shape == x.shape else _regrouped(node, space, order).build(b, x),)
 
 
-def _with_copies(shape: tuple[Dim, ...], source: tuple[Dim, ...]) -> tuple[int, ...]:
-    """A reshape target whose symbolic dims are copied (0) from the same place, one of the rest inferred (-1)."""
-    return tuple(d if type(d) is int else 0 if i < len(source) and source[i] == d else -1 for i, d in enumerate(shape))
+def _regrouped(node: Node, space: Space, order: Order) -> Regrouping | None:
+    """How the node regroups its operand in this order; None where no constant says it, as of an empty batch none does where
+    sizes are both copied and inferred."""
+    before, after = (port_perm(space.ports[port], order) for port in (0, -1))
+    rest = rest_axis(node)
+    shapes = moved(node.operands[0].shape, before), moved(node.results[0].shape, after)
+    return regrouping(*shapes, node.graph.module.facts, None if rest is None else after.index(rest))

@@ -25,13 +25,14 @@ Rebuild = Callable[[Builder, Node, "list[Value | None]", Order], "Sequence[Value
 class Space:
     """`rebuild(b, node, operands, order)` gets the operands of the moving ports in physical order and the others as
     they are, and returns the results in physical order. `prefers` is the space axis that is cheapest when innermost;
-    an anchored space runs channels-last only."""
+    an anchored space runs channels-last only. `allows` says whether the node can take an order at all."""
 
     rank: int
     ports: Mapping[int, Port]
     rebuild: Rebuild
     prefers: int | None = None
     anchored: bool = False
+    allows: Callable[[Order], bool] = lambda order: True
 
 
 def singles(axes: Sequence[int]) -> Port:

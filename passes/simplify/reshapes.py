@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ...ir.builder import Builder
 from ...ir.dims import Dim, Facts, dim_eq
 from ...ir.graph import Node, Value
 from ..optimize.common import positive, same_type
@@ -33,7 +34,7 @@ class Regrouping(NamedTuple):
     numbers: tuple[int, ...]
     allowzero: bool = False
 
-    def build(self, b: StagingBuilder, x: Value) -> Value:
+    def build(self, b: Builder, x: Value) -> Value:
         if self.op == "reshape":
             return b.reshape(x, self.numbers, allowzero=self.allowzero)
         return b.call(self.op, (x, self.numbers)).result

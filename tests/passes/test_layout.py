@@ -155,6 +155,16 @@ def test_squeeze_unsqueeze_and_broadcast_of_lower_rank():
     check(net.done(b.reduce_mean(net.conv(y, 5), (2, 3))), 1)
 
 
+@pytest.mark.parametrize(("batch", "found"), [(N, 2), (1, 1)])
+def test_a_reshape_of_two_open_dims_is_right_for_an_empty_batch(batch, found):
+    """Of no elements a -1 says nothing: the target stays as it was where only one would give the sizes."""
+    net = Net((batch, sym("T"), 8))
+    rows = net.b.split(net.inputs[0], (4, 4), axis=2)
+    heads = [net.b.reshape(v, (0, 0, 2, 2)) for v in rows]
+    module = net.done(*(net.b.transpose(v, perm=(0, 2, 3, 1)) for v in heads))
+    check(module, found, sizes=(0, 1, 3))
+
+
 def test_two_pinned_users_share_one_transpose():
     net = Net((1, 3, 8, 6))
     b = net.b
