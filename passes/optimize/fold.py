@@ -15,6 +15,7 @@ import numpy as np
 
 from ...ir.errors import AnyIRError
 from ...ir.graph import Graph, Module, Node, Value
+from ...ir.infer import propagate
 from ...ir.opdef import PURE, RANDOM
 from ...ir.storage import limit
 from ...ir.tensor import as_tensor
@@ -174,7 +175,9 @@ def _fold_computed(graph: Graph, node: Node, spent: Budget) -> bool:
         return False
     if any(r.shape != v.shape for r, v in zip(results, node.results, strict=True)):
         return False
+    readers = [user for value in node.results for user in value.users if user.op.reads_elems]
     node.replace(*(_constant(graph.module, node, i, array) for i, array in enumerate(results)))
+    propagate(readers)  # a range is as long as its floats say
     return True
 
 

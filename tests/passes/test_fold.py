@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from anyir.ir.builder import Builder
+from anyir.ir.errors import TypeInferError
 from anyir.ir.graph import Module, Value
 from anyir.ir.opdef import Trait
 from anyir.ir.storage import limits
@@ -179,6 +180,23 @@ def test_known_elements_fold_without_constants() -> None:
       return(%t, %s)
     }""", "fold,dce")  # fmt: skip
     assert ops(made) == ["shape"] and made.main.outputs[0].array().tolist() == [3, 4]
+
+
+def test_a_range_of_computed_floats_has_a_length() -> None:
+    """Its type is known as soon as the floats are; what is computed from it folds then."""
+    made, b = start()
+    ends = [b.cast(np.asarray(n, np.int64), to=F32) for n in (0, 4, 1)]
+    steps = b.range(*ends)
+    b.graph.set_outputs([b.mul(steps, np.float32(0.5))])
+    run_pipeline(made, "fix(fold,dce)")
+    verify(made)
+    assert made.main.outputs[0].array().tolist() == [0, 0.5, 1, 1.5]
+
+
+def test_a_range_that_turns_out_to_have_no_length_is_refused() -> None:
+    _, b = start()
+    with pytest.raises(TypeInferError, match=r"range at .*: a range from 0.0 to 4.0 by 0.0 has no length"):
+        folded(b, b.range(*(b.cast(np.asarray(n, np.int64), to=F32) for n in (0, 4, 0))))
 
 
 def test_large_unsigned_elements() -> None:
