@@ -158,7 +158,10 @@ class Emitter:
         """A vector of i64."""
         return Literal(np.asarray(tuple(values), np.int64), I64)
 
-    def literal(self, array: Any, dtype: DType) -> Literal:
+    def literal(self, array: Any, dtype: DType | None) -> Literal:
+        """A constant of this dtype. Raises Refusal where the dtype is not known."""
+        if dtype is None:
+            raise Refusal("the dtype of an operand is not known")
         return Literal(np.asarray(array, dtype.numpy), dtype)
 
     def refuse(self, reason: str) -> Refusal:

@@ -27,7 +27,7 @@ def _real(e: Emitter, n: Node, since: int) -> Value:
 
 
 def _const(e: Emitter, number: float, like: Value) -> Literal:
-    return e.literal(number, like.dtype)  # type: ignore[arg-type]
+    return e.literal(number, like.dtype)
 
 
 @emits("hard_swish")
@@ -111,7 +111,7 @@ def scale_or_ones(e: Emitter, n: Node) -> Ref:
     known = [d for d in dims if isinstance(d, int)]
     if len(known) < len(dims) or math.prod(known) > 1 << 16:
         raise e.refuse("the operator needs a scale, whose shape is not known or large")
-    return e.literal(np.ones(known), x.dtype)  # type: ignore[arg-type]
+    return e.literal(np.ones(known), x.dtype)
 
 
 @emits("group_norm")
@@ -144,7 +144,7 @@ def _is_filled(vector: Value, number: float) -> bool:
 
 
 def _vector(e: Emitter, number: float, length: int, like: Value) -> Literal:
-    return e.literal(np.full(length, number), like.dtype)  # type: ignore[arg-type]
+    return e.literal(np.full(length, number), like.dtype)
 
 
 def _whole_shape(e: Emitter, x: Value) -> Ref:

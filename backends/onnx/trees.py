@@ -55,7 +55,7 @@ def _newest(e: Emitter, n: Node, arrays: dict[str, Any]) -> None:
         "TreeEnsemble", [n.operands[0]], dtype, domain=DOMAIN, version=version_of(n), n_targets=n.attr("n_targets"),
         aggregate_function=AGGREGATES.index("SUM"), **lists,
     )  # fmt: skip
-    e.node("Div", [total, e.literal(trees, dtype)])  # type: ignore[arg-type]
+    e.node("Div", [total, e.literal(trees, dtype)])
 
 
 def _with_roots(arrays: dict[str, Any]) -> dict[str, Any]:

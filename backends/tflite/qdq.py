@@ -284,7 +284,7 @@ def _sink_below(node: Node, user: Node) -> None:
         return
     if not p.single and user.name not in ("transpose", "reshape", "gather", "squeeze", "unsqueeze"):
         return
-    if p.stored.bits < 8 and not node.operands[0].is_const:
+    if p.stored is None or (p.stored.bits < 8 and not node.operands[0].is_const):
         return
     b = Builder(user.graph, before=user, loc=user.loc)
     moved = follow(b, user, lone(b, p) if p.single else p)

@@ -15,6 +15,7 @@ from ...ir.graph import Node, Value
 from ...ir.tensor import ArrayTensor, LazyTensor, Tensor
 from ...ir.types import DType
 from ...ir.weights import Weight
+from ..optimize.common import is_float
 
 #: Weights above this many bytes are scaled lazily, when they are written.
 LAZY_BYTES = 1 << 20
@@ -100,7 +101,7 @@ def read(node: Node) -> tuple[int, Affine] | None:
 
 def _found(node: Node, index: int, made: Affine | None) -> tuple[int, Affine] | None:
     data = node.operands[index]
-    if made is None or data is None or data.is_const or data.type is not node.result.type or not data.dtype.is_float:
+    if made is None or data is None or data.is_const or data.type is not node.result.type or not is_float(data):
         return None
     if not (np.isfinite(made.factor).all() and np.isfinite(made.shift).all()):
         return None

@@ -6,6 +6,7 @@ import numpy as np
 
 from ...ir.graph import Node, Value
 from ...ir.ops.window import spread
+from ..optimize.common import is_float
 from ..rewrite import StagingBuilder, rule
 from .affine import scaled
 from .plan import Plan
@@ -23,7 +24,7 @@ def add_into_gemm(b: StagingBuilder, node: Node):
         maker = product.node
         if maker is None or product.n_uses != 1 or maker.name not in ("matmul", "gemm"):
             continue
-        if product.type is not node.result.type or not product.dtype.is_float or product.rank != 2:
+        if product.type is not node.result.type or not is_float(product) or product.rank != 2:
             continue
         if maker.name == "gemm" and maker.operand("c") is not None:
             continue
@@ -130,7 +131,7 @@ def unit_factors_of_gemm(b: StagingBuilder, node: Node):
         why = None if c is None else plan.put(node, 2, scaled(c.weight, np.full((1,) * c.rank, beta)))
         if why:
             return b.decline(why)
-    if not attrs or not node.result.dtype.is_float:  # type: ignore[union-attr]
+    if not attrs or not is_float(node.result):
         return None
     new = {i: plan.constant(b, item) for i, item in plan.operands.get(node, {}).items()}
     operands = [new.get(i, v) for i, v in enumerate(node.operands)]

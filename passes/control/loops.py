@@ -155,6 +155,8 @@ def _unroll(node: Node, trips: int, ctx: Context, name: str) -> bool:
 def _fits(node: Node, at: Layout, state: Sequence[Value | None]) -> bool:
     """Every value can take its place in the next iteration, and as a result; what differs is left alone."""
     body = node.regions[0]
+    if node.name == "loop" and body.inputs[0].dtype is None:
+        return False
     inputs = body.inputs[at.inside : at.inside + at.carried]
     outputs = body.outputs[at.yielded : at.yielded + at.carried]
     for first, inner, last, result in zip(state, inputs, outputs, node.results, strict=False):

@@ -231,7 +231,9 @@ def _rounded(node: Node, span: Span | None) -> Span | None:
     """The span widened by what one rounding of the op's result can add; constants stay as they are."""
     if span is None or node.name in _EXACT:
         return span
-    share = np.where(span.lo == span.hi, 0.0, 4 * epsilon(node.result.dtype))  # type: ignore[arg-type]
+    if node.result.dtype is None:
+        return None
+    share = np.where(span.lo == span.hi, 0.0, 4 * epsilon(node.result.dtype))
     with np.errstate(invalid="ignore"):
         lo, hi = span.lo - share * np.abs(span.lo), span.hi + share * np.abs(span.hi)
     low, high = _CODOMAIN.get(node.name, (-np.inf, np.inf))

@@ -418,7 +418,7 @@ def attention_of_joined_heads(b: StagingBuilder, node: Node):
         return None
     if inner is None or inner.name != "attention" or any(v is not None for v in inner.operands[6:]):
         return None
-    if inner.results[0].n_uses != 1 or inner.results[3].n_uses or inner.operands[0].rank != 4:
+    if inner.results[0].n_uses != 1 or inner.results[3].n_uses or any(v.rank != 4 for v in inner.operands[:2]):  # type: ignore[union-attr]
         return None
     queries, keys = (inner.operands[i].shape[1] for i in (0, 1))
     splits = [_heads(v) for v in inner.operands[:3]]

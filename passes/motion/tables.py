@@ -171,6 +171,8 @@ def transpose_of_rows(b: StagingBuilder, node: Node):
         return None
     if perm[x.rank :] != tuple(range(x.rank, len(perm))):  # type: ignore[union-attr]
         return b.decline("it moves axes of the rows")
+    if table.dtype is None or x.dtype is None:  # type: ignore[union-attr]
+        return None
     row = table.shape[1:]  # type: ignore[union-attr]
     if not all(isinstance(d, int) for d in row) or math.prod(row) * table.dtype.bits < x.dtype.bits:  # type: ignore
         return b.decline("the indices may be larger than the rows")

@@ -163,8 +163,8 @@ def more_than_choosing(node: Node) -> str | None:
 
 def _stuck(node: Node, p: Encoding) -> str | None:
     """Why integers encoded as `p` do not go through `node`."""
-    if not p.stored.is_int or p.stored.bits > 16:
-        return f"{p.stored} is no short integer"
+    if not p.short:
+        return f"{p.stored or 'an unknown type'} is no short integer"
     if p.stored.is_packed and node.name not in PACKED:
         return f"no target moves {p.stored} by {node.name}"
     if node.name == "max_pool" and reliable(p) is not None:

@@ -28,8 +28,13 @@ class Encoding(NamedTuple):
 
     scale: Value
     zero: Value | None
-    stored: DType
+    stored: DType | None
     block: int = 0
+
+    @property
+    def short(self) -> bool:
+        """Integers of a known type, so small that the arithmetic of SHORT_BITS holds."""
+        return self.stored is not None and self.stored.is_int and self.stored.bits <= SHORT_BITS
 
     @property
     def constant(self) -> bool:
@@ -81,8 +86,8 @@ def reliable(p: Encoding) -> str | None:
     """Why nothing is proven about these parameters; None for constant, positive, normal scales of short integers."""
     if not p.constant:
         return "the scale or zero point is computed"
-    if not p.stored.is_int or p.stored.bits > SHORT_BITS:
-        return f"{p.stored} is no short integer"
+    if not p.short:
+        return f"{p.stored or 'an unknown type'} is no short integer"
     scales = p.scales()
     low, high = p.limits
     widest = np.maximum(high - p.zeros().min(), p.zeros().max() - low)

@@ -109,8 +109,8 @@ def merge_extrema(b: StagingBuilder, node: Node):
     x, c, d = *inner.operands, node.operands[1]
     if not all(small_const(v) and single(v) for v in (c, d)):  # type: ignore[arg-type]
         return None
-    numbers = [float(v.array().reshape(-1)[0]) for v in (c, d)] if is_float(x) else [v.ints()[0] for v in (c, d)]  # type: ignore
-    if any(n != n for n in numbers) or (numbers[0] == 0 == numbers[1] and is_float(x)):  # type: ignore[arg-type]
+    numbers = [float(v.array().reshape(-1)[0]) for v in (c, d)] if is_float(c) else [v.ints()[0] for v in (c, d)]  # type: ignore
+    if any(n != n for n in numbers) or (numbers[0] == 0 == numbers[1] and is_float(c)):  # type: ignore[arg-type]
         return b.decline("a number is NaN, or both are zeros")
     pick = c if (numbers[0] > numbers[1]) == (node.name == "max") else d
     made = b.call(node.name, (x, pick)).result

@@ -35,7 +35,7 @@ def repeated(b: StagingBuilder, value: Value | None) -> Value | None:
     number = uniform(value)
     if number is not None:
         return b.const(number)
-    if node.name == "gather" and node.operands[1].node is not None:  # type: ignore[union-attr]
+    if node.name == "gather" and node.operands[1].node is not None and node.operands[1].rank is not None:  # type: ignore[union-attr]
         place, rows = uniform(node.operands[1]), _rows(node)  # type: ignore[arg-type]
         if place is not None and 0 <= place < rows:  # of no rows nothing is read where no place is asked for
             at = b.const(place.reshape((1,) * node.operands[1].rank))  # type: ignore[union-attr]

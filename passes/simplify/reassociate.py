@@ -92,9 +92,11 @@ def addend_of(node: Node | None) -> Addend | None:
 
 
 def joined(b: StagingBuilder, array: np.ndarray, like: Value, sources: tuple[Value, ...]) -> Value | None:
-    """`array` as a constant of the dtype of `like`; None where a number leaves its normal range or it is larger than all of
-    its sources. A parameter that went in gives its name."""
-    dtype = like.dtype.numpy  # type: ignore[union-attr]
+    """`array` as a constant of the dtype of `like`; None where that is unknown, a number leaves its normal range or it is
+    larger than all of its sources. A parameter that went in gives its name."""
+    if like.dtype is None:
+        return None
+    dtype = like.dtype.numpy
     limits = _limits(dtype)
     size = np.abs(array[array != 0])
     if not np.isfinite(array).all() or (size.size and not limits[0] <= size.min() <= size.max() <= limits[1]):

@@ -4,7 +4,9 @@ dtypes and numbers: dims of size zero, fixed and open ones, NaN, infinities and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
+import anyir
 import numpy as np
 import pytest
 from anyir.ir.errors import AnyIRError
@@ -22,6 +24,7 @@ from anyir.tests.support.rules import (
     RuleFile,
     bindings,
     bound,
+    forgotten,
     in_dtype,
     parse_graphs,
     rule_files,
@@ -83,6 +86,36 @@ def test_it_keeps_the_numbers(file: RuleFile) -> None:
         for inputs in (plain,) if file.header("finite") else (plain, with_specials(plain, 1)):
             tried += same_numbers(file, what, before, after, inputs)
     assert tried, "no variant of the graphs can be run"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtypes, shapes", [(True, False), (False, True), (True, True)], ids=["dtype", "shape", "both"])
+@every_rule
+def test_types_may_be_unknown(file: RuleFile, dtypes: bool, shapes: bool) -> None:
+    """The rule and all of -O2 do without, and what they make of it is right."""
+    source = parse_graphs(file.source)
+    for name in source.signatures:
+        known = single(source, name)  # type: ignore[arg-type]
+        before = forgotten(known, dtypes, shapes)
+        inputs, wanted = taken_inputs(known, before)
+        for run_passes in (file.run_pass, anyir.optimize):
+            after = before.clone()
+            run_passes(after)
+            verify(after)
+            if wanted is not None:
+                with interpreted(), np.errstate(all="ignore"):
+                    report = compare(wanted, run(after, inputs), limits_for(known, inputs))
+                assert report.passed, f"@{name}\n{report}"
+
+
+def taken_inputs(known: Module, before: Module) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
+    """Inputs for the types of `known`, of the first sizes that the graph takes, and what it makes of them; None where it
+    takes none."""
+    for sizes in bindings(known):
+        inputs = sample_inputs(known, sizes=sizes)
+        with interpreted(), np.errstate(all="ignore"), suppress(AnyIRError):
+            return inputs, run(before, inputs)
+    return {}, None
 
 
 def same_numbers(file: RuleFile, what: str, before: Module, after: Module, inputs: dict[str, np.ndarray]) -> bool:

@@ -170,6 +170,20 @@ def bound(module: Module, sizes: dict[str, int]) -> Module | None:
     return copy
 
 
+def forgotten(module: Module, dtypes: bool, shapes: bool) -> Module:
+    """A copy whose inputs and results have lost their dtypes, their shapes or both, but for what inference finds again: what
+    is behind an operator that nobody knows has no more."""
+    copy = module.clone()
+    for graph in copy.all_graphs():
+        for value in (*graph.inputs, *(result for node in graph.nodes() for result in node.results)):
+            if isinstance(value.type, TensorType):
+                kept = None if dtypes else value.type.dtype, None if shapes else value.type.shape
+                value.type, value._elems = TensorType(*kept), None
+    infer_module(copy)
+    verify(copy)
+    return copy
+
+
 def in_dtype(text: str, dtype: str) -> Module | None:
     """The graphs with another float type; None where the text or an op does not take it."""
     try:
