@@ -144,18 +144,19 @@ def _to_integers(module: Module, hybrid: bool) -> None:
 
 
 def _lower(module: Module, profile: Profile, weights: bool = True) -> dict[Node, str]:
-    """Lower until nothing changes: lowering a loop makes new regions, which have nodes to lower too. With `weights`,
-    quantize and dequantize are left alone, since neighbours may take them in."""
-    reasons: dict[Node, str] = {}
+    """Lower until the same nodes are left twice: one that was lowered may have given a declined one what its rule lacked.
+    (Edits are no sign of progress: a rule that declines may have made nodes and taken them back.) With `weights`, quantize
+    and dequantize are left alone, since neighbours may take them in."""
 
     def wanted(node: Node) -> str | None:
         return None if weights and node.name in ("quantize", "dequantize") else legal(node, profile)
 
-    seen = -1
-    while seen != module.version:
-        seen = module.version
-        reasons |= decompose(module, wanted, lowerings())
-    return reasons
+    before: dict[Node, str] | None = None
+    while True:
+        left = decompose(module, wanted, lowerings())
+        if before is not None and left.keys() == before.keys():
+            return left
+        before = left
 
 
 def _remaining(module: Module, reasons: dict[Node, str], profile: Profile) -> list[Offender]:

@@ -10,7 +10,7 @@ from ...ir.graph import Graph
 from ...ir.ops.control import goes_on
 from ...ir.types import BOOL, I64, TensorType
 from ...ir.value import Node, Value
-from .rules import Declined, Outcome, decomposes, static
+from .rules import Declined, Outcome, decomposes, room, static
 
 
 @decomposes("loop")
@@ -91,7 +91,9 @@ def runs_through(node: Node) -> bool:
 def _rows(b: Builder, limit: Value, row: Value) -> Value:
     known = limit.ints()
     if known is not None:
-        return b.const(np.zeros((max(known[0], 0), *row.shape), row.dtype.numpy))
+        sizes = (max(known[0], 0), *row.shape)
+        room(*sizes)  # type: ignore[arg-type]  # the loop's rule has seen that they are static
+        return b.const(np.zeros(sizes, row.dtype.numpy))
     shape = b.concat(limit, b.const(list(row.shape)), axis=0) if row.shape else limit
     return b.constant_of_shape(shape, value=False if row.dtype.kind == "bool" else 0, to=row.dtype)
 

@@ -246,6 +246,18 @@ def test_several_signatures_share_their_weights(tmp_path):
         tflite.write(module, path, signature="third")
 
 
+def test_a_loop_that_collects_too_much_is_named(tmp_path):
+    """Its rule makes nodes before it finds out: what it takes back must not count as progress."""
+    net = Net((2, 3))
+    body = net.module.new_region("body")
+    body.add_input(TensorType(I64, ()))
+    body.set_outputs([body.add_input(TensorType(BOOL, ())), Builder(body).relu(net.inputs[0])])
+    rows = net.b.call("loop", [net.b.const(np.asarray(1 << 40)), None], {"carried": 0}, [body]).results
+    with pytest.raises(Unsupported, match=r"loop: .* above the limit"):
+        tflite.write(net.done(*rows), tmp_path / "m.tflite")
+    assert not any(tmp_path.iterdir())
+
+
 def test_all_offenders_are_named_at_once_and_nothing_is_written(tmp_path):
     net = Net((N, 4), TensorType(STRING, (2,)))
     b = net.b
