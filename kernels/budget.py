@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Work is counted in multiply-adds of a dense product, of which a core does about 10**10 a second.
 ELEMENT, NODE = 20, 800_000
 #: ... and of what one step in plain Python takes.
-SLOW = 1000
+SLOW = 3000
 #: What a model itself adds to the limits: checks run it a dozen times.
 WORK_PER_PARAMETER, WORK_PER_NODE, BYTES_PER_BYTE = 2_000, 20 * NODE, 4
 #: Ops whose work is more than their results: each element adds up many products.
@@ -141,9 +141,9 @@ def spending(budget: Budget) -> Iterator[Budget]:
 
 def nbytes(item: Any) -> int:
     """Bytes of an array, its strings included, or of all arrays of a sequence."""
-    if isinstance(item, (list, tuple)):
-        return sum(map(nbytes, item))
-    held: int = getattr(item, "nbytes", 0)
+    held: int | None = getattr(item, "nbytes", None)
+    if held is None:
+        return sum(map(nbytes, item)) if isinstance(item, (list, tuple)) else 0
     return held + sum(map(len, item.flat)) if held and item.dtype.kind == "O" else held
 
 

@@ -226,7 +226,7 @@ def _corners(boxes: Array, center_point_box: bool) -> Array:
 
 
 #: Multiply-adds that take as long as the overlap of two boxes: a dozen passes over arrays.
-MEETING = 400
+MEETING = 1000
 
 
 def _suppressed(corners: Array, scores: Array, most: int, overlap: Any, least: Any) -> Array:
