@@ -18,9 +18,11 @@ from ...ir.opdef import PURE, Trait
 from ...ir.symbols import settle_symbols
 from ...ir.types import BF16, F16, F32, F64, I8, I16, U8, DType, TensorType
 from ...ir.value import Node, Value
+from ...kernels.budget import OverBudget, hold, nbytes, spending
 from ...kernels.run import run_node
 from ...passes.decompose import decomposable, decompose
 from ...passes.layout import assign_layout, simplify_transposes
+from ...passes.optimize.fold import allowance
 from .emit.integer import Parameters, parameters
 from .fuse import fuse
 from .integers import finish, to_hybrid, to_integers
@@ -302,9 +304,11 @@ class _Narrow:
 
 
 def _tidy(module: Module, weights: bool = True) -> None:
-    for graph in list(module.all_graphs()):
-        fold(graph, weights)
-        sweep(graph)
+    with spending(allowance(module)):
+        for graph in list(module.all_graphs()):
+            fold(graph, weights)
+            sweep(graph)
+    module.drop_unused_weights()
 
 
 #: Integer weights of fewer elements are stored as floats where floats are wanted.
@@ -312,7 +316,8 @@ _FEW = 256
 
 
 def fold(graph: Graph, weights: bool = True) -> None:
-    """Compute what has constant operands only, within the limits of folding; bits are those of the reference kernels.
+    """Compute what has constant operands only, within the limits of folding; bits are those of the reference kernels. What
+    the budget does not pay for stays.
 
     Weights in integers and halves stay as they are: all with `weights`, else those of some size that TFLite can read.
     """
@@ -323,7 +328,14 @@ def fold(graph: Graph, weights: bool = True) -> None:
             continue
         if not all(v.is_const for v in node.inputs()) or not all(_foldable(v) for v in node.results):
             continue
-        made = run_node(node, [None if v is None else v.array() for v in node.operands])
+        try:
+            made = run_node(node, [None if v is None else v.array() for v in node.operands])
+            size = nbytes(made)
+            if size > storage.limit("fold_bytes"):  # of strings, whose type does not tell
+                continue
+            hold(size)
+        except OverBudget:
+            continue
         b = Builder(graph, before=node)
         source = next(node.inputs()).weight
         keep = source.role != "const"

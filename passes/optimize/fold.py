@@ -9,6 +9,7 @@ computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 
 import numpy as np
@@ -32,6 +33,8 @@ SLACK = 1 << 20
 INTERPRETED_WORK = 20_000
 #: All folds of a module together may take the work of so many of the largest, and so much per byte of its constants.
 FOLDS, WORK_PER_BYTE = 10, 50
+#: How often it is planned what to fold at most: a node that is left out takes others along.
+ROUNDS = 10
 #: What a node, and what a constant, takes in a file besides data, from below; and how much of its weights a file may grow by
 #: for the sake of fewer nodes: one part in so many.
 NODE_BYTES, GROWTH = 64, 50
@@ -52,37 +55,45 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
         %2 = add(%x, %c)
     """
     own = sum(weight.nbytes for weight in module.weights)
-    budget = max(limit("fold_total_bytes"), 2 * own)
-    spent = _allowance(module, own)
-    largest = max_bytes or limit("fold_bytes")
-    for node in _worthwhile(_candidates(module, largest), max(limit("fold_spare"), own // GROWTH)):
+    spent = allowance(module)
+    for node in _planned(_candidates(module), own, max_bytes or limit("fold_bytes")):
         graph = node.graph
         if graph is None:
             continue
         if _is_known(node):
             node.replace(*[_integers(module, value) for value in node.results])
-            ctx.stats["fold"] += 1
+        elif not _has_constants(node) or not _fold_computed(graph, node, spent):
             continue
-        size = _affordable(node, min(largest, budget))
-        if size is not None and _fold_computed(graph, node, spent):
-            budget -= size
-            ctx.stats["fold"] += 1
+        ctx.stats["fold"] += 1
 
 
-def _candidates(module: Module, largest: int) -> dict[Node, int]:
-    """The nodes that are constant as far as types and operands say, in order, with the bytes of their results."""
-    found: dict[Node, int] = {}
+def _planned(found: dict[Node, None], own: int, largest: int) -> dict[Node, None]:
+    """Those of the candidates that are worthwhile and affordable together, in order: where one of them were left to the
+    model for want of a budget, the constants that were made for it would stay as well."""
+    spare = max(limit("fold_spare"), own // GROWTH)
+    for _ in range(ROUNDS):
+        kept = _affordable(_worthwhile(found, spare), own, largest)
+        if len(kept) == len(found):
+            return kept
+        found = kept
+    return {node: None for node in found if _is_known(node)}
+
+
+def _candidates(module: Module) -> dict[Node, None]:
+    """The nodes that are constant as far as types and operands say, in order."""
+    found: dict[Node, None] = {}
     for graph in module.all_graphs():
         for node in graph.nodes():
             if not node.has(PURE) or node.has(RANDOM) or node.regions or node.name in KEEP or _unpacks(node):
                 continue
-            constant = bool(node.operands) and all(v is None or v.is_const or v.node in found for v in node.operands)
-            if (constant or _is_known(node)) and all(_known_type(v) and v.dtype is not STRING for v in node.results):
-                found[node] = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined, misc]
+            if not _has_constants(node, found) and not _is_known(node):
+                continue
+            if all(_known_type(v) and v.dtype is not STRING for v in node.results):
+                found[node] = None
     return found
 
 
-def _worthwhile(found: dict[Node, int], spare: int) -> list[Node]:
+def _worthwhile(found: dict[Node, None], spare: int) -> list[Node]:
     """Those whose results, where something that stays needs them, are no larger than the constants and nodes that go for
     them. All results together may be larger by `spare`, the limit `fold_spare` or a part of the weights."""
     sources: dict[Node, int] = {}
@@ -97,7 +108,7 @@ def _worthwhile(found: dict[Node, int], spare: int) -> list[Node]:
     stay: set[Node] = set()
     for node in reversed(found):
         needed = [v for v in node.results if any(u not in found or u in stay for u in v.users)]
-        growth = sum(v.dtype.nbytes(v.type.numel) + NODE_BYTES for v in needed) - sources[node]  # type: ignore[union-attr, attr-defined, misc]
+        growth = _bytes(needed) + NODE_BYTES * len(needed) - sources[node]
         if needed and growth > NODE_BYTES:
             if growth > spare:
                 stay.add(node)
@@ -115,8 +126,9 @@ def _unpacks(node: Node) -> bool:
     return x.dtype.is_float and to.is_float and to.bits > x.dtype.bits
 
 
-def _allowance(module: Module, own: int) -> Budget:
-    """What all folds of a module may cost, whose constants have `own` bytes: the limits of one fold bound no thousand."""
+def allowance(module: Module) -> Budget:
+    """What all folds of a module may cost: the limits of one fold bound no thousand of them."""
+    own = sum(weight.nbytes for weight in module.weights)
     nodes = sum(len(graph) for graph in module.all_graphs())
     work = ELEMENT * (FOLDS * limit("fold_work") + WORK_PER_BYTE * own) + NODE * nodes
     return Budget(work, limit("fold_total_bytes") + 4 * (limit("fold_bytes") + own))
@@ -140,18 +152,35 @@ def _integers(module: Module, value: Value) -> Value:
     return module.literal(array.reshape(value.shape))  # type: ignore[arg-type]
 
 
-def _affordable(node: Node, budget: int) -> int | None:
-    """Bytes of the results when folding is allowed; None when it is not."""
-    if not node.operands or not all(v is None or v.is_const for v in node.operands):
-        return None
-    if not all(_known_type(v) and v.dtype is not STRING for v in node.results):
-        return None
-    result_count = sum(v.type.numel for v in node.results)  # type: ignore[attr-defined]
-    size: int = sum(v.dtype.nbytes(v.type.numel) for v in node.results)  # type: ignore[union-attr, attr-defined, misc]
-    given = sum(v.weight.nbytes for v in node.inputs())  # type: ignore[union-attr]
-    if size > budget or size > limit("fold_growth") * given + SLACK:
-        return None
-    return size if _work(node, result_count) <= limit("fold_work") else None
+def _affordable(wanted: list[Node], own: int, largest: int) -> dict[Node, None]:
+    """Those that the limits and the budgets of a module with `own` bytes of constants allow, and whose operands are
+    constants when it is their turn."""
+    bytes_left = max(limit("fold_total_bytes"), 2 * own)
+    work_left = FOLDS * limit("fold_work") + WORK_PER_BYTE * own
+    kept: dict[Node, None] = {}
+    for node in wanted:
+        if not _is_known(node):
+            if find_kernel(node.name) is None or not _has_constants(node, kept):
+                continue
+            size, given = _bytes(node.results), _bytes(node.inputs())
+            work = _work(node, sum(v.type.numel for v in node.results))  # type: ignore[attr-defined]
+            if size > min(largest, bytes_left) or size > limit("fold_growth") * given + SLACK:
+                continue
+            if work > min(limit("fold_work"), work_left):
+                continue
+            bytes_left, work_left = bytes_left - size, work_left - work
+        kept[node] = None
+    return kept
+
+
+def _has_constants(node: Node, made: Collection[Node] = ()) -> bool:
+    """It has operands, and each is a constant or a result of the nodes `made`."""
+    return bool(node.operands) and all(v is None or v.is_const or v.node in made for v in node.operands)
+
+
+def _bytes(values: Iterable[Value]) -> int:
+    """Of constants, and of values that are to be."""
+    return sum(v.weight.nbytes if v.weight is not None else v.dtype.nbytes(v.type.numel) for v in values)  # type: ignore[union-attr, attr-defined, misc]
 
 
 def _work(node: Node, result_count: int) -> int:

@@ -117,6 +117,31 @@ def test_a_file_does_not_grow() -> None:
     assert sum(weight.nbytes for weight in made.weights) < 3 * 16_384
 
 
+@pytest.mark.parametrize("limit", ["fold_work", "fold_total_bytes"])
+def test_a_file_does_not_grow_where_a_budget_ends(limit: str) -> None:
+    """Thirty steps would leave 4 bytes; with means for a few of them the large start of them all is not made either."""
+    made, b = start()
+    large = b.expand(b.const(np.ones((1, 256), np.float32)), (1024, 256))
+    total = b.const(np.zeros((), np.float32))
+    for _ in range(30):
+        total = b.reduce_sum(b.add(large, total), (0, 1))
+    with limits(**{limit: {"fold_work": 600_000, "fold_total_bytes": 8 << 20}[limit]}):
+        left = folded(b, total)
+    assert left[0] == "expand" and left.count("add") == 30
+    run_pipeline(made, "dce")
+    assert sum(weight.nbytes for weight in made.weights) < 4096
+
+
+def test_what_a_node_that_stays_needs_is_not_made() -> None:
+    """The sum would be small, but one of its operands is too large to be stored, so the other one stays written out."""
+    made, b = start()
+    x = b.graph.add_input(TensorType(F32, (512, 512)))
+    kept, large = b.expand(b.const(2.0), (512, 512)), b.expand(b.const(3.0), (512, 512))
+    total = b.reduce_sum(b.mul(kept, large), (0, 1))
+    assert folded(b, b.add(x, kept), total) == ["expand", "expand", "mul", "reduce_sum", "add"]
+    assert sum(weight.nbytes for weight in made.weights) < 4096
+
+
 def test_sources_that_others_need_are_not_freed() -> None:
     """Three ways to write a large constant: one may replace it, further ones would be copies."""
     made, b = start()

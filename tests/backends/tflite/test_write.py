@@ -18,6 +18,7 @@ from anyir.ir.builder import Builder
 from anyir.ir.dims import Expr, sym
 from anyir.ir.errors import InternalError, Unsupported, UsageError
 from anyir.ir.graph import Module
+from anyir.ir.storage import limits
 from anyir.ir.types import BF16, BOOL, F16, F32, F64, I8, I64, STRING, TensorType
 from anyir.kernels.run import run
 from anyir.runtimes import litert
@@ -256,6 +257,20 @@ def test_a_loop_that_collects_too_much_is_named(tmp_path):
     with pytest.raises(Unsupported, match=r"loop: .* above the limit"):
         tflite.write(net.done(*rows), tmp_path / "m.tflite")
     assert not any(tmp_path.iterdir())
+
+
+def test_folding_stays_within_its_budget(tmp_path):
+    """Sixty constants of 64 KiB, each made of the last: only as many are computed as the limits pay for."""
+    net = Net((2, 3))
+    large = net.b.expand(net.b.const(np.ones((1, 256), np.float32)), (64, 256))
+    for _ in range(60):
+        large = net.b.add(large, net.b.reduce_max(large, (0,)))
+    module = net.done(net.b.add(net.inputs[0], net.b.reduce_sum(large, (0, 1))))
+    with limits(fold_bytes=1 << 17, fold_total_bytes=1 << 19):
+        made = tflite.legalize(module)
+    assert 0 < sum(node.name == "add" for node in made.main.nodes()) < 61
+    assert sum(weight.nbytes for weight in made.weights) < 1 << 21
+    assert sum(node.name == "add" for node in tflite.legalize(module).main.nodes()) == 1
 
 
 def test_all_offenders_are_named_at_once_and_nothing_is_written(tmp_path):
