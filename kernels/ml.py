@@ -117,10 +117,8 @@ def dict_vectorizer(x: dict[Any, Any], vocabulary: Array, *, to: DType) -> Array
 
 def _kernels(x: Array, vectors: Array, kernel_type: str, gamma: float, coef0: float, degree: float) -> Array:
     """f64[N, V]: the kernel of each row with each support vector."""
-    spent = budget.current()
-    if spent is not None:
-        spent.hold(8 * x.shape[0] * vectors.shape[0])
-        spent.spend(budget.ELEMENT * x.shape[0] * vectors.size)
+    budget.hold(8 * x.shape[0] * vectors.shape[0])
+    budget.spend(budget.ELEMENT * x.shape[0] * vectors.size)
     if kernel_type == "LINEAR":
         return x @ vectors.T
     if kernel_type == "RBF":

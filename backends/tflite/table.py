@@ -18,8 +18,8 @@ from ...ir import types as t
 from ...ir.types import DType, TensorType
 from ...ir.value import Node, Value
 
-#: The longest an axis can be: shapes are vectors of int32 in a TFLite file.
-I32_MAX = 2**31 - 1
+#: Dims and indices are int32 in a TFLite file.
+I32_MIN, I32_MAX = -(2**31), 2**31 - 1
 
 FAMILIES = ("elementwise", "image", "reduce", "shape", "index", "quant", "integer", "control")
 
@@ -137,7 +137,7 @@ def index_operand(value: Value) -> Value | np.ndarray:
     numbers = value.ints()
     if numbers is None:
         return value
-    clipped = np.clip(np.asarray(numbers, np.int64), -(2**31), 2**31 - 1)
+    clipped = np.clip(np.asarray(numbers, np.int64), I32_MIN, I32_MAX)
     return clipped.astype(np.int32).reshape([d for d in value.shape if isinstance(d, int)])
 
 

@@ -54,8 +54,7 @@ def fold(module: Module, ctx: Context, *, max_bytes: int = 0) -> None:
         const %c = [-1.0, -2.0] : f32[2]
         %2 = add(%x, %c)
     """
-    own = sum(weight.nbytes for weight in module.weights)
-    spent = allowance(module)
+    own, spent = _own_bytes(module), allowance(module)
     for node in _planned(_candidates(module), own, max_bytes or limit("fold_bytes")):
         graph = node.graph
         if graph is None:
@@ -128,10 +127,14 @@ def _unpacks(node: Node) -> bool:
 
 def allowance(module: Module) -> Budget:
     """What all folds of a module may cost: the limits of one fold bound no thousand of them."""
-    own = sum(weight.nbytes for weight in module.weights)
+    own = _own_bytes(module)
     nodes = sum(len(graph) for graph in module.all_graphs())
     work = ELEMENT * (FOLDS * limit("fold_work") + WORK_PER_BYTE * own) + NODE * nodes
     return Budget(work, limit("fold_total_bytes") + 4 * (limit("fold_bytes") + own))
+
+
+def _own_bytes(module: Module) -> int:
+    return sum(weight.nbytes for weight in module.weights)
 
 
 def _is_known(node: Node) -> bool:
@@ -193,8 +196,6 @@ def _work(node: Node, result_count: int) -> int:
 
 def _fold_computed(graph: Graph, node: Node, spent: Budget) -> bool:
     """Run the kernel and put constants in place; False when there is no kernel or it refuses (the node then stays)."""
-    if find_kernel(node.name) is None:
-        return False
     arrays = [None if v is None else v.array() for v in node.operands]
     small = _work(node, sum(v.type.numel for v in node.results)) <= INTERPRETED_WORK  # type: ignore[attr-defined]
     try:

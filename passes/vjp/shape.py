@@ -9,7 +9,7 @@ import numpy as np
 from ...ir.builder import Builder
 from ...ir.errors import Unsupported
 from ...ir.graph import Node, Value
-from ...ir.ops.shapes import slice_positions
+from ...ir.ops.shapes import UNBOUNDED, slice_positions
 from ...ir.storage import check_limit
 from .table import Handed, adjoint, like_operand, rank_of, source, summed_to, vjp, zeros_like
 
@@ -82,7 +82,7 @@ def _pad(b: Builder, node: Node, g: Handed) -> Sequence[Value | None]:
     if along is None or min(known, default=0) < 0:
         raise Unsupported("the derivative of pad that cuts off")
     starts = known[: len(known) // 2]
-    return [b.slice(adjoint(g), starts, tuple(-e if e else 2**31 - 1 for e in ends), along), None]
+    return [b.slice(adjoint(g), starts, tuple(-e if e else UNBOUNDED for e in ends), along), None]
 
 
 @vjp("gather")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ....ir.ops.shapes import UNBOUNDED
 from ....ir.types import I8, I16, U8
 from ....ir.value import Node
 from ..table import Emitted, bare, i32, index_operand, needs_i32, rank_at_most, row
@@ -91,9 +92,8 @@ def _strided_slice(x, starts, ends, axes, steps) -> Emitted:
     begin, end, stride = [0] * x.rank, [0] * x.rank, [1] * x.rank
     masked = dict.fromkeys(range(x.rank), (True, True))
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
-        far = 2**31 - 1
-        from_edge = start <= -far if step > 0 else start >= far
-        to_edge = stop >= far if step > 0 else stop <= -far
+        from_edge = start <= -UNBOUNDED if step > 0 else start >= UNBOUNDED
+        to_edge = stop >= UNBOUNDED if step > 0 else stop <= -UNBOUNDED
         begin[axis], end[axis], stride[axis] = (0 if from_edge else start), (0 if to_edge else stop), step
         masked[axis] = (from_edge, to_edge)
     masks = [sum(1 << axis for axis in range(x.rank) if masked[axis][side]) for side in (0, 1)]

@@ -10,12 +10,11 @@ from ....ir.builder import Builder
 from ....ir.dims import Dim, sym, symbols
 from ....ir.errors import InternalError, LimitExceeded
 from ....ir.expr import Atom
+from ....ir.ops.shapes import UNBOUNDED
 from ....ir.tensor import LazyTensor
 from ....ir.types import I32, I64
 from ....ir.value import Node, Value
-from ..table import I32_MAX
-
-_I32_MIN = -(2**31)
+from ..table import I32_MAX, I32_MIN
 
 
 def turned(b: Builder, value: Value, perm: Sequence[int]) -> Value:
@@ -45,7 +44,7 @@ def f32(b: Builder, number: float) -> Value:
 
 
 def i32(b: Builder, *numbers: int) -> Value:
-    if not all(_I32_MIN <= n <= I32_MAX for n in numbers):
+    if not all(I32_MIN <= n <= I32_MAX for n in numbers):
         raise LimitExceeded(f"{max(numbers, key=abs)} does not fit into the 32 bits of TFLite's indices")
     return b.const(np.asarray(numbers, np.int32))
 
@@ -176,7 +175,7 @@ def padded(b: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], val
     crop = [(axis + 1, max(-lo, 0), max(-hi, 0)) for axis, (lo, hi) in enumerate(zip(begins, ends, strict=True))]
     for axis, low, high in crop:
         if low or high:
-            x = b.slice(x, (low,), (-high if high else I32_MAX,), (axis,))
+            x = b.slice(x, (low,), (-high if high else UNBOUNDED,), (axis,))
     return x
 
 
@@ -220,7 +219,7 @@ def _twin(b: Builder, value: Value, twins: dict[Value, Value]) -> Value:
     if value.dtype is I32:
         return value
     if value.is_const:
-        return b.const(np.clip(value.array(), _I32_MIN, I32_MAX).astype(np.int32))
+        return b.const(np.clip(value.array(), I32_MIN, I32_MAX).astype(np.int32))
     node = value.node
     if value.dtype is I64 and node is not None:
         if node.name == "cast" and node.operands[0].dtype is I32:

@@ -8,9 +8,9 @@ from ....ir.builder import Builder
 from ....ir.clone import copy_nodes
 from ....ir.dims import Expr
 from ....ir.graph import Graph
-from ....ir.ops.control import goes_on
 from ....ir.types import I32, TensorType, Type
 from ....ir.value import Node, Value
+from ....passes.decompose.control import runs_through
 from ....passes.decompose.rules import Declined, Outcome
 from ..table import I32_MAX
 from . import lowers
@@ -46,19 +46,13 @@ def loop(b: Builder, node: Node) -> Outcome:
     rows = list(made[3 + len(values) :])
     if limit is None:
         rows = [b.slice(row, (1,), (_FOREVER,), (0,)) for row in rows]
-    elif not _runs_through(node):
+    elif not runs_through(node):
         rows = [b.slice(row, (0,), b.reshape(made[0], (1,)), (0,)) for row in rows]
     return (*made[3 : 3 + carried], *rows)
 
 
 def _scalar(b: Builder, value: Value) -> Value:
     return value if value.rank == 0 else b.reshape(value, ())
-
-
-def _runs_through(node: Node) -> bool:
-    """Nothing but the trip count ends the loop."""
-    cond = node.operand("cond")
-    return goes_on(node.regions[0]) and (cond is None or cond.ints() == (1,))
 
 
 def _stack(b: Builder, y: Value, limit: Value | None, values: tuple[Value, ...]) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....ir.builder import Builder
-from ....ir.ops.shapes import vector_length
+from ....ir.ops.shapes import UNBOUNDED, vector_length
 from ....ir.types import BOOL, F16, F32, I32, I64, U8
 from ....ir.value import Node, Value
 from ....passes.decompose.rules import Declined, Outcome
@@ -78,7 +78,7 @@ def slice_(b: Builder, node: Node) -> Outcome:
         return Declined("computed axes or steps")
     chosen = tuple(a % x.rank for a in chosen)
     begin = _spread(b, as_i32(b, starts), chosen, x.rank, [0] * x.rank)
-    end = _spread(b, as_i32(b, ends), chosen, x.rank, [2**31 - 1] * x.rank)
+    end = _spread(b, as_i32(b, ends), chosen, x.rank, [UNBOUNDED] * x.rank)
     full = [1] * x.rank
     for axis, stride in zip(chosen, strides, strict=True):
         full[axis] = stride
